@@ -1,0 +1,98 @@
+//! Who is signed in.
+
+use std::collections::HashMap;
+
+use super::token::same;
+use crate::model::digest::sha256_hex;
+use crate::model::name::Name;
+use crate::model::workspace::Timestamp;
+
+/// How long a sign-in lasts, in seconds: 30 days.
+pub const LIFETIME: u64 = 30 * 86_400;
+
+/// One sign-in of one browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Names it; no secret.
+    pub id: String,
+    /// Who signed in.
+    pub owner: Name,
+    /// The SHA-256 of the cookie's secret.
+    pub secret_digest: String,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+impl Session {
+    /// A session and the value of its cookie. `id` and `secret` are random.
+    pub fn new(owner: Name, id: String, secret: &str, now: Timestamp) -> (Self, String) {
+        let cookie = format!("{id}.{secret}");
+        (Self { id, owner, secret_digest: sha256_hex(secret.as_bytes()), expires: now + LIFETIME }, cookie)
+    }
+}
+
+/// All sessions, by id.
+#[derive(Debug, Default)]
+pub struct Sessions(HashMap<String, Session>);
+
+impl Sessions {
+    /// These sessions.
+    pub fn new(sessions: impl IntoIterator<Item = Session>) -> Self {
+        Self(sessions.into_iter().map(|session| (session.id.clone(), session)).collect())
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, session: Session) {
+        self.0.insert(session.id.clone(), session);
+    }
+
+    /// Ends one.
+    pub fn remove(&mut self, id: &str) {
+        self.0.remove(id);
+    }
+
+    /// Forgets those that ended by themselves.
+    pub fn expire(&mut self, now: Timestamp) {
+        self.0.retain(|_, session| session.expires > now);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nobody is signed in.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A session that is still good.
+    pub fn get(&self, id: &str, now: Timestamp) -> Option<&Session> {
+        self.0.get(id).filter(|session| session.expires > now)
+    }
+
+    /// The session that a cookie's value proves.
+    pub fn by_cookie(&self, cookie: &str, now: Timestamp) -> Option<&Session> {
+        let (id, secret) = cookie.split_once('.')?;
+        let session = self.get(id, now)?;
+        same(session.secret_digest.as_bytes(), sha256_hex(secret.as_bytes()).as_bytes()).then_some(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_secret_proves_a_session_and_only_until_it_ends() {
+        let (session, cookie) = Session::new("dan".parse().expect("a name"), "i".into(), "s", 100);
+        let mut sessions = Sessions::new([session]);
+        assert_eq!(sessions.by_cookie(&cookie, 100).expect("signed in").owner.as_str(), "dan");
+        for wrong in ["", "i", "i.", "i.t", "j.s", "i.s."] {
+            assert!(sessions.by_cookie(wrong, 100).is_none(), "{wrong}");
+        }
+        assert!(sessions.by_cookie(&cookie, 100 + LIFETIME).is_none());
+        sessions.remove("i");
+        assert!(sessions.by_cookie(&cookie, 100).is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! Which of our hosts a request is for. Hosts are looked up, never taken apart.
+
+use std::fmt;
+
+use crate::model::label::{Label, WorkspaceId};
+use crate::model::manifest::Manifest;
+
+/// One of our hosts, as the front door names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Site {
+    /// The domain itself.
+    Dashboard,
+    /// `<label>.<domain>`.
+    Workspace(Label),
+    /// `localhost` through a workspace's own port, for SSH tunnels.
+    Loopback(WorkspaceId),
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dashboard => f.write_str("dashboard"),
+            Self::Workspace(label) => write!(f, "label:{label}"),
+            Self::Loopback(id) => write!(f, "port:{id}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Site {
+    type Err = ();
+
+    /// The name that nginx's server block gives.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once(':') {
+            None if text == "dashboard" => Ok(Self::Dashboard),
+            Some(("label", label)) => label.parse().map(Self::Workspace).map_err(|_| ()),
+            Some(("port", id)) => id.parse().map(Self::Loopback).map_err(|_| ()),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Site {
+    /// The workspace that it shows.
+    pub fn workspace(&self) -> Option<&WorkspaceId> {
+        match self {
+            Self::Dashboard => None,
+            Self::Workspace(label) => Some(&label.workspace),
+            Self::Loopback(id) => Some(id),
+        }
+    }
+
+    /// The site's origin if the request's `Host` is this site's, to the byte. nginx chose the server by a name that can differ from
+    /// the `Host` header (an absolute request target); such requests get no origin.
+    pub fn origin(&self, manifest: &Manifest, host: &str) -> Option<String> {
+        let origin = match self {
+            Self::Dashboard => manifest.dashboard_origin(),
+            Self::Workspace(label) => manifest.origin(label),
+            // The far end of the tunnel can be any port of the person's own machine.
+            Self::Loopback(_) => {
+                let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+                let port = port.parse::<u16>().ok().filter(|n| n.to_string() == port);
+                let name = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
+                return (name && port.is_some()).then(|| format!("http://{host}"));
+            }
+        };
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        (authority == Some(host)).then_some(origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::Machine;
+
+    fn manifest() -> Manifest {
+        let text = r#"{"version":1,"domain":"code.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
+        Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.expect("valid")
+    }
+
+    #[test]
+    fn only_the_exact_host_has_the_origin() {
+        let site: Site = "label:dan".parse().expect("a site");
+        let origin = |host: &str| site.origin(&manifest(), host);
+        assert_eq!(origin("dan.code.localhost:7080").as_deref(), Some("http://dan.code.localhost:7080"));
+        for host in [
+            "",
+            "dan.code.localhost",
+            "dan.code.localhost:80",
+            "dan.code.localhost.:7080",
+            "DAN.code.localhost:7080",
+            "alice.code.localhost:7080",
+            "xdan.code.localhost:7080",
+            "dan.code.localhost:7080.evil.example",
+            "dan.code.localhost:07080",
+            "code.localhost:7080",
+            "3000--dan.code.localhost:7080",
+            "evil@dan.code.localhost:7080",
+        ] {
+            assert_eq!(origin(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_ends_at_any_port_of_localhost_and_nowhere_else() {
+        let site: Site = "port:dan".parse().expect("a site");
+        let origin = |host: &str| site.origin(&manifest(), host);
+        assert_eq!(origin("localhost:9999").as_deref(), Some("http://localhost:9999"));
+        assert_eq!(origin("127.0.0.1:8081").as_deref(), Some("http://127.0.0.1:8081"));
+        for host in [
+            "localhost.evil.example:8081",
+            "evil.localhost:8081",
+            "localhost:",
+            "localhost:x",
+            "localhost:+1",
+            ":1",
+            "10.0.0.1:8081",
+        ] {
+            assert_eq!(origin(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn names_of_sites_read_back() {
+        for text in ["dashboard", "label:dan", "label:3000--api--dan", "port:dan"] {
+            assert_eq!(text.parse::<Site>().expect(text).to_string(), text);
+        }
+        for text in ["", "dan", "label:", "label:Dan", "dashboard:", "port:--"] {
+            assert!(text.parse::<Site>().is_err(), "{text}");
+        }
+    }
+}

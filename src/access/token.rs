@@ -1,0 +1,89 @@
+//! Secrets: random ones, and ones that the daemon can recognise without having stored them.
+
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use super::site::Site;
+
+/// 32 random bytes, as they are sent: 43 characters of base64url.
+pub fn encode(random: [u8; 32]) -> String {
+    Base64UrlUnpadded::encode_string(&random)
+}
+
+/// Equal, in a time that does not tell how far.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// The daemon's key. What it signs is good as long as the key is.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key with these bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Signs a purpose and its parts; no two different lists have the same bytes.
+    pub fn sign(&self, parts: &[&str]) -> String {
+        // HMAC takes keys of any length: this can't fail.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return String::new() };
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        encode(mac.finalize().into_bytes().into())
+    }
+
+    /// Whether the signature is ours.
+    pub fn verify(&self, parts: &[&str], signature: &str) -> bool {
+        same(self.sign(parts).as_bytes(), signature.as_bytes())
+    }
+
+    /// The cookie that lets a session into one site.
+    pub fn site_token(&self, session: &str, site: &Site) -> String {
+        format!("{session}.{}", self.sign(&["site", session, &site.to_string()]))
+    }
+
+    /// The session that a site's cookie was made for.
+    pub fn session_of_site_token<'a>(&self, token: &'a str, site: &Site) -> Option<&'a str> {
+        let (session, signature) = token.split_once('.')?;
+        self.verify(&["site", session, &site.to_string()], signature).then_some(session)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_its_site_alone() {
+        let key = Key::new([7; 32]);
+        let site = |label: &str| Site::Workspace(label.parse().expect("a label"));
+        let token = key.site_token("s1", &site("dan"));
+        assert_eq!(key.session_of_site_token(&token, &site("dan")), Some("s1"));
+        for other in ["alice", "3000--dan", "api--dan"] {
+            assert_eq!(key.session_of_site_token(&token, &site(other)), None, "{other}");
+        }
+        assert_eq!(Key::new([8; 32]).session_of_site_token(&token, &site("dan")), None);
+        assert_eq!(key.session_of_site_token(&token.replace("s1", "s2"), &site("dan")), None);
+        for bad in ["", ".", "s1", "s1."] {
+            assert_eq!(key.session_of_site_token(bad, &site("dan")), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        let key = Key::new([7; 32]);
+        assert_ne!(key.sign(&["ab", "c"]), key.sign(&["a", "bc"]));
+    }
+}

@@ -1,0 +1,66 @@
+//! Programs that live and die with this one.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// A program that the kernel ends when csm dies, however it dies.
+pub struct Tied {
+    name: &'static str,
+    child: Child,
+}
+
+impl Tied {
+    /// Starts it. What it prints goes to the log. `signal` is what it gets when csm dies: `TERM`, `QUIT`.
+    pub fn spawn(name: &'static str, signal: &str, program: &str, arguments: &[&str]) -> io::Result<Self> {
+        // setpriv (util-linux) sets the parent-death signal and becomes the program: the same process id, and no unsafe code here.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", signal, "--", program])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A Ctrl-C in the terminal goes to csm, which stops its children in order.
+            .process_group(0)
+            .spawn()?;
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(stderr).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    tracing::debug!(program = name, "{line}");
+                }
+            });
+        }
+        Ok(Self { name, child })
+    }
+
+    /// The process id, until it has ended.
+    pub fn pid(&self) -> Option<rustix::process::Pid> {
+        self.child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?))
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+        match self.pid() {
+            Some(pid) => Ok(rustix::process::kill_process(pid, signal)?),
+            None => Err(io::Error::other(format!("{} has ended", self.name))),
+        }
+    }
+
+    /// Ends it: politely, and after 5 s not so.
+    pub async fn stop(mut self) {
+        let _ = self.signal(rustix::process::Signal::TERM);
+        if tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await.is_err() {
+            tracing::warn!(program = self.name, "it did not end in 5 s; killing it");
+            let _ = self.child.kill().await;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Files written whole or not at all, and secrets read without surprises.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+/// Secrets and passwords are small; a bigger file is a mistake.
+const SECRET_MOST: u64 = 1 << 20;
+
+/// Puts a file in place: a reader sees the old one or the new one, also after a power cut.
+pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Makes a directory and those above it; the last one gets exactly this mode.
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// A secret, and whether others than its owner can read the file. It is opened once and judged by that descriptor.
+pub fn read_secret(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    // A FIFO or a device must not hang the daemon.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let file = OpenOptions::new().read(true).custom_flags(i32::try_from(flags).unwrap_or(0)).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if meta.len() > SECRET_MOST {
+        return Err(io::Error::other("it is bigger than 1 MiB"));
+    }
+    let mut content = Vec::new();
+    file.take(SECRET_MOST).read_to_end(&mut content)?;
+    Ok((content, meta.permissions().mode() & 0o004 != 0))
+}
+
+/// The bytes below each directory, and what is free on the first one's file system. What can't be read counts as nothing.
+pub fn disk_usage(directories: &[std::path::PathBuf]) -> (Vec<u64>, Option<u64>) {
+    let free = directories.first().and_then(|directory| {
+        let there = directory.ancestors().find(|path| path.exists())?;
+        let stat = rustix::fs::statvfs(there).ok()?;
+        Some(stat.f_bavail * stat.f_frsize)
+    });
+    (directories.iter().map(|directory| size_below(directory)).collect(), free)
+}
+
+fn size_below(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut total = 0;
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            total += meta.blocks() * 512;
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        write_atomically(&path, b"one", 0o600).expect("written");
+        write_atomically(&path, b"two", 0o640).expect("written");
+        assert_eq!(fs::read(&path).expect("read"), b"two");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn secrets_are_regular_files_of_a_sane_size() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+        assert!(read_secret(&fifo).expect_err("refused").to_string().contains("regular file"));
+        assert!(read_secret(dir.path()).is_err());
+        assert!(read_secret(Path::new("/dev/zero")).is_err());
+        let big = dir.path().join("big");
+        File::create(&big).and_then(|file| file.set_len(SECRET_MOST + 1)).expect("made");
+        assert!(read_secret(&big).expect_err("refused").to_string().contains("1 MiB"));
+    }
+
+    #[test]
+    fn sizes_do_not_follow_links() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("f"), vec![1; 10_000]).expect("written");
+        std::os::unix::fs::symlink("/", dir.path().join("root")).expect("linked");
+        let (sizes, free) = disk_usage(&[dir.path().to_owned(), "/nonexistent/x".into()]);
+        assert!((10_000..100_000).contains(&sizes[0]), "{sizes:?}");
+        assert_eq!(sizes[1], 0);
+        assert!(free.is_some());
+    }
+}

@@ -1,0 +1,26 @@
+//! What the machine has, and what time it is.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::model::manifest::Machine;
+use crate::model::workspace::Timestamp;
+
+/// This machine's memory and CPUs.
+pub fn machine() -> Machine {
+    let info = rustix::system::sysinfo();
+    let memory = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    Machine { memory, cpus }
+}
+
+/// Seconds since 1970.
+pub fn now() -> Timestamp {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// 32 random bytes from the kernel, or a text that says why there are none.
+pub fn random() -> Result<[u8; 32], getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,14 @@
+//! The edges: Podman, nginx, files, SQLite, the clock. Each adapts one thing to what the daemon needs.
+
+pub mod children;
+pub mod files;
+pub mod machine;
+pub mod nginx;
+pub mod passwords;
+pub mod podman;
+pub mod preflight;
+pub mod prepare;
+pub mod ready;
+pub mod state;
+pub mod unix_http;
+pub mod watch;

@@ -1,0 +1,101 @@
+//! Password files: plain, or an argon2 hash.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use tokio::sync::Semaphore;
+
+use super::files::read_secret;
+use crate::access::token::same;
+use crate::model::digest::sha256_hex;
+
+/// The hash of nothing anybody types, so that every try costs the same.
+const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$Y3NtLWR1bW15LXNhbHQ$bI4C7uVyRQiSfs5LTTFtJqIqIHnmuRmIV+tOW6uqG0s";
+
+/// Verifies passwords, few at a time: each takes 19 MiB and some 20 ms.
+#[derive(Clone)]
+pub struct Passwords {
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(2)) }
+    }
+}
+
+impl Passwords {
+    /// Whether the password is the one in the file. `None` for a name that nobody has: the work is the same.
+    pub async fn verify(&self, file: Option<PathBuf>, password: String) -> bool {
+        let Ok(_turn) = self.turns.acquire().await else { return false };
+        let verified = tokio::task::spawn_blocking(move || {
+            let stored = file.and_then(|file| match read_secret(&file) {
+                Ok((content, _)) => Some(content),
+                Err(error) => {
+                    tracing::error!(file = %file.display(), %error, "can't read a password file: nobody signs in with it");
+                    None
+                }
+            });
+            matches(stored.as_deref(), &password)
+        });
+        verified.await.unwrap_or(false)
+    }
+}
+
+/// The password in a file: its content without the line's end. `None` when there is none.
+pub fn content(stored: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(stored).ok()?.trim_end_matches(['\r', '\n']);
+    (!text.is_empty()).then_some(text)
+}
+
+fn matches(stored: Option<&[u8]>, password: &str) -> bool {
+    let stored = stored.and_then(content);
+    let hash = stored.filter(|stored| stored.starts_with("$argon2")).unwrap_or(DUMMY);
+    let hashed =
+        PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
+    match stored {
+        None => false,
+        Some(stored) if stored.starts_with("$argon2") => hashed,
+        // Digests of equal length, so that the comparison tells nothing of the password's.
+        Some(plain) => same(sha256_hex(plain.as_bytes()).as_bytes(), sha256_hex(password.as_bytes()).as_bytes()),
+    }
+}
+
+/// The argon2id hash of a password, for a password file. `salt` is random.
+pub fn hash(password: &str, salt: [u8; 32]) -> Result<String, argon2::password_hash::Error> {
+    let salt = SaltString::encode_b64(&salt[..16])?;
+    Ok(Argon2::default().hash_password(password.as_bytes(), &salt)?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_and_hashed_passwords() {
+        assert!(matches(Some(b"secret\n"), "secret"));
+        assert!(!matches(Some(b"secret\n"), "secret\n"));
+        assert!(!matches(Some(b"secret"), "Secret"));
+        let hashed = hash("secret", [3; 32]).expect("hashed");
+        assert!(hashed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert!(matches(Some(hashed.as_bytes()), "secret"));
+        assert!(!matches(Some(hashed.as_bytes()), &hashed), "the hash is no password");
+        assert!(!matches(Some(hashed.as_bytes()), "other"));
+    }
+
+    #[test]
+    fn nothing_never_matches() {
+        for stored in [None, Some(b"".as_slice()), Some(b"\n"), Some(b"\xff\xfe"), Some(b"$argon2id$broken")] {
+            for password in ["", "\n", "$argon2id$broken"] {
+                assert!(!matches(stored, password), "{stored:?} {password:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_dummy_hash_is_one() {
+        assert!(PasswordHash::new(DUMMY).is_ok());
+    }
+}

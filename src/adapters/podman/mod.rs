@@ -1,0 +1,294 @@
+//! Rootless Podman through its own service on a unix socket, for machines where systemd does not run the workspaces.
+//!
+//! Containers made this way run under conmon: they outlive the service and csm.
+
+pub mod args;
+mod create;
+pub mod engine;
+mod pull;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use hyper::Method;
+use podman_api::Podman;
+use podman_api::conn::TtyChunk;
+use podman_api::models::ContainerStatus;
+use podman_api::opts::{
+    ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ContainerLogsOpts, ContainerStopOpts,
+    ContainerWaitOpts, EventsOpts,
+};
+use tokio::sync::{OnceCell, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::prepare::prepare;
+use super::{ready, unix_http};
+use crate::model::container::{LABEL_BASE, LABEL_DIGEST, LABEL_WORKSPACE, container_name};
+use crate::model::label::WorkspaceId;
+use crate::model::layout::Layout;
+use crate::model::workspace::{Progress, Usage};
+use crate::plan::Observed;
+use crate::ports::{Runtime, RuntimeError, StartRequest};
+use engine::Engine;
+
+/// Podman answers in milliseconds; when it does not in this time, it hangs.
+const CALL: Duration = Duration::from_secs(20);
+
+/// The first container of an image copies it for the account, whole.
+const CREATE: Duration = Duration::from_secs(600);
+
+/// code-server takes under a second; a cold disk some more.
+const READY: Duration = Duration::from_secs(90);
+
+/// How many lines of a failed workspace's log are kept.
+const LAST_LINES: usize = 40;
+
+/// Workspaces run by Podman.
+#[derive(Clone)]
+pub struct PodmanRuntime {
+    podman: Podman,
+    socket: PathBuf,
+    base: String,
+    layout: Layout,
+    engine: Arc<OnceCell<Engine>>,
+}
+
+impl PodmanRuntime {
+    /// The runtime behind a Podman service, for the workspaces of one base directory.
+    pub fn new(layout: Layout, base: String) -> Self {
+        let socket = layout.podman_socket();
+        Self { podman: Podman::unix(&socket), socket, base, layout, engine: Arc::default() }
+    }
+
+    async fn engine(&self) -> Result<&Engine, RuntimeError> {
+        self.engine.get_or_try_init(|| async { call(Engine::ask(&self.podman)).await }).await
+    }
+
+    async fn list(&self) -> Result<Vec<podman_api::models::ListContainer>, RuntimeError> {
+        let ours = ContainerListFilter::LabelKeyVal(LABEL_BASE.to_owned(), self.base.clone());
+        let options = ContainerListOpts::builder().all(true).filter([ours]).build();
+        call(self.podman.containers().list(&options)).await
+    }
+
+    async fn last_lines(&self, id: &WorkspaceId) -> Vec<String> {
+        let lines = self.logs(id, LAST_LINES, false);
+        let collected = lines.filter_map(|line| async move { line.ok() }).collect();
+        tokio::time::timeout(Duration::from_secs(5), collected).await.unwrap_or_default()
+    }
+
+    /// Removes the container, whatever its state. No error when there is none.
+    async fn delete(&self, name: &str) -> Result<(), RuntimeError> {
+        let options = ContainerDeleteOpts::builder().force(true).volumes(true).timeout(10).build();
+        absent_is_fine(call(self.podman.containers().get(name).delete(&options)).await)
+    }
+
+    async fn make(&self, request: &StartRequest) -> Result<(), RuntimeError> {
+        let spec = &request.spec;
+        let engine = self.engine().await?;
+        let body = create::body(spec, engine).map_err(RuntimeError::new)?;
+        self.delete(&spec.name).await?;
+        within(CREATE, self.create(body.to_string())).await?;
+        call(self.podman.containers().get(&spec.name).start(None)).await
+    }
+
+    async fn create(&self, body: String) -> podman_api::Result<()> {
+        let path = format!("/v{}/libpod/containers/create", podman_api::LATEST_API_VERSION);
+        let json = [("content-type", "application/json")];
+        let answer = unix_http::request(&self.socket, Method::POST, &path, &json, body).await?;
+        let status = answer.status();
+        let said = answer.body().await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let said: serde_json::Value = serde_json::from_slice(&said)?;
+        let message = said["message"].as_str().unwrap_or("it gave no reason").to_owned();
+        Err(podman_api::Error::StringError(message))
+    }
+
+    /// Waits for code-server, or for the container's end, whichever comes first.
+    async fn await_ready(&self, request: &StartRequest) -> Result<(), RuntimeError> {
+        let name = &request.spec.name;
+        let container = self.podman.containers().get(name);
+        let ended = ContainerWaitOpts::builder().conditions([ContainerStatus::Exited]).build();
+        let why = tokio::select! {
+            () = ready::answers(&request.socket) => return Ok(()),
+            _ = container.wait(&ended) => {
+                let inspected = call(container.inspect()).await.ok();
+                let code = inspected.and_then(|container| container.state).and_then(|state| state.exit_code);
+                match code {
+                    Some(code) => format!("it ended at once with exit code {code}; its log tells why"),
+                    None => "it ended at once; its log tells why".to_owned(),
+                }
+            }
+            () = tokio::time::sleep(READY) => {
+                format!("code-server did not answer within {} s; its log may tell why", READY.as_secs())
+            }
+        };
+        let log = self.last_lines(&request.spec.workspace).await;
+        let stop = ContainerStopOpts::builder().ignore(true).timeout(5).build();
+        if let Err(error) = call(container.stop(&stop)).await {
+            tracing::debug!(container = name, %error, "could not stop what did not start");
+        }
+        Err(RuntimeError { message: why, log })
+    }
+}
+
+impl Runtime for PodmanRuntime {
+    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+        let mut observed = BTreeMap::new();
+        for container in self.list().await? {
+            let labels = container.labels.unwrap_or_default();
+            let Some(id) = labels.get(LABEL_WORKSPACE).and_then(|id| id.parse().ok()) else { continue };
+            let runs = matches!(container.state.as_deref(), Some("running" | "paused" | "stopping"));
+            let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
+            observed.insert(
+                id,
+                Observed {
+                    digest: labels.get(LABEL_DIGEST).cloned().unwrap_or_default(),
+                    running_since: runs.then_some(since),
+                    exit_code: container.exit_code,
+                },
+            );
+        }
+        Ok(observed)
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        let (tell, changes) = mpsc::channel(1);
+        let podman = self.podman.clone();
+        tokio::spawn(async move {
+            let options = EventsOpts::builder().stream(true).build();
+            while !tell.is_closed() {
+                let mut events = podman.events(&options);
+                while let Some(Ok(_)) = events.next().await {
+                    // A full channel already holds the news.
+                    let _ = tell.try_send(());
+                }
+                // The service went away; the slow resync covers the gap.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+        ReceiverStream::new(changes).boxed()
+    }
+
+    async fn start(
+        &self,
+        request: StartRequest,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<(), RuntimeError> {
+        let secrets = self.layout.secrets(&request.spec.workspace);
+        let prepared = request.clone();
+        let done = tokio::task::spawn_blocking(move || prepare(&prepared, &secrets)).await;
+        done.map_err(|error| RuntimeError::new(error.to_string()))?.map_err(RuntimeError::new)?;
+        if !call(self.podman.images().get(&request.spec.image).exists()).await? {
+            progress(Progress::Pulling { percent: None });
+            pull::pull(&self.socket, &request.spec.image, |percent| progress(Progress::Pulling { percent })).await?;
+        }
+        progress(Progress::Creating);
+        self.make(&request).await?;
+        progress(Progress::Waiting);
+        self.await_ready(&request).await
+    }
+
+    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        let options = ContainerStopOpts::builder().timeout(10).build();
+        absent_is_fine(call(self.podman.containers().get(container_name(id)).stop(&options)).await)
+    }
+
+    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.delete(&container_name(id)).await
+    }
+
+    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+        let (tell, told) = mpsc::channel(64);
+        let podman = self.podman.clone();
+        let name = container_name(id);
+        tokio::spawn(async move {
+            let container = podman.containers().get(name);
+            let options =
+                ContainerLogsOpts::builder().stdout(true).stderr(true).tail(lines.to_string()).follow(follow).build();
+            let mut chunks = container.logs(&options);
+            while let Some(chunk) = chunks.next().await {
+                let text = match chunk {
+                    Ok(TtyChunk::StdOut(bytes) | TtyChunk::StdErr(bytes)) => {
+                        String::from_utf8_lossy(&bytes).into_owned()
+                    }
+                    Ok(TtyChunk::StdIn(_)) => continue,
+                    Err(error) => {
+                        let _ = tell.send(absent(error)).await;
+                        return;
+                    }
+                };
+                for line in text.lines() {
+                    if tell.send(Ok(line.to_owned())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        ReceiverStream::new(told).boxed()
+    }
+
+    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+        let Ok(containers) = self.list().await else { return BTreeMap::new() };
+        let first: BTreeMap<WorkspaceId, i64> = containers
+            .into_iter()
+            .filter_map(|container| {
+                let id = container.labels?.get(LABEL_WORKSPACE)?.parse().ok()?;
+                Some((id, container.pid.filter(|pid| *pid > 0)?))
+            })
+            .collect();
+        tokio::task::spawn_blocking(move || usage::measure(&first)).await.unwrap_or_default()
+    }
+
+    async fn unenforced(&self) -> Vec<String> {
+        self.engine().await.map(Engine::unenforced).unwrap_or_default()
+    }
+}
+
+fn absent(error: podman_api::Error) -> Result<String, RuntimeError> {
+    match error {
+        podman_api::Error::Fault { code, .. } if code.as_u16() == 404 => {
+            Err(RuntimeError::new("there is no log: the workspace has not run yet"))
+        }
+        other => Err(explain(other)),
+    }
+}
+
+fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
+    match outcome {
+        Err(error) if error.message.contains("no such container") || error.message.contains("no container with") => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn call<T>(asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
+    within(CALL, asked).await
+}
+
+async fn within<T>(most: Duration, asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
+    match tokio::time::timeout(most, asked).await {
+        Ok(outcome) => outcome.map_err(explain),
+        Err(_) => Err(RuntimeError::new(format!(
+            "podman did not answer within {} s; see \"csm doctor\", or try \"podman ps\" as the same account",
+            most.as_secs()
+        ))),
+    }
+}
+
+fn explain(error: podman_api::Error) -> RuntimeError {
+    RuntimeError::new(match error {
+        podman_api::Error::Fault { message, .. } => format!("podman: {message}"),
+        podman_api::Error::Error(error) => {
+            format!("podman can't be reached ({error}); is it installed and in PATH? \"csm doctor\" tells more")
+        }
+        other => format!("podman: {other}"),
+    })
+}

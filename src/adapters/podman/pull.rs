@@ -1,0 +1,120 @@
+//! Pulling an image with figures: Podman's Docker-compatible call tells bytes, its own does not.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::Method;
+use serde::Deserialize;
+
+use crate::adapters::unix_http;
+use crate::ports::RuntimeError;
+
+/// A registry that says nothing for this long is given up.
+const SILENCE: Duration = Duration::from_secs(120);
+
+#[derive(Deserialize)]
+struct Report {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default, rename = "progressDetail")]
+    detail: Option<Detail>,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(default)]
+    current: u64,
+    #[serde(default)]
+    total: u64,
+}
+
+/// What has come of each layer.
+#[derive(Default)]
+struct Layers(HashMap<String, (u64, u64)>);
+
+impl Layers {
+    fn note(&mut self, report: &Report) -> Option<u8> {
+        let detail = report.detail.as_ref().filter(|detail| detail.total > 0)?;
+        self.0.insert(report.id.clone(), (detail.current.min(detail.total), detail.total));
+        let (current, total) = self.0.values().fold((0, 0), |(c, t), (current, all)| (c + current, t + all));
+        u8::try_from(current * 100 / total).ok()
+    }
+}
+
+/// Pulls it; `progress` hears the percentage each time it changes.
+pub(super) async fn pull(
+    socket: &Path,
+    image: &str,
+    progress: impl Fn(Option<u8>) + Send + Sync,
+) -> Result<(), RuntimeError> {
+    let failed = |why: &str| {
+        let remedy =
+            "check the image's name and the registry, or log in with \"podman login\" as the account that runs csm";
+        RuntimeError::new(format!("the image {image} can't be had: {}; {remedy}", why.trim()))
+    };
+    let path = format!("/v1.40/images/create?fromImage={}", percent_encode(image));
+    let mut answer = unix_http::request(socket, Method::POST, &path, &[], "")
+        .await
+        .map_err(|error| failed(&format!("podman can't be reached ({error})")))?;
+    if !answer.status().is_success() {
+        let status = answer.status();
+        let body = answer.body().await.unwrap_or_default();
+        let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let message = said.as_ref().and_then(|said| said["message"].as_str());
+        return Err(failed(message.unwrap_or(status.as_str())));
+    }
+    let mut layers = Layers::default();
+    let mut last = None;
+    loop {
+        let line = match tokio::time::timeout(SILENCE, answer.next_line()).await {
+            Ok(Ok(Some(line))) => line,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => return Err(failed(&error.to_string())),
+            Err(_) => return Err(failed(&format!("nothing came for {} s", SILENCE.as_secs()))),
+        };
+        let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
+        if !report.error.is_empty() {
+            return Err(failed(&report.error));
+        }
+        let percent = layers.note(&report);
+        if percent.is_some() && percent != last {
+            last = percent;
+            progress(percent);
+        }
+    }
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_add_up() {
+        let mut layers = Layers::default();
+        let mut note = |text: &str| layers.note(&serde_json::from_str(text).expect("a report"));
+        assert_eq!(note(r#"{"status":"Pulling fs layer","id":"a"}"#), None);
+        assert_eq!(note(r#"{"id":"a","progressDetail":{"current":50,"total":100}}"#), Some(50));
+        assert_eq!(note(r#"{"id":"b","progressDetail":{"current":0,"total":300}}"#), Some(12));
+        assert_eq!(note(r#"{"id":"b","progressDetail":{"current":900,"total":300}}"#), Some(87));
+        assert_eq!(note(r#"{"id":"a","progressDetail":{}}"#), None);
+    }
+
+    #[test]
+    fn names_travel_whole() {
+        assert_eq!(percent_encode("a.b/c:1@sha256"), "a.b%2Fc%3A1%40sha256");
+    }
+}

@@ -1,0 +1,111 @@
+//! What only a look at the machine's files can tell about a manifest.
+
+use std::io;
+use std::path::Path;
+
+use super::files::read_secret;
+use super::passwords;
+use crate::model::issue::Issue;
+use crate::model::manifest::Manifest;
+
+/// Findings about the files that the manifest names.
+pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    for owner in manifest.owners.values() {
+        let path = format!("users.{}", owner.name);
+        check_password(&format!("{path}.passwordFile"), owner.password_file.path(), &mut issues);
+        for (name, file) in &owner.secret_environment {
+            check_secret(&format!("{path}.secretEnvironment.{name}"), file.path(), &mut issues);
+        }
+        for (name, entry) in &owner.secret_files {
+            check_secret(&format!("{path}.secretFiles.{name}.source"), entry.source.path(), &mut issues);
+        }
+    }
+    if let Some((certificate, key)) = &manifest.front_door.tls {
+        for (field, file) in [("certificate", certificate.path()), ("certificateKey", key.path())] {
+            check_secret(&format!("frontDoor.{field}"), file, &mut issues);
+        }
+    }
+    issues
+}
+
+fn check_password(path: &str, file: &Path, issues: &mut Vec<Issue>) {
+    match read_secret(file) {
+        Ok((content, world_readable)) => {
+            if passwords::content(&content).is_none() {
+                let remedy = "write the password into it, or its hash from \"csm hash-password\"";
+                issues.push(Issue::error(path, file.display(), "the file is empty or not text", remedy));
+            }
+            if world_readable {
+                let remedy = format!("chmod 0600 {}", file.display());
+                issues.push(Issue::warning(
+                    path,
+                    file.display(),
+                    "everyone on this machine can read the password",
+                    remedy,
+                ));
+            }
+        }
+        Err(error) => issues.push(unreadable(path, file, &error)),
+    }
+}
+
+fn check_secret(path: &str, file: &Path, issues: &mut Vec<Issue>) {
+    if let Err(error) = read_secret(file) {
+        issues.push(unreadable(path, file, &error));
+    }
+}
+
+fn unreadable(path: &str, file: &Path, error: &io::Error) -> Issue {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "create it, or correct the path",
+        io::ErrorKind::PermissionDenied => "let the account that runs csm read it",
+        _ => "name a readable regular file",
+    };
+    Issue::error(path, file.display(), format!("can't read it: {error}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::Machine;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn check(write: impl FnOnce(&Path)) -> Vec<Issue> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("p");
+        write(&file);
+        let text = format!(
+            r#"{{"version":1,"domain":"a.localhost","image":"x","users":{{"dan":{{"passwordFile":"{}"}}}}}}"#,
+            file.display()
+        );
+        let manifest = Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.expect("valid");
+        check_files(&manifest)
+    }
+
+    fn one(write: impl FnOnce(&Path), error: bool, says: &str) {
+        let issues = check(write);
+        assert_eq!(issues.len(), 1, "{issues:?}");
+        assert_eq!(issues[0].is_error(), error);
+        assert_eq!(issues[0].path, "users.dan.passwordFile");
+        assert!(issues[0].to_string().contains(says), "{}", issues[0]);
+    }
+
+    fn with_mode(content: &'static str, mode: u32) -> impl FnOnce(&Path) {
+        move |file| {
+            fs::write(file, content).expect("written");
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("set");
+        }
+    }
+
+    #[test]
+    fn password_files() {
+        assert_eq!(check(with_mode("x", 0o600)), vec![]);
+        one(|_| (), true, "create it, or correct the path");
+        one(with_mode("", 0o600), true, "is empty");
+        one(with_mode("\n", 0o600), true, "is empty");
+        one(with_mode("x", 0o644), false, "everyone on this machine");
+        one(|file| fs::create_dir(file).expect("made"), true, "regular file");
+    }
+}

@@ -1,0 +1,163 @@
+//! What must lie on the disk before a workspace starts.
+//!
+//! The owner writes in their home while this runs, so everything below it goes through a handle that no symbolic link leads out
+//! of (cap-std: `openat2` with `RESOLVE_BENEATH`).
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use serde_json::{Map, Value};
+
+use super::files::{make_directory, read_secret};
+use crate::model::container::{HOME, SecretCopy};
+use crate::model::settings;
+use crate::ports::StartRequest;
+
+const SETTINGS: &str = ".local/share/code-server/User";
+const GIVEN: &str = ".local/share/code-server/csm-settings.json";
+
+/// Makes directories, copies secrets, merges settings. The error names what could not be done.
+pub fn prepare(request: &StartRequest, secrets: &Path) -> Result<(), String> {
+    let context = |what: &str, path: &Path| {
+        let text = format!("can't {what} {}", path.display());
+        move |error: io::Error| format!("{text}: {error}")
+    };
+    for mount in request.spec.mounts.iter().filter(|mount| !mount.read_only) {
+        // The socket's directory lets nginx's group through, and nobody else.
+        let mode = if Some(mount.source.as_path()) == request.socket.parent() { 0o710 } else { 0o700 };
+        make_directory(&mount.source, mode).map_err(context("make", &mount.source))?;
+    }
+    match fs::remove_file(&request.socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(context("remove the old", &request.socket)(error));
+        }
+        _ => {}
+    }
+    copy_secrets(&request.secrets, secrets)?;
+    let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
+    for mount in &request.spec.mounts {
+        if let Some(below) = mount.target.strip_prefix(HOME).and_then(|rest| rest.strip_prefix('/')) {
+            let made = make_mount_point(&home, below, mount.source.is_dir());
+            made.map_err(context("make the mount point", &request.home.join(below)))?;
+        }
+    }
+    if let Err(error) = merge_settings(&home, &request.settings) {
+        tracing::warn!(home = %request.home.display(), %error, "the declared settings were not merged");
+    }
+    Ok(())
+}
+
+fn copy_secrets(copies: &[SecretCopy], to: &Path) -> Result<(), String> {
+    let failed = |error: io::Error| format!("can't write secrets below {}: {error}", to.display());
+    match fs::remove_dir_all(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    for copy in copies {
+        let (content, _) = read_secret(&copy.source)
+            .map_err(|error| format!("can't read the secret {}: {error}", copy.source.display()))?;
+        let target = to.join(&copy.name);
+        target.parent().map_or(Ok(()), |directory| make_directory(directory, 0o700)).map_err(failed)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(copy.mode).open(&target).map_err(failed)?;
+        file.write_all(&content).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Podman would make it too, but owned by an id that the owner can't remove.
+fn make_mount_point(home: &Dir, below: &str, directory: bool) -> io::Result<()> {
+    if directory {
+        return home.create_dir_all(below);
+    }
+    if let Some((parent, _)) = below.rsplit_once('/') {
+        home.create_dir_all(parent)?;
+    }
+    if !home.try_exists(below)? {
+        home.create(below)?;
+    }
+    Ok(())
+}
+
+fn merge_settings(home: &Dir, declared: &Map<String, Value>) -> io::Result<()> {
+    let read = |path: &str| match home.read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other,
+    };
+    let mut given: BTreeSet<String> = serde_json::from_str(&read(GIVEN)?).unwrap_or_default();
+    let before = given.len();
+    let path = format!("{SETTINGS}/settings.json");
+    let Some(merged) = settings::merge(&read(&path)?, declared, &mut given) else {
+        return if given.len() == before { Ok(()) } else { write(home, GIVEN, &serde_json::to_string(&given)?) };
+    };
+    home.create_dir_all(SETTINGS)?;
+    write(home, &path, &merged)?;
+    write(home, GIVEN, &serde_json::to_string(&given)?)
+}
+
+/// Whole or not at all, below the home.
+fn write(home: &Dir, path: &str, content: &str) -> io::Result<()> {
+    let temporary = format!("{path}.csm");
+    let mut file = home.create(&temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    home.rename(&temporary, home, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn declared() -> Map<String, Value> {
+        Map::from_iter([("a".to_owned(), Value::from(1))])
+    }
+
+    #[test]
+    fn settings_arrive_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Dir::open_ambient_dir(dir.path(), ambient_authority()).expect("opened");
+        merge_settings(&home, &declared()).expect("merged");
+        let file = dir.path().join(SETTINGS).join("settings.json");
+        assert!(fs::read_to_string(&file).expect("there").contains("\"a\": 1"));
+        fs::write(&file, "{}").expect("written");
+        merge_settings(&home, &declared()).expect("merged");
+        assert_eq!(fs::read_to_string(&file).expect("there"), "{}", "the person took it out");
+    }
+
+    #[test]
+    fn no_link_of_the_owner_leads_out_of_the_home() {
+        let outside = tempfile::tempdir().expect("a directory");
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Dir::open_ambient_dir(dir.path(), ambient_authority()).expect("opened");
+        symlink(outside.path(), dir.path().join(".local")).expect("linked");
+        symlink(outside.path(), dir.path().join("project")).expect("linked");
+        assert!(merge_settings(&home, &declared()).is_err());
+        assert!(make_mount_point(&home, ".local/x/y", false).is_err());
+        assert!(make_mount_point(&home, "project/y", true).is_err());
+        assert_eq!(fs::read_dir(outside.path()).expect("listed").count(), 0);
+    }
+
+    #[test]
+    fn secrets_are_copied_anew_with_their_modes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let source = dir.path().join("source");
+        fs::write(&source, "canary").expect("written");
+        let to = dir.path().join("secrets");
+        fs::create_dir_all(to.join("environment")).expect("made");
+        fs::write(to.join("environment/OLD"), "old").expect("written");
+        let copy = SecretCopy { source, name: "environment/NEW".into(), mode: 0o400 };
+        copy_secrets(std::slice::from_ref(&copy), &to).expect("copied");
+        let meta = fs::metadata(to.join("environment/NEW")).expect("there");
+        assert_eq!(meta.permissions().mode() & 0o777, 0o400);
+        assert!(!to.join("environment/OLD").exists());
+        let missing = SecretCopy { source: dir.path().join("none"), ..copy };
+        let error = copy_secrets(&[missing], &to).expect_err("refused");
+        assert!(error.contains("none") && !error.contains("canary"), "{error}");
+    }
+}

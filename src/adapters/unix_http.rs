@@ -1,0 +1,70 @@
+//! HTTP over a unix socket: code-server's health, Podman's pull progress, and the command line's way to the daemon.
+
+use std::io;
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// An answer whose body is still to come.
+pub struct Answer {
+    response: Response<Incoming>,
+    line: Vec<u8>,
+}
+
+/// Sends one request. The connection ends with the answer.
+pub async fn request(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> io::Result<Answer> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // It ends when the answer is read or dropped; what went wrong is seen there.
+    tokio::spawn(async move { drop(connection.await) });
+    let mut request = Request::builder().method(method).uri(path).header(hyper::header::HOST, "localhost");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    Ok(Answer { response, line: Vec::new() })
+}
+
+impl Answer {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// The whole body.
+    pub async fn body(self) -> io::Result<Bytes> {
+        Ok(self.response.into_body().collect().await.map_err(io::Error::other)?.to_bytes())
+    }
+
+    /// The next line of the body, without its end.
+    pub async fn next_line(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let rest = self.line.split_off(end + 1);
+                let line = std::mem::replace(&mut self.line, rest);
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            match self.response.frame().await {
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+                        self.line.extend_from_slice(&data);
+                    }
+                }
+                None if self.line.is_empty() => return Ok(None),
+                None => return Ok(Some(String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned())),
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One workspace as the daemon sees it: what is wanted, what is being done, and why.
+
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::Verb;
+use super::view::View;
+use crate::model::container::editor_url;
+use crate::model::label::WorkspaceId;
+use crate::model::manifest::{Limits, Manifest};
+use crate::model::workspace::{Progress, State, Timestamp, Usage};
+use crate::plan::{Desired, Observed};
+use crate::ports::{Remembered, RuntimeError};
+
+/// One workspace.
+pub(super) struct Entry {
+    /// Whether it should run.
+    run: bool,
+    /// Whether it should start again as soon as it has stopped.
+    again: bool,
+    state: State,
+    reason: String,
+    /// The reason for what is wanted, while it is not yet so.
+    because: String,
+    at: Timestamp,
+    failure: String,
+    pub(super) log: Vec<String>,
+    /// The digest of what the manifest asks for now.
+    pub(super) digest: String,
+    usage: Option<Usage>,
+    cpu: Option<u64>,
+    disk: Option<u64>,
+    /// The digest of what the last start made.
+    pub(super) started_as: String,
+    attempt: Option<(u64, AbortHandle)>,
+    busy: bool,
+}
+
+impl Entry {
+    pub(super) fn new(now: Timestamp, remembered: Option<Remembered>) -> Self {
+        let past =
+            remembered.unwrap_or_else(|| Remembered { failed: false, reason: "never started".to_owned(), at: now });
+        Self {
+            run: false,
+            again: false,
+            state: if past.failed { State::Failed } else { State::Stopped },
+            reason: past.reason,
+            because: String::new(),
+            at: past.at,
+            failure: String::new(),
+            log: Vec::new(),
+            digest: String::new(),
+            started_as: String::new(),
+            usage: None,
+            cpu: None,
+            disk: None,
+            attempt: None,
+            busy: false,
+        }
+    }
+
+    pub(super) fn desired(&self) -> Desired {
+        Desired { run: self.run, busy: self.busy }
+    }
+
+    pub(super) fn remember(&self) -> Remembered {
+        Remembered { failed: self.state == State::Failed, reason: self.reason.clone(), at: self.at }
+    }
+
+    /// Somebody wants something.
+    pub(super) fn ask(&mut self, verb: Verb, why: String) {
+        let runs = matches!(self.state, State::Running { .. } | State::Starting(_));
+        match verb {
+            Verb::Start if self.run => return,
+            Verb::Start if self.state == State::Stopping => self.again = true,
+            Verb::Start => self.run = true,
+            Verb::Stop => (self.run, self.again) = (false, false),
+            Verb::Restart => (self.run, self.again) = (!runs, runs),
+        }
+        self.because = why;
+        if !self.run {
+            self.cancel();
+        }
+    }
+
+    /// Gives up a start that is under way. What it already made is found by the next observation.
+    pub(super) fn cancel(&mut self) {
+        if let Some((_, abort)) = self.attempt.take() {
+            abort.abort();
+            self.busy = false;
+            self.become_(State::Stopped, self.because.clone(), self.at);
+            self.resume();
+        }
+    }
+
+    pub(super) fn starting(&mut self, now: Timestamp, attempt: u64, digest: String, abort: AbortHandle) {
+        self.started_as = digest;
+        self.attempt = Some((attempt, abort));
+        self.busy = true;
+        (self.failure, self.log) = (String::new(), Vec::new());
+        self.become_(State::Starting(Progress::Queued), self.because.clone(), now);
+    }
+
+    pub(super) fn progress(&mut self, attempt: u64, progress: Progress) {
+        if self.is_attempt(attempt) {
+            self.state = State::Starting(progress);
+        }
+    }
+
+    /// A start came to its end. False when it had been given up before.
+    pub(super) fn started(&mut self, attempt: u64, now: Timestamp, outcome: Result<(), RuntimeError>) -> bool {
+        if !self.is_attempt(attempt) {
+            return false;
+        }
+        self.attempt = None;
+        self.busy = false;
+        match outcome {
+            Ok(()) => self.become_(State::Running { since: now }, self.reason.clone(), now),
+            Err(error) => {
+                self.run = false;
+                self.fail("starting failed", error, now);
+            }
+        }
+        true
+    }
+
+    pub(super) fn stopping(&mut self, now: Timestamp) {
+        self.busy = true;
+        self.become_(State::Stopping, self.because.clone(), now);
+    }
+
+    pub(super) fn stopped(&mut self, now: Timestamp, outcome: Result<(), RuntimeError>) {
+        self.busy = false;
+        match outcome {
+            Ok(()) => self.become_(State::Stopped, self.reason.clone(), now),
+            Err(error) => {
+                // It still runs. Wanting it stopped would only try again at once, for ever.
+                self.run = true;
+                self.fail("stopping failed", error, now);
+            }
+        }
+        self.resume();
+    }
+
+    /// Holds it against what is there. True when it ended by itself.
+    pub(super) fn reconcile(&mut self, now: Timestamp, first: bool, there: Option<&Observed>) -> bool {
+        if self.busy {
+            return false;
+        }
+        match (&self.state, there.and_then(|there| there.running_since)) {
+            (State::Running { .. }, Some(since)) => {
+                self.state = State::Running { since };
+                false
+            }
+            (_, Some(since)) if first || self.run => {
+                self.run = true;
+                self.failure.clear();
+                self.become_(State::Running { since }, "it was running already".to_owned(), now);
+                false
+            }
+            (State::Running { .. }, None) => {
+                self.run = false;
+                let code = there.and_then(|there| there.exit_code).unwrap_or(0);
+                let state = if code == 0 { State::Stopped } else { State::Failed };
+                self.become_(state, format!("it ended by itself with exit code {code}"), now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn sampled(&mut self, usage: Option<Usage>, disk: Option<u64>, over: Duration) {
+        self.cpu = match (self.usage, usage) {
+            (Some(before), Some(now)) => {
+                let millis = u64::try_from(over.as_millis()).unwrap_or(u64::MAX).max(1);
+                Some(now.cpu_millis.saturating_sub(before.cpu_millis) * 1000 / millis)
+            }
+            _ => None,
+        };
+        self.usage = usage;
+        self.disk = disk.or(self.disk);
+    }
+
+    pub(super) fn view(&self, id: &WorkspaceId, limits: Limits, manifest: &Manifest, digest: Option<&str>) -> View {
+        let runs = matches!(self.state, State::Running { .. });
+        View {
+            id: id.clone(),
+            state: self.state.clone(),
+            reason: self.reason.clone(),
+            at: self.at,
+            failure: self.failure.clone(),
+            log: self.log.clone(),
+            limits,
+            usage: self.usage.filter(|_| runs),
+            cpu: self.cpu.filter(|_| runs),
+            disk: self.disk,
+            update_pending: runs && digest.is_some_and(|digest| digest != self.digest),
+            url: editor_url(manifest, id),
+        }
+    }
+
+    fn is_attempt(&self, attempt: u64) -> bool {
+        self.attempt.as_ref().is_some_and(|(current, _)| *current == attempt)
+    }
+
+    fn become_(&mut self, state: State, reason: String, at: Timestamp) {
+        (self.state, self.reason, self.at) = (state, reason, at);
+    }
+
+    fn fail(&mut self, what: &str, error: RuntimeError, now: Timestamp) {
+        self.failure = error.message;
+        self.log = error.log;
+        self.become_(State::Failed, what.to_owned(), now);
+    }
+
+    /// Starts again what was stopped for that.
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.again) {
+            self.run = true;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What the daemon shows of itself: an immutable picture, published after each change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::model::label::WorkspaceId;
+use crate::model::manifest::Limits;
+use crate::model::workspace::{State, Timestamp, Usage};
+
+/// One workspace.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// Which one.
+    pub id: WorkspaceId,
+    /// What it does now.
+    #[serde(flatten)]
+    pub state: State,
+    /// Why.
+    pub reason: String,
+    /// Since when, seconds since 1970.
+    pub at: Timestamp,
+    /// What to do about it, or the failure in full; empty when all is well.
+    pub failure: String,
+    /// The last lines of its log after a failure.
+    pub log: Vec<String>,
+    /// What it can use at most.
+    pub limits: Limits,
+    /// What it uses. Only while somebody looks.
+    pub usage: Option<Usage>,
+    /// CPU in thousandths of a CPU over the last seconds.
+    pub cpu: Option<u64>,
+    /// Bytes on disk in the home and the project. Only while somebody looks.
+    pub disk: Option<u64>,
+    /// Whether the manifest has changed since it started; it takes effect at the next start.
+    pub update_pending: bool,
+    /// The editor's address.
+    pub url: String,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// The workspaces, by id.
+    pub workspaces: BTreeMap<WorkspaceId, Arc<View>>,
+    /// What an admin must know: a manifest that was refused, a Podman that does not answer.
+    pub alarms: Vec<String>,
+    /// Limits that this machine can't enforce.
+    pub notes: Vec<String>,
+    /// Bytes free where the workspaces lie.
+    pub disk_free: Option<u64>,
+}

@@ -1,0 +1,217 @@
+//! From an owner to a container: one pure function, whatever runs it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::digest::sha256_hex;
+use super::label::{Label, WorkspaceId};
+use super::layout::{self, Layout};
+use super::manifest::{Limits, Manifest, Owner};
+
+/// The home inside. It is the image's user `coder`, uid and gid 1000.
+pub const HOME: &str = "/home/coder";
+
+/// The user and group inside; the owner's account outside.
+pub const USER: u32 = 1000;
+
+/// Where the workspace's socket directory appears inside.
+const RUN: &str = "/run/csm";
+
+/// Where `share/workspace` appears inside.
+const SHARE: &str = "/opt/code-server-multi";
+
+/// Where the secrets appear inside: a directory with a file for each variable.
+const SECRETS: &str = "/run/secrets/csm";
+
+/// The label that holds the workspace's id.
+pub const LABEL_WORKSPACE: &str = "io.code-server-multi.workspace";
+
+/// The label that tells which csm a container belongs to: its base directory.
+pub const LABEL_BASE: &str = "io.code-server-multi.base";
+
+/// The label with the digest of the specification that the container was made from.
+pub const LABEL_DIGEST: &str = "io.code-server-multi.digest";
+
+/// A bind mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// On the host.
+    pub source: PathBuf,
+    /// Inside.
+    pub target: String,
+    /// Whether the workspace can't write there.
+    pub read_only: bool,
+}
+
+/// A file with a secret that csm copies to where the workspace reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretCopy {
+    /// The file that the manifest names.
+    pub source: PathBuf,
+    /// Its place below [`Layout::secrets`].
+    pub name: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+/// What a workspace's container looks like.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ContainerSpec {
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// The container's name.
+    pub name: String,
+    /// The host name inside.
+    pub hostname: String,
+    /// The image.
+    pub image: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Plain environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// What tells csm's containers apart.
+    pub labels: BTreeMap<String, String>,
+    /// In the order in which they must be mounted.
+    pub mounts: Vec<Mount>,
+    /// What it can use at most.
+    pub limits: Limits,
+    /// Host ports reachable as localhost inside.
+    pub host_services: Vec<u16>,
+    /// Seconds between SIGTERM and SIGKILL. code-server ends within 5.
+    pub stop_seconds: u32,
+}
+
+impl ContainerSpec {
+    /// Tells whether a running container is still what the manifest asks for. Not part of itself.
+    pub fn digest(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        sha256_hex(&json)
+    }
+}
+
+/// What an owner's declared workspace looks like.
+pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> ContainerSpec {
+    let id = WorkspaceId::main(owner.name.clone());
+    let base = &manifest.workspace_base;
+    let port_host = format!("{{{{port}}}}--{id}.{}", manifest.domain);
+    let mut environment: BTreeMap<String, String> =
+        owner.environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    environment.extend([
+        ("CSM_LABEL".to_owned(), id.to_string()),
+        ("HOME".to_owned(), HOME.to_owned()),
+        ("USER".to_owned(), "coder".to_owned()),
+        ("VSCODE_PROXY_URI".to_owned(), format!("{}://{port_host}{}/", manifest.scheme(), manifest.port_suffix())),
+    ]);
+    let mount = |source: PathBuf, target: String, read_only| Mount { source, target, read_only };
+    let mut mounts = vec![
+        mount(layout::home(base, &owner.name), HOME.to_owned(), false),
+        mount(layout::project(base, &owner.name), format!("{HOME}/project"), false),
+        mount(layout.workspace_run(&id), RUN.to_owned(), false),
+        mount(layout.share.join("workspace"), SHARE.to_owned(), true),
+    ];
+    if !owner.secret_environment.is_empty() {
+        mounts.push(mount(layout.secrets(&id).join("environment"), SECRETS.to_owned(), true));
+    }
+    for (at, path) in owner.secret_files.keys().enumerate() {
+        let source = layout.secrets(&id).join("files").join(at.to_string());
+        mounts.push(mount(source, format!("{HOME}/{path}"), true));
+    }
+    ContainerSpec {
+        name: container_name(&id),
+        hostname: id.to_string(),
+        image: owner.image.to_string(),
+        command: command(manifest, owner, &id, &port_host),
+        environment,
+        labels: BTreeMap::from([
+            (LABEL_BASE.to_owned(), base.to_string()),
+            (LABEL_WORKSPACE.to_owned(), id.to_string()),
+        ]),
+        mounts,
+        limits: owner.limits,
+        host_services: owner.host_services.clone(),
+        stop_seconds: 10,
+        workspace: id,
+    }
+}
+
+/// The name that a workspace's container has.
+pub fn container_name(id: &WorkspaceId) -> String {
+    format!("csm-{id}")
+}
+
+/// The secrets to copy before a start.
+pub fn secret_copies(owner: &Owner) -> Vec<SecretCopy> {
+    let variables = owner.secret_environment.iter().map(|(name, source)| SecretCopy {
+        source: source.path().to_owned(),
+        name: PathBuf::from("environment").join(name.as_str()),
+        mode: 0o400,
+    });
+    let files = owner.secret_files.values().enumerate().map(|(at, entry)| SecretCopy {
+        source: entry.source.path().to_owned(),
+        name: PathBuf::from("files").join(at.to_string()),
+        mode: entry.mode.bits(),
+    });
+    variables.chain(files).collect()
+}
+
+/// `share/workspace/start` installs extensions, exports the secrets and becomes code-server.
+fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId, port_host: &str) -> Vec<String> {
+    let mut command = vec![format!("{SHARE}/start")];
+    command.extend(owner.extensions.iter().map(ToString::to_string));
+    command.push("--".to_owned());
+    let flags = [
+        "--auth=none",
+        "--socket=/run/csm/http.sock",
+        "--disable-telemetry",
+        "--disable-update-check",
+        "--disable-getting-started-override",
+        "--disable-workspace-trust",
+    ];
+    command.extend(flags.map(str::to_owned));
+    command.push(format!("--app-name={id} · {}", manifest.domain));
+    command.push(format!("--proxy-domain={port_host}"));
+    command.push(format!("{HOME}/project"));
+    command
+}
+
+/// The address of a workspace's editor.
+pub fn editor_url(manifest: &Manifest, id: &WorkspaceId) -> String {
+    format!("{}/", manifest.origin(&Label::editor(id.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::Machine;
+
+    fn layout() -> Layout {
+        Layout { run: "/run/csm".into(), state: "/var/lib/csm".into(), share: "/usr/share/csm".into() }
+    }
+
+    fn specs() -> Vec<ContainerSpec> {
+        let text = include_str!("../../tests/manifests/full.json");
+        let machine = Machine { memory: 8 << 30, cpus: 4 };
+        let manifest = Manifest::parse(text, &machine).0.expect("valid");
+        manifest.owners.values().map(|owner| container_spec(&manifest, owner, &layout())).collect()
+    }
+
+    #[test]
+    fn what_a_workspace_looks_like() {
+        insta::assert_json_snapshot!(specs());
+    }
+
+    #[test]
+    fn the_digest_changes_with_what_runs_and_with_nothing_else() {
+        let [alice, dan] = &specs()[..] else { panic!("two owners") };
+        assert_eq!(alice.digest(), alice.clone().digest());
+        assert_ne!(alice.digest(), dan.digest());
+    }
+
+    #[test]
+    fn no_secret_path_of_the_host_is_in_it() {
+        let json = serde_json::to_string(&specs()).expect("serializes");
+        assert!(!json.contains("/run/secrets/dan"), "{json}");
+    }
+}

@@ -1,0 +1,267 @@
+//! From the written manifest to the valid one: defaults, and what fields say about each other.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::file::{FrontDoorFile, ManifestFile, UserFile};
+use super::{FrontDoor, Limits, Machine, Manifest, Owner};
+use crate::model::issue::Issue;
+use crate::model::name::Name;
+use crate::model::size::{Bytes, Cpus, human_bytes};
+use crate::model::text::{AbsolutePath, Domain, ImageRef, SecretPath};
+
+const MEMORY: Bytes = Bytes::mib(3072);
+const CPU: Cpus = Cpus::milli(1500);
+const TASKS: u32 = 4096;
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
+const WORKSPACE_BASE: &str = "/var/lib/vscode";
+
+/// code-server's documented minimum; below it the editor does not start.
+const MEMORY_LEAST: Bytes = Bytes::mib(512);
+
+/// Variables that csm or code-server sets, or that would open a second way to sign in.
+const OWN_VARIABLES: [&str; 6] = ["HASHED_PASSWORD", "HOME", "PASSWORD", "USER", "VSCODE_PROXY_URI", "CSM_LABEL"];
+
+/// Applies defaults and checks. Returns `None` only when something is missing that nothing can be built without.
+pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Issue>) -> Option<Manifest> {
+    let already = |issues: &[Issue], path: &str| issues.iter().any(|issue| issue.path == path);
+    let domain = file.domain.or_else(|| {
+        if !already(issues, "domain") {
+            issues.push(Issue::error(
+                "domain",
+                "",
+                "it is missing",
+                "write for example \"domain\": \"code.example.org\"",
+            ));
+        }
+        None
+    });
+    let users = file.users.unwrap_or_else(|| {
+        if !already(issues, "users") {
+            issues.push(Issue::error("users", "", "it is missing", "write \"users\": {} if there is nobody yet"));
+        }
+        BTreeMap::new()
+    });
+    let base = workspace_base(file.workspace_base, issues)?;
+    let front_door = front_door(&file.front_door, domain.as_ref(), issues);
+    let mut owners = BTreeMap::new();
+    let mut ports: BTreeMap<u16, String> = BTreeMap::from([(front_door.listen.port(), "frontDoor.listen".to_owned())]);
+    for (name, user) in users {
+        let path = format!("users.{name}");
+        if name.is_reserved() {
+            issues.push(Issue::error(&path, "", "the name is reserved", "give this person another name"));
+        }
+        check_port(&path, user.port, &mut ports, issues);
+        if let Some(owner) = owner(&path, name, user, file.image.as_ref(), machine, issues) {
+            owners.insert(owner.name.clone(), owner);
+        }
+    }
+    Some(Manifest { domain: domain?, workspace_base: base, front_door, owners })
+}
+
+fn workspace_base(given: Option<AbsolutePath>, issues: &mut Vec<Issue>) -> Option<AbsolutePath> {
+    let base = match given {
+        Some(base) => base,
+        None => WORKSPACE_BASE.parse().ok()?,
+    };
+    if base.as_str() == "/" || base.path().starts_with("/nix/store") {
+        issues.push(Issue::error(
+            "workspaceBase",
+            &base,
+            "people's homes can't lie there",
+            format!("name a directory of its own, for example \"{WORKSPACE_BASE}\""),
+        ));
+    }
+    Some(base)
+}
+
+fn front_door(file: &FrontDoorFile, domain: Option<&Domain>, issues: &mut Vec<Issue>) -> FrontDoor {
+    let listen = file.listen.map_or(LISTEN, |listen| listen.0);
+    if listen.port() == 0 {
+        issues.push(Issue::error(
+            "frontDoor.listen",
+            listen,
+            "port 0 is no port",
+            "write for example \"127.0.0.1:7080\"",
+        ));
+    }
+    let tls = match (&file.certificate, &file.certificate_key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        (given, _) => {
+            let (there, missing) =
+                if given.is_some() { ("certificate", "certificateKey") } else { ("certificateKey", "certificate") };
+            issues.push(Issue::error(
+                format!("frontDoor.{missing}"),
+                "",
+                format!("it is missing beside {there}"),
+                "give both, or neither for plain HTTP",
+            ));
+            None
+        }
+    };
+    if let Some(domain) = domain.filter(|domain| tls.is_none() && !domain.is_localhost()) {
+        let remedy = "give frontDoor.certificate and certificateKey, or let a proxy in front end TLS on port 443";
+        issues.push(if listen.ip().is_loopback() {
+            Issue::warning(
+                "frontDoor",
+                "",
+                format!("browsers sign in at https://{domain} only over TLS, and there is no certificate here"),
+                remedy,
+            )
+        } else {
+            Issue::error("frontDoor.listen", listen, "passwords would cross the network in plain text", remedy)
+        });
+    }
+    FrontDoor { listen, tls }
+}
+
+fn check_port(path: &str, port: Option<u16>, ports: &mut BTreeMap<u16, String>, issues: &mut Vec<Issue>) {
+    let Some(port) = port else { return };
+    let path = format!("{path}.port");
+    if port < 1024 {
+        issues.push(Issue::error(&path, port, "ports below 1024 need root", "choose one from 1024"));
+    }
+    if let Some(other) = ports.get(&port) {
+        issues.push(Issue::error(&path, port, format!("{other} has that port already"), "choose another"));
+    } else {
+        ports.insert(port, path);
+    }
+}
+
+fn owner(
+    path: &str,
+    name: Name,
+    user: UserFile,
+    image_for_all: Option<&ImageRef>,
+    machine: &Machine,
+    issues: &mut Vec<Issue>,
+) -> Option<Owner> {
+    // A field that was there but unsound has been reported by the reader under this very path.
+    let reported = |issues: &[Issue], field: &str| issues.iter().any(|i| i.path == format!("{path}.{field}"));
+    if user.password_file.is_none() && !reported(issues, "passwordFile") {
+        issues.push(Issue::error(
+            format!("{path}.passwordFile"),
+            "",
+            "it is missing",
+            "name a file with the password; \"csm hash-password\" makes a hash to put there",
+        ));
+    }
+    let image = user.image.clone().or_else(|| image_for_all.cloned());
+    if image.is_none() && !reported(issues, "image") && !issues.iter().any(|i| i.path == "image") {
+        issues.push(Issue::error(
+            format!("{path}.image"),
+            "",
+            "there is no image, neither here nor for all",
+            "write for example \"image\": \"docker.io/codercom/code-server:latest\" at the top",
+        ));
+    }
+    let limits = limits(path, &user, machine, issues);
+    check_environment(path, &user, issues);
+    for port in &user.host_services {
+        if *port == 0 {
+            issues.push(Issue::error(
+                format!("{path}.hostServices"),
+                port,
+                "port 0 is no port",
+                "name the service's port",
+            ));
+        }
+    }
+    Some(Owner {
+        name,
+        password_file: user.password_file?,
+        admin: user.admin,
+        image: image?,
+        auto_start: user.auto_start,
+        limits,
+        environment: user.environment,
+        secret_environment: user.secret_environment,
+        secret_files: user.secret_files,
+        host_services: user.host_services,
+        port: user.port,
+        extensions: user.extensions,
+        settings: user.settings,
+    })
+}
+
+fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue>) -> Limits {
+    let memory = user.memory_limit.unwrap_or(MEMORY);
+    let tasks = user.tasks_limit.unwrap_or(TASKS);
+    let cpu = user.cpu_limit.unwrap_or(CPU);
+    let memory_path = format!("{path}.memoryLimit");
+    if memory < MEMORY_LEAST {
+        issues.push(Issue::error(
+            &memory_path,
+            memory,
+            "code-server does not start in so little memory",
+            "give at least \"1G\"",
+        ));
+    } else if user.memory_limit.is_some() && memory.get() > machine.memory {
+        issues.push(Issue::warning(
+            &memory_path,
+            memory,
+            format!("the machine has {}", human_bytes(machine.memory)),
+            "lower it; as it is, it limits nothing",
+        ));
+    }
+    if let Some(high) = user.memory_high.filter(|high| *high > memory) {
+        issues.push(Issue::error(
+            format!("{path}.memoryHigh"),
+            high,
+            format!("the soft limit is above the hard one, {memory}"),
+            format!("write at most \"{memory}\", or raise memoryLimit"),
+        ));
+    }
+    if user.cpu_limit.is_some() && cpu.millis() > machine.cpus.saturating_mul(1000) {
+        issues.push(Issue::warning(
+            format!("{path}.cpuLimit"),
+            cpu,
+            format!("the machine has {} CPUs", machine.cpus),
+            "lower it; as it is, it limits nothing",
+        ));
+    }
+    if !(64..=4_194_304).contains(&tasks) {
+        issues.push(Issue::error(
+            format!("{path}.tasksLimit"),
+            tasks,
+            "not between 64 and 4194304",
+            "code-server alone needs about 60; the default is 4096",
+        ));
+    }
+    let memory_high = user.memory_high.unwrap_or(Bytes::mib((memory.get() >> 20) * 5 / 6));
+    Limits { memory, memory_high, cpu, tasks }
+}
+
+fn check_environment(path: &str, user: &UserFile, issues: &mut Vec<Issue>) {
+    for (name, value) in &user.environment {
+        let path = format!("{path}.environment.{name}");
+        if user.secret_environment.contains_key(name) {
+            issues.push(Issue::error(&path, "", "secretEnvironment has the same name", "keep one of the two"));
+        }
+        if value.contains('\0') {
+            issues.push(Issue::error(&path, "", "a value can't hold a null byte", "take it out"));
+        }
+        if value.starts_with("/run/") && value.parse::<SecretPath>().is_ok() {
+            issues.push(Issue::warning(
+                &path,
+                value,
+                "the variable will hold this path, not what is in the file",
+                format!("to pass the file's content, move it to secretEnvironment.{name}"),
+            ));
+        }
+    }
+    for (field, names) in [
+        ("environment", user.environment.keys().collect::<Vec<_>>()),
+        ("secretEnvironment", user.secret_environment.keys().collect()),
+    ] {
+        for name in names.into_iter().filter(|name| OWN_VARIABLES.contains(&name.as_str())) {
+            issues.push(Issue::error(
+                format!("{path}.{field}.{name}"),
+                "",
+                "csm sets this variable itself",
+                "leave it out; the way to sign in is passwordFile",
+            ));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::issue::Severity;
+
+const MACHINE: Machine = Machine { memory: 8 << 30, cpus: 4 };
+
+const FULL: &str = include_str!("../../../tests/manifests/full.json");
+
+fn issues(text: &str) -> Vec<Issue> {
+    Manifest::parse(text, &MACHINE).1
+}
+
+/// A manifest with one user whose fields are given.
+fn user(fields: &str) -> String {
+    let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
+    format!(
+        r#"{{"version":1,"domain":"code.localhost","image":"localhost/x","users":{{"dan":{{"passwordFile":"/p"{fields}}}}}}}"#
+    )
+}
+
+/// Asserts exactly one finding, of that severity, at that path, whose text holds `says`.
+#[track_caller]
+fn one(text: &str, severity: Severity, path: &str, says: &str) {
+    let (manifest, issues) = Manifest::parse(text, &MACHINE);
+    assert_eq!(issues.len(), 1, "{issues:#?}\n{text}");
+    assert_eq!((issues[0].severity, issues[0].path.as_str()), (severity, path));
+    assert!(issues[0].to_string().contains(says), "{}", issues[0]);
+    assert!(!issues[0].remedy.is_empty());
+    assert_eq!(manifest.is_some(), severity == Severity::Warning);
+}
+
+#[test]
+fn a_full_manifest_reads_without_a_word() {
+    let (manifest, issues) = Manifest::parse(FULL, &MACHINE);
+    assert_eq!(issues, vec![]);
+    let manifest = manifest.unwrap();
+    let dan = &manifest.owners[&"dan".parse().unwrap()];
+    assert_eq!(dan.limits.memory.to_string(), "2G");
+    assert_eq!(manifest.dashboard_origin(), "https://code.example.org");
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let (manifest, issues) = Manifest::parse(&user(""), &MACHINE);
+    assert_eq!(issues, vec![]);
+    let manifest = manifest.unwrap();
+    let limits = manifest.owners.values().next().unwrap().limits;
+    assert_eq!(limits.memory.to_string(), "3G");
+    assert_eq!(limits.memory_high.to_string(), "2560M");
+    assert_eq!(limits.cpu.to_string(), "1.5");
+    assert_eq!(manifest.workspace_base.as_str(), "/var/lib/vscode");
+    assert_eq!(manifest.dashboard_origin(), "http://code.localhost:7080");
+    assert_eq!(manifest.origin(&"3000--dan".parse().unwrap()), "http://3000--dan.code.localhost:7080");
+}
+
+#[test]
+fn each_mistake_gets_its_own_answer() {
+    use Severity::{Error, Warning};
+    one("", Error, "", "is empty");
+    one(" \n", Error, "", "is empty");
+    one("[]", Error, "", "JSON object");
+    one("{\"version\":1,", Error, "", "ends too early");
+    one(r#"{"version":2}"#, Error, "version", "found 2: this csm reads version 1");
+    one(r#"{"version":"1"}"#, Error, "version", "reads version 1");
+    one("{}", Error, "version", "missing");
+    one(&user("\"memoryLimt\":\"2G\""), Error, "users.dan.memoryLimt", "did you mean \"memoryLimit\"?");
+    one(&user("\"memoryLimit\":0"), Error, "users.dan.memoryLimit", "a limit of 0");
+    one(&user("\"memoryLimit\":\"2X\""), Error, "users.dan.memoryLimit", "found \"2X\": not a size; write it as");
+    one(&user("\"memoryLimit\":\"64M\""), Error, "users.dan.memoryLimit", "so little");
+    one(&user("\"memoryLimit\":\"64G\""), Warning, "users.dan.memoryLimit", "the machine has 8 GiB");
+    one(&user("\"memoryHigh\":\"4G\""), Error, "users.dan.memoryHigh", "above the hard one, 3G");
+    one(&user("\"cpuLimit\":\"0\""), Error, "users.dan.cpuLimit", "a limit of 0");
+    one(&user("\"cpuLimit\":5"), Warning, "users.dan.cpuLimit", "the machine has 4 CPUs");
+    one(&user("\"tasksLimit\":1"), Error, "users.dan.tasksLimit", "between 64 and");
+    one(&user("\"port\":80"), Error, "users.dan.port", "below 1024");
+    one(&user("\"port\":7080"), Error, "users.dan.port", "frontDoor.listen has that port");
+    one(&user("\"port\":70000"), Error, "users.dan.port", "70000");
+    one(&user("\"image\":\"a b\""), Error, "users.dan.image", "not an image reference");
+    one(&user("\"memoryLimit\":\"1G\",\"memoryLimit\":\"2G\""), Error, "users.dan.memoryLimit", "twice");
+    one(&user("\"secretEnvironment\":{\"A\":\"/nix/store/x\"}"), Error, "users.dan.secretEnvironment.A", "nix store");
+    one(&user("\"secretFiles\":{\"../x\":{\"source\":\"/s\"}}"), Error, "users.dan.secretFiles.../x", "below the home");
+    one(&user("\"secretFiles\":{\"x\":{}}"), Error, "users.dan.secretFiles.x.source", "missing");
+    one(
+        &user("\"secretFiles\":{\"x\":{\"source\":\"/s\",\"mode\":\"0644\"}}"),
+        Error,
+        "users.dan.secretFiles.x.mode",
+        "0400",
+    );
+    one(&user("\"environment\":{\"A\":\"/run/secrets/a\"}"), Warning, "users.dan.environment.A", "secretEnvironment.A");
+    one(
+        &user("\"environment\":{\"PASSWORD\":\"x\"}"),
+        Error,
+        "users.dan.environment.PASSWORD",
+        "sets this variable itself",
+    );
+    one(
+        &user("\"environment\":{\"A-B\":\"x\"}"),
+        Error,
+        "users.dan.environment.A-B",
+        "name of an environment variable",
+    );
+    one(
+        &user("\"environment\":{\"A\":\"x\"},\"secretEnvironment\":{\"A\":\"/s\"}"),
+        Error,
+        "users.dan.environment.A",
+        "same name",
+    );
+    one(&user("\"extensions\":[\"ok.ok\",\"bad\"]"), Error, "users.dan.extensions.1", "not an extension");
+    one(&user("\"hostServices\":[0]"), Error, "users.dan.hostServices", "port 0");
+    let top = |more: &str, user: &str| {
+        format!(r#"{{"version":1,"image":"x",{more},"users":{{"{user}":{{"passwordFile":"/p"}}}}}}"#)
+    };
+    let domain = "\"domain\":\"code.localhost\"";
+    one(&top("\"domain\":\"https://x.org\"", "dan"), Error, "domain", "no scheme");
+    one(&top("\"domain\":\"X.localhost\"", "dan"), Error, "domain", "lower case");
+    one(&top("\"users2\":1,\"domain\":\"x.localhost\"", "dan"), Error, "users2", "no such field");
+    one(&top(domain, "Dan"), Error, "users.Dan", "not a name");
+    one(&top(domain, "root"), Error, "users.root", "reserved");
+    one(&top(&format!("{domain},\"workspaceBase\":\"/\""), "dan"), Error, "workspaceBase", "can't lie there");
+    one(&top(&format!("{domain},\"workspaceBase\":\"x\""), "dan"), Error, "workspaceBase", "not an absolute path");
+    one(
+        &top(&format!("{domain},\"frontDoor\":{{\"listen\":\"7080\"}}"), "dan"),
+        Error,
+        "frontDoor.listen",
+        "address and a port",
+    );
+    one(
+        &top(&format!("{domain},\"frontDoor\":{{\"certificate\":\"/c\"}}"), "dan"),
+        Error,
+        "frontDoor.certificateKey",
+        "beside certificate",
+    );
+    one(&top("\"domain\":\"x.org\"", "dan"), Warning, "frontDoor", "only over TLS");
+    one(
+        &top("\"domain\":\"x.org\",\"frontDoor\":{\"listen\":\"0.0.0.0:80\"}", "dan"),
+        Error,
+        "frontDoor.listen",
+        "plain text",
+    );
+    one(r#"{"version":1,"domain":"a.localhost"}"#, Error, "users", "missing");
+    one(r#"{"version":1,"users":{}}"#, Error, "domain", "missing");
+    one(
+        r#"{"version":1,"domain":"a.localhost","users":{"dan":{"image":"x"}}}"#,
+        Error,
+        "users.dan.passwordFile",
+        "missing",
+    );
+    one(
+        r#"{"version":1,"domain":"a.localhost","users":{"dan":{"passwordFile":"/p"}}}"#,
+        Error,
+        "users.dan.image",
+        "no image",
+    );
+}
+
+#[test]
+fn all_findings_come_at_once() {
+    let text = r#"{"version":1,"domain":"UP","image":"x","x":1,"users":{
+        "dan":{"passwordFile":"/p","port":8081,"memoryLimit":"2X","cpuLimit":0},
+        "dan":{"passwordFile":"/p"},
+        "eve":{"passwordFile":"rel","port":8081},
+        "Bad":{"passwordFile":"/p"}}}"#;
+    let found: Vec<String> = issues(text).into_iter().map(|issue| issue.path).collect();
+    for path in [
+        "domain",
+        "x",
+        "users.dan",
+        "users.dan.memoryLimit",
+        "users.dan.cpuLimit",
+        "users.eve.passwordFile",
+        "users.eve.port",
+        "users.Bad",
+    ] {
+        assert!(found.iter().any(|p| p == path), "{path} in {found:?}");
+    }
+    assert_eq!(found.len(), 8, "{found:?}");
+}
+
+#[test]
+fn cut_off_anywhere_it_is_refused() {
+    for end in 0..FULL.trim_end().len() {
+        let (manifest, issues) = Manifest::parse(&FULL[..end], &MACHINE);
+        assert!(manifest.is_none() && !issues.is_empty(), "at byte {end}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_damaged_manifest_never_panics(at in 0..FULL.len(), byte in 32u8..127) {
+        let mut bytes = FULL.as_bytes().to_vec();
+        bytes[at] = byte;
+        let text = String::from_utf8_lossy(&bytes);
+        let (manifest, issues) = Manifest::parse(&text, &MACHINE);
+        prop_assert_eq!(manifest.is_none(), crate::model::issue::refused(&issues));
+    }
+}

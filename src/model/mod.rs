@@ -1,0 +1,15 @@
+//! Pure: the words of the domain as types that cannot hold a bad value.
+//!
+//! Nothing here does input or output, knows the time, or uses another layer.
+
+pub mod container;
+pub mod digest;
+pub mod issue;
+pub mod label;
+pub mod layout;
+pub mod manifest;
+pub mod name;
+pub mod settings;
+pub mod size;
+pub mod text;
+pub mod workspace;

@@ -1,0 +1,98 @@
+//! What the daemon needs of the world, as traits. The adapters implement them; tests have fakes.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+
+use futures_util::stream::BoxStream;
+use serde_json::{Map, Value};
+
+use crate::model::container::{ContainerSpec, SecretCopy};
+use crate::model::label::WorkspaceId;
+use crate::model::workspace::{Progress, Timestamp, Usage};
+use crate::plan::Observed;
+
+/// Everything that a start needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartRequest {
+    /// The container.
+    pub spec: ContainerSpec,
+    /// The secrets to copy for it.
+    pub secrets: Vec<SecretCopy>,
+    /// The VS Code settings to begin with.
+    pub settings: Map<String, Value>,
+    /// The owner's home on the host.
+    pub home: PathBuf,
+    /// Where code-server will listen.
+    pub socket: PathBuf,
+}
+
+/// Why something could not be done: a reason for people, and the last lines of the workspace's log if it got that far.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RuntimeError {
+    /// What happened, and what to do.
+    pub message: String,
+    /// The workspace's last words.
+    pub log: Vec<String>,
+}
+
+impl RuntimeError {
+    /// An error without a log.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), log: Vec::new() }
+    }
+}
+
+/// What runs workspaces.
+pub trait Runtime: Clone + Send + Sync + 'static {
+    /// All containers of this csm.
+    fn observe(&self) -> impl Future<Output = Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>> + Send;
+
+    /// Yields whenever a container may have changed: a reason to observe again.
+    fn changes(&self) -> BoxStream<'static, ()>;
+
+    /// Prepares, makes and starts a workspace, in place of what is left of an earlier one; done when code-server answers.
+    fn start(
+        &self,
+        request: StartRequest,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Stops a workspace. No error when it does not run.
+    fn stop(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Removes what is left of a workspace that ended. Its files stay.
+    fn remove(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// The last lines that a workspace printed, then, with `follow`, those to come.
+    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
+
+    /// What running workspaces use.
+    fn usage(&self) -> impl Future<Output = BTreeMap<WorkspaceId, Usage>> + Send;
+
+    /// Limits of the manifest that this machine can't enforce, each with its reason.
+    fn unenforced(&self) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// What the daemon remembers of a workspace between its own starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Whether it failed the last time.
+    pub failed: bool,
+    /// Why it is as it is.
+    pub reason: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// What survives the daemon's restart.
+pub trait History: Clone + Send + Sync + 'static {
+    /// What was last noted.
+    fn recall(&self) -> BTreeMap<WorkspaceId, Remembered>;
+    /// Notes how a workspace ended. A failure to note it is logged, and is no reason to stop.
+    fn note(&self, id: &WorkspaceId, ended: &Remembered);
+}
+
+/// Seconds since 1970, so that tests can set the time.
+pub type Clock = fn() -> Timestamp;
