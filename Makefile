@@ -1,0 +1,20 @@
+# Every target is one script, which says at its top what it does.
+.PHONY: demo demo-clean image test bench lint
+
+demo: ## two people's workspaces at http://ada.code.localhost:7080 (PORT=..., CLAUDE_CODE=1)
+	@scripts/demo
+
+demo-clean: ## remove every trace of the demo
+	@scripts/demo-clean
+
+image: ## only build the demo's workspace image
+	@scripts/demo --image-only
+
+test:
+	@scripts/test
+
+bench:
+	@scripts/bench
+
+lint:
+	@scripts/lint
