@@ -5,7 +5,9 @@
 
 pub mod access;
 pub mod adapters;
+pub mod commands;
 pub mod daemon;
+pub mod http;
 pub mod model;
 pub mod plan;
 pub mod ports;

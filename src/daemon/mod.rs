@@ -55,6 +55,7 @@ enum Command {
     Act { id: WorkspaceId, verb: Verb, why: String, answer: oneshot::Sender<Result<(), Unknown>> },
     Manifest(Arc<Manifest>),
     Alarm { about: &'static str, alarm: Option<String> },
+    Alive(oneshot::Sender<()>),
     Watch,
     Unwatch,
 }
@@ -102,6 +103,16 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Act { id, verb, why, answer });
         answered.await.unwrap_or(Err(Unknown))
+    }
+
+    /// Resolves when the daemon's loop has come around.
+    pub async fn alive(&self) {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Alive(answer));
+        if answered.await.is_err() {
+            // The loop has ended: no sign of life.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Puts a new manifest into force.
@@ -272,6 +283,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 Some(alarm) => drop(self.alarms.insert(about, alarm)),
                 None => drop(self.alarms.remove(about)),
             },
+            Command::Alive(answer) => drop(answer.send(())),
             Command::Watch => self.watchers += 1,
             Command::Unwatch => self.watchers -= 1,
         }

@@ -1,0 +1,126 @@
+//! What `up` and `daemon` have in common: the daemon, its pages, and a manifest that is read again when it changes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{Failure, environment};
+use crate::adapters::podman::PodmanRuntime;
+use crate::adapters::state::State;
+use crate::adapters::watch as watch_files;
+use crate::adapters::{files, machine};
+use crate::daemon::{Daemon, Handle};
+use crate::http::{self, App};
+use crate::model::issue::Issue;
+use crate::model::layout::Layout;
+use crate::model::manifest::Manifest;
+
+/// A daemon at work.
+pub(super) struct Served {
+    /// The way to it.
+    pub(super) handle: Handle,
+    /// The manifest in force.
+    pub(super) manifest: watch::Sender<Arc<Manifest>>,
+    _lock: std::fs::File,
+}
+
+/// Makes the directories and takes the lock, so that no second csm uses them.
+pub(super) fn claim(layout: &Layout) -> Result<std::fs::File, Failure> {
+    for (directory, mode) in [(&layout.run, 0o710), (&layout.state, 0o700)] {
+        files::make_directory(directory, mode)
+            .map_err(|error| Failure::new(format!("can't make {}: {error}", directory.display())))?;
+    }
+    let path = layout.lock();
+    let lock = std::fs::File::create(&path)
+        .map_err(|error| Failure::new(format!("can't make {}: {error}", path.display())))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Failure::new(format!(
+            "another csm uses {}; stop it first, or work with it: \"csm status\"",
+            layout.run.display()
+        ))
+    })?;
+    Ok(lock)
+}
+
+/// Starts daemon and pages.
+pub(super) fn serve(layout: &Layout, manifest: Manifest, lock: std::fs::File) -> Result<Served, Failure> {
+    let fail = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
+    let state = State::open(&layout.database()).map_err(|error| fail(&error))?;
+    let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
+    let (sender, receiver) = watch::channel(Arc::new(manifest));
+    let current = receiver.borrow().clone();
+    let (daemon, handle) =
+        Daemon::new(runtime.clone(), state.clone(), machine::now, files::disk_usage, layout.clone(), current);
+    let app = App::new(receiver, handle.clone(), runtime, state, layout.clone(), machine::now)
+        .map_err(|error| fail(&error))?;
+    for (socket, mode) in [(layout.front_socket(), 0o660), (layout.api_socket(), 0o600)] {
+        let api = mode == 0o600;
+        let listener = http::listen(&socket, mode)
+            .map_err(|error| Failure::new(format!("can't listen on {}: {error}", socket.display())))?;
+        let app = app.clone();
+        tokio::spawn(async move {
+            let served =
+                if api { http::serve_api(listener, app).await } else { http::serve_front(listener, app).await };
+            if let Err(error) = served {
+                tracing::error!(socket = %socket.display(), %error, "no longer served");
+            }
+        });
+    }
+    tokio::spawn(daemon.run(std::future::pending()));
+    Ok(Served { handle, manifest: sender, _lock: lock })
+}
+
+impl Served {
+    /// Puts a manifest into force, here and in the daemon.
+    pub(super) fn adopt(&self, manifest: Manifest) {
+        let manifest = Arc::new(manifest);
+        self.handle.set_manifest(manifest.clone());
+        self.manifest.send_replace(manifest);
+    }
+}
+
+/// A manifest file that is read again whenever it changes.
+pub(super) struct ManifestSource {
+    path: PathBuf,
+    changes: watch_files::Changes,
+}
+
+impl ManifestSource {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let changes = watch_files::file(&path);
+        Self { path, changes }
+    }
+
+    /// The next content: a manifest that can take the place of `current`, or why it can't.
+    pub(super) async fn next(&mut self, current: &Manifest) -> Result<Manifest, String> {
+        self.changes.recv().await;
+        let (manifest, issues) = environment::load(&self.path).map_err(|failure| failure.to_string())?;
+        let refusal = |issues: &[Issue]| {
+            let errors: Vec<String> = issues.iter().filter(|issue| issue.is_error()).map(ToString::to_string).collect();
+            format!("{} is refused, the one before stays in force: {}", self.path.display(), errors.join(" · "))
+        };
+        let manifest = manifest.ok_or_else(|| refusal(&issues))?;
+        if manifest.workspace_base != current.workspace_base {
+            let moved = "restart csm; a running one can't move people's homes";
+            return Err(refusal(&[Issue::error("workspaceBase", &manifest.workspace_base, "it has changed", moved)]));
+        }
+        for issue in &issues {
+            tracing::warn!(manifest = %self.path.display(), "{issue}");
+        }
+        Ok(manifest)
+    }
+}
+
+/// Resolves on SIGINT or SIGTERM.
+pub(super) async fn asked_to_end() -> Result<(), Failure> {
+    let failed = |error| Failure::new(format!("can't receive signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `csm status`.
+
+use std::process::ExitCode;
+
+use super::client::Workspace;
+use super::{Client, Failure, block_on, table};
+use crate::adapters::machine;
+use crate::model::label::WorkspaceId;
+use crate::model::size::human_bytes;
+use crate::model::workspace::human_seconds;
+
+const LIST: &str = "/api/v1/workspaces?measure=true";
+
+pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) -> Result<ExitCode, Failure> {
+    block_on(async {
+        if json {
+            let path = workspace.map_or_else(|| LIST.to_owned(), |id| format!("/api/v1/workspaces/{id}"));
+            println!("{}", String::from_utf8_lossy(&client.bytes(&path).await?));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut all: Vec<Workspace> = client.get(LIST).await?;
+        if let Some(id) = workspace {
+            all.retain(|one| one.id == id.to_string());
+            if all.is_empty() {
+                return Err(Failure::new(format!("there is no workspace \"{id}\"; \"csm status\" lists them")));
+            }
+        }
+        let header = ["WORKSPACE", "STATE", "SINCE", "MEMORY", "REASON"].map(str::to_owned).to_vec();
+        let rows: Vec<Vec<String>> = std::iter::once(header).chain(all.iter().map(row)).collect();
+        print!("{}", table::render(&rows));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn row(one: &Workspace) -> Vec<String> {
+    let since = machine::now().saturating_sub(one.since.unwrap_or(one.at));
+    let memory = match &one.usage {
+        Some(usage) => format!("{} of {}", human_bytes(usage.memory), one.limits.memory),
+        None => format!("– of {}", one.limits.memory),
+    };
+    let pending = if one.update_pending { " (update pending)" } else { "" };
+    let failure = if one.failure.is_empty() { String::new() } else { format!(": {}", one.failure) };
+    vec![one.id.clone(), one.state.clone(), human_seconds(since), memory, format!("{}{failure}{pending}", one.reason)]
+}

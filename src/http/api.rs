@@ -1,0 +1,417 @@
+//! The API: for programs over the unix socket, and for signed-in people. [`ENDPOINTS`] is the one place that knows it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Query, State as Shared};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::context::{Context, provenance, session};
+use super::error::Refusal;
+use crate::adapters::machine::machine;
+use crate::daemon::Verb;
+use crate::daemon::view::{Snapshot, View};
+use crate::model::container::container_spec;
+use crate::model::issue::Issue;
+use crate::model::label::WorkspaceId;
+use crate::model::manifest::Manifest;
+use crate::model::name::Name;
+use crate::model::workspace::State;
+use crate::ports::{Runtime, RuntimeError};
+
+/// Where a workspace's log comes from.
+pub trait Logs: Send + Sync {
+    /// See [`Runtime::logs`].
+    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
+}
+
+impl<R: Runtime> Logs for R {
+    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+        Runtime::logs(self, id, lines, follow)
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A signed-in person.
+    Person {
+        /// Their name.
+        name: Name,
+        /// Whether they see everyone's workspace.
+        admin: bool,
+    },
+    /// Whoever can open the daemon's socket.
+    Operator,
+}
+
+impl Who {
+    /// Whether this workspace concerns them.
+    pub(super) fn sees(&self, id: &WorkspaceId) -> bool {
+        match self {
+            Self::Person { name, admin } => *admin || id.owner == *name,
+            Self::Operator => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Person { name, .. } => write!(f, "{name}"),
+            Self::Operator => f.write_str("the command line"),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Who {
+    type Rejection = ApiRefusal;
+
+    /// On the dashboard's host it is a person with a session, and what changes something comes from our own pages. On the socket,
+    /// where nginx has no part, there is no such context.
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiRefusal> {
+        let Some(context) = parts.extensions.get::<Context>() else { return Ok(Self::Operator) };
+        let session = session(app, context, &parts.headers).ok_or(ApiRefusal(Refusal::SignedOut))?;
+        if !provenance(&parts.headers).is_own(&context.origin) {
+            return Err(ApiRefusal(Refusal::Foreign));
+        }
+        let admin = app.manifest.borrow().owners.get(&session.owner).is_some_and(|owner| owner.admin);
+        Ok(Self::Person { name: session.owner, admin })
+    }
+}
+
+/// A refusal as JSON: `{"error": …, "remedy": …}`.
+pub struct ApiRefusal(Refusal);
+
+impl From<Refusal> for ApiRefusal {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for ApiRefusal {
+    fn into_response(self) -> Response {
+        let (error, remedy) = self.0.words();
+        (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
+    }
+}
+
+/// One thing that the API does.
+pub struct Endpoint {
+    method: &'static str,
+    path: &'static str,
+    about: &'static str,
+    answer: &'static str,
+    /// Whether it is on the unix socket alone.
+    socket_only: bool,
+    route: fn() -> MethodRouter<Arc<App>>,
+}
+
+const ACTED: &str =
+    "`204`: it is wanted now; how far it has come is in the workspace's `state`. `404`: there is no such workspace.";
+
+/// All of it.
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        method: "GET",
+        path: "/api/v1/workspaces",
+        about: "The workspaces that the asker may see: their own, or for admins and on the socket everyone's. With `?measure=true` also\n             what each uses; otherwise that is known only while somebody looks at a dashboard.",
+        answer: "`200`: a list of workspaces.",
+        socket_only: false,
+        route: || get(list),
+    },
+    Endpoint {
+        method: "GET",
+        path: "/api/v1/workspaces/{id}",
+        about: "One workspace. `id` is the owner's name, as in `dan`.",
+        answer: "`200`: the workspace. `404`: there is none, or it is not the asker's to see.",
+        socket_only: false,
+        route: || get(show),
+    },
+    Endpoint {
+        method: "POST",
+        path: "/api/v1/workspaces/{id}/start",
+        about: "Lets it run. Nothing happens when it runs already.",
+        answer: ACTED,
+        socket_only: false,
+        route: || post(|who: Who, app, id| change(who, app, id, "start")),
+    },
+    Endpoint {
+        method: "POST",
+        path: "/api/v1/workspaces/{id}/stop",
+        about: "Lets it not run. What runs in it gets SIGTERM, and SIGKILL after 10 s.",
+        answer: ACTED,
+        socket_only: false,
+        route: || post(|who: Who, app, id| change(who, app, id, "stop")),
+    },
+    Endpoint {
+        method: "POST",
+        path: "/api/v1/workspaces/{id}/restart",
+        about: "Stops it and starts it as the manifest now says.",
+        answer: ACTED,
+        socket_only: false,
+        route: || post(|who: Who, app, id| change(who, app, id, "restart")),
+    },
+    Endpoint {
+        method: "GET",
+        path: "/api/v1/workspaces/{id}/logs",
+        about: "What it printed: the last `?lines=` (default 100); with `?follow=true` also what comes.",
+        answer: "`200`: plain text.",
+        socket_only: false,
+        route: || get(logs),
+    },
+    Endpoint {
+        method: "POST",
+        path: "/api/v1/plan",
+        about: "What the manifest in the body would change, without changing it.",
+        answer: "`200`: `{\"issues\": […], \"changes\": [{\"workspace\": …, \"change\": …}]}`. With errors among the issues there are no changes.",
+        socket_only: true,
+        route: || post(plan),
+    },
+    Endpoint {
+        method: "GET",
+        path: "/healthz",
+        about: "Whether the daemon works.",
+        answer: "`200`: `ok`. `503`: what does not.",
+        socket_only: true,
+        route: || get(health),
+    },
+    Endpoint {
+        method: "GET",
+        path: "/metrics",
+        about: "Figures for Prometheus.",
+        answer: "`200`: the text format, version 0.0.4.",
+        socket_only: true,
+        route: || get(metrics),
+    },
+];
+
+/// The API for signed-in people.
+pub(super) fn person_routes() -> Router<Arc<App>> {
+    let theirs = ENDPOINTS.iter().filter(|endpoint| !endpoint.socket_only);
+    theirs.fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()))
+}
+
+/// The API on the socket.
+pub(super) fn operator_routes() -> Router<Arc<App>> {
+    let router =
+        ENDPOINTS.iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
+    router.fallback(|| async { ApiRefusal(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
+}
+
+/// `docs/api.md`'s list of endpoints.
+pub fn reference() -> String {
+    ENDPOINTS.iter().fold(String::new(), |mut text, endpoint| {
+        let only = if endpoint.socket_only { " (socket only)" } else { "" };
+        let _ = write!(
+            text,
+            "### `{} {}`{only}\n\n{}\n\n{}\n\n",
+            endpoint.method, endpoint.path, endpoint.about, endpoint.answer
+        );
+        text
+    })
+}
+
+/// A workspace that the asker may see. One that they may not see does not exist for them.
+pub(super) fn find(app: &App, who: &Who, id: &str) -> Result<Arc<View>, Refusal> {
+    let none = || Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()));
+    let id: WorkspaceId = id.parse().map_err(|_| none())?;
+    let view = app.daemon.snapshot().workspaces.get(&id).cloned();
+    view.filter(|_| who.sees(&id)).ok_or_else(none)
+}
+
+/// Starts, stops or restarts a workspace for somebody who may.
+pub(super) async fn act(app: &App, who: &Who, id: &str, verb: &str) -> Result<(), Refusal> {
+    let view = find(app, who, id)?;
+    let (verb, past) = match verb {
+        "start" => (Verb::Start, "started"),
+        "stop" => (Verb::Stop, "stopped"),
+        "restart" => (Verb::Restart, "restarted"),
+        _ => return Err(Refusal::NotFound("A workspace can be started, stopped and restarted.".to_owned())),
+    };
+    tracing::info!(workspace = %view.id, by = %who, past);
+    let gone = |_| Refusal::NotFound("It has just gone from the manifest.".to_owned());
+    app.daemon.act(view.id.clone(), verb, format!("{past} by {who}")).await.map_err(gone)
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    #[serde(default)]
+    measure: bool,
+}
+
+async fn list(who: Who, Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -> Json<Vec<Arc<View>>> {
+    let mut snapshot = app.daemon.snapshot();
+    if asked.measure {
+        let mut watching = app.daemon.watch();
+        let measured = |snapshot: &Snapshot| {
+            snapshot
+                .workspaces
+                .values()
+                .all(|view| view.usage.is_some() || !matches!(view.state, State::Running { .. }))
+        };
+        let wait = async {
+            while !measured(&snapshot) {
+                let Some(next) = watching.changed().await else { break };
+                snapshot = next;
+            }
+        };
+        // What could not be measured in time is told as unknown.
+        let _ = tokio::time::timeout(Duration::from_secs(2), wait).await;
+    }
+    Json(snapshot.workspaces.values().filter(|view| who.sees(&view.id)).cloned().collect())
+}
+
+async fn show(who: Who, Shared(app): Shared<Arc<App>>, Path(id): Path<String>) -> Result<Json<Arc<View>>, ApiRefusal> {
+    Ok(Json(find(&app, &who, &id)?))
+}
+
+async fn change(
+    who: Who,
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<String>,
+    verb: &'static str,
+) -> Result<StatusCode, ApiRefusal> {
+    act(&app, &who, &id, verb).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct Which {
+    #[serde(default = "hundred")]
+    lines: usize,
+    #[serde(default)]
+    follow: bool,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+async fn logs(
+    who: Who,
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<String>,
+    Query(which): Query<Which>,
+) -> Result<Response, ApiRefusal> {
+    let view = find(&app, &who, &id)?;
+    let lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
+    let text =
+        lines.map(|line| line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n")));
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
+}
+
+/// What a manifest would change.
+#[derive(Serialize)]
+struct Planned {
+    issues: Vec<Issue>,
+    changes: Vec<Change>,
+}
+
+#[derive(Serialize)]
+struct Change {
+    workspace: String,
+    change: &'static str,
+}
+
+async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<Planned> {
+    let (manifest, issues) = Manifest::parse(&text, &machine());
+    let changes = manifest.map(|next| changes(&app, &next)).unwrap_or_default();
+    Json(Planned { issues, changes })
+}
+
+fn changes(app: &App, next: &Manifest) -> Vec<Change> {
+    let now = app.manifest();
+    let snapshot = app.daemon.snapshot();
+    let running =
+        |id: &WorkspaceId| snapshot.workspaces.get(id).is_some_and(|view| matches!(view.state, State::Running { .. }));
+    let mut changes = Vec::new();
+    for (id, owner) in next.workspaces() {
+        let change = match now.owner_of(&id) {
+            None => "added",
+            Some(before) => {
+                let spec = |manifest, owner| container_spec(manifest, owner, &app.layout).digest();
+                let same = spec(&now, before) == spec(next, owner);
+                match (same, running(&id)) {
+                    (true, _) => continue,
+                    (false, true) => "changed; takes effect at its next start",
+                    (false, false) => "changed",
+                }
+            }
+        };
+        changes.push(Change { workspace: id.to_string(), change });
+    }
+    for (id, _) in now.workspaces().filter(|(id, _)| next.owner_of(id).is_none()) {
+        let change = if running(&id) { "removed; it is stopped, its files stay" } else { "removed; its files stay" };
+        changes.push(Change { workspace: id.to_string(), change });
+    }
+    changes
+}
+
+async fn health(Shared(app): Shared<Arc<App>>) -> Response {
+    let mut wrong = app.daemon.snapshot().alarms.clone();
+    if !app.state.healthy() {
+        wrong.push("the state database does not answer".to_owned());
+    }
+    if wrong.is_empty() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, wrong.join("\n") + "\n").into_response()
+    }
+}
+
+async fn metrics(Shared(app): Shared<Arc<App>>) -> Response {
+    let snapshot = app.daemon.snapshot();
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &mut dyn Iterator<Item = (String, u64)>| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let one = |value: u64| std::iter::once((String::new(), value));
+    let each = |pick: fn(&View) -> Option<u64>| {
+        snapshot
+            .workspaces
+            .values()
+            .filter_map(move |view| Some((format!("{{workspace=\"{}\"}}", view.id), pick(view)?)))
+            .collect::<Vec<_>>()
+            .into_iter()
+    };
+    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    family("csm_build_info", "gauge", "The version that runs.", &mut std::iter::once((version, 1)));
+    let mut states = snapshot
+        .workspaces
+        .values()
+        .map(|view| (format!("{{workspace=\"{}\",state=\"{}\"}}", view.id, view.state.word()), 1));
+    family("csm_workspace_state", "gauge", "1 for the state that a workspace is in.", &mut states);
+    family(
+        "csm_workspace_memory_limit_bytes",
+        "gauge",
+        "The hard memory limit.",
+        &mut each(|view| Some(view.limits.memory.get())),
+    );
+    family(
+        "csm_workspace_memory_bytes",
+        "gauge",
+        "Memory used (PSS); measured only while a dashboard is open.",
+        &mut each(|view| view.usage.map(|usage| usage.memory)),
+    );
+    family("csm_alarms", "gauge", "Things an admin must see to.", &mut one(snapshot.alarms.len() as u64));
+    family("csm_sessions", "gauge", "Sign-ins that are still good.", &mut one(app.access().sessions.len() as u64));
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    family("csm_sign_ins_total", "counter", "Passwords accepted.", &mut one(count(&app.counters.signed_in)));
+    family("csm_sign_ins_refused_total", "counter", "Passwords refused.", &mut one(count(&app.counters.refused)));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,20 @@
+//! nginx's question before every request to a workspace: may this pass?
+
+use axum::http::{HeaderMap, StatusCode};
+
+use super::App;
+use super::context::{Context, provenance, session};
+
+/// 204: yes. 401: not signed in here. 403: signed in, but the request was made by another site. Anything else nginx takes for a no.
+pub(super) fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
+    let Some(workspace) = context.site.workspace() else { return StatusCode::FORBIDDEN };
+    let Some(session) = session(app, context, headers) else { return StatusCode::UNAUTHORIZED };
+    // Nobody but its owner gets into a workspace, admins neither.
+    if session.owner != workspace.owner || app.manifest.borrow().owner_of(workspace).is_none() {
+        return StatusCode::UNAUTHORIZED;
+    }
+    if !provenance(headers).is_own(&context.origin) {
+        return StatusCode::FORBIDDEN;
+    }
+    StatusCode::NO_CONTENT
+}

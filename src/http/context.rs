@@ -1,0 +1,90 @@
+//! What a request says of itself, checked once.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+
+use crate::access::cookies;
+use crate::access::request::Provenance;
+use crate::access::session::Session;
+use crate::access::site::Site;
+use crate::model::manifest::Manifest;
+
+use super::App;
+
+/// The host that a request is for.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) site: Site,
+    pub(super) origin: String,
+}
+
+impl Context {
+    /// `None` when nginx's server block and the `Host` header do not name the same host of ours.
+    pub(super) fn of(headers: &HeaderMap, manifest: &Manifest) -> Option<Self> {
+        let site: Site = text(headers, "x-csm-site").parse().ok()?;
+        let origin = site.origin(manifest, text(headers, header::HOST.as_str()))?;
+        Some(Self { site, origin })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Context {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        parts.extensions.get::<Self>().cloned().ok_or(StatusCode::MISDIRECTED_REQUEST)
+    }
+}
+
+/// A header's text; empty when it is absent, unreadable or there twice.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// The value of one of our cookies. Several `Cookie` headers count as one.
+pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut all = headers.get_all(header::COOKIE).iter();
+    let first = all.next()?;
+    let rest: Vec<_> = all.collect();
+    if rest.is_empty() {
+        return cookies::find(first.as_bytes(), name).map(str::to_owned);
+    }
+    let joined = rest.iter().fold(first.as_bytes().to_vec(), |mut joined, header| {
+        joined.push(b';');
+        joined.extend_from_slice(header.as_bytes());
+        joined
+    });
+    cookies::find(&joined, name).map(str::to_owned)
+}
+
+/// Where the request comes from, as the visitor's browser says.
+pub(super) fn provenance(headers: &HeaderMap) -> Provenance<'_> {
+    Provenance {
+        method: text(headers, "x-csm-method"),
+        upgrade: text(headers, "x-csm-upgrade"),
+        origin: text(headers, header::ORIGIN.as_str()),
+        fetch_site: text(headers, "sec-fetch-site"),
+        fetch_mode: text(headers, "sec-fetch-mode"),
+        purpose: text(headers, "sec-purpose"),
+        accept: text(headers, header::ACCEPT.as_str()),
+    }
+}
+
+/// The session that a request proves: on the dashboard by the session itself, on other hosts by that host's token.
+pub(super) fn session(app: &App, context: &Context, headers: &HeaderMap) -> Option<Session> {
+    let now = app.now();
+    let session = match &context.site {
+        Site::Dashboard => app.access().sessions.by_cookie(&cookie(headers, cookies::SESSION)?, now).cloned()?,
+        site => {
+            let token = cookie(headers, cookies::WORKSPACE)?;
+            let id = app.key.session_of_site_token(&token, site)?;
+            app.access().sessions.get(id, now).cloned()?
+        }
+    };
+    // People who are no longer declared have no sessions.
+    app.manifest.borrow().owners.contains_key(&session.owner).then_some(session)
+}

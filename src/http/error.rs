@@ -1,0 +1,75 @@
+//! What went wrong with a request, and the page that says so.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::pages::Message;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Nobody is signed in.
+    SignedOut,
+    /// The request came from another site, or its token is stale.
+    Foreign,
+    /// Somebody is signed in who has no right to this.
+    NotYours(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// The handshake is over, or was never begun here.
+    Stale,
+    /// Too many wrong passwords.
+    TooMany {
+        /// Seconds to wait.
+        wait: u64,
+    },
+    /// Our own fault; the log has the details.
+    Internal,
+}
+
+impl Refusal {
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::SignedOut => StatusCode::UNAUTHORIZED,
+            Self::Foreign | Self::NotYours(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Stale => StatusCode::BAD_REQUEST,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What it is, in a few words, and what to do.
+    pub(super) fn words(&self) -> (&'static str, String) {
+        match self {
+            Self::SignedOut => ("Signed out", "Sign in and try again.".to_owned()),
+            Self::Foreign => (
+                "Request refused",
+                "It did not come from this site's own pages. Go back, reload the page and try again.".to_owned(),
+            ),
+            Self::NotYours(whose) => ("Not yours", whose.clone()),
+            Self::NotFound(what) => ("Nothing here", what.clone()),
+            Self::Stale => (
+                "This sign-in has expired",
+                "It takes ten minutes at most, in the browser that began it. Open the address again.".to_owned(),
+            ),
+            Self::TooMany { wait } => ("Too many wrong passwords", format!("Wait {wait} seconds, then try again.")),
+            Self::Internal => {
+                ("Something failed", "The server's log has the details. Try again in a moment.".to_owned())
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (title, text) = self.words();
+        let wait = if let Self::TooMany { wait } = self { Some(wait) } else { None };
+        let mut response = Message::new(self.status(), title, text).into_response();
+        if let Some(wait) = wait {
+            response.headers_mut().insert(header::RETRY_AFTER, wait.into());
+        }
+        response
+    }
+}

@@ -1,0 +1,172 @@
+//! What browsers and programs ask: sign-in, wake page, dashboard, API.
+
+pub mod api;
+mod authorize;
+mod context;
+mod dashboard;
+mod error;
+mod pages;
+mod sign_in;
+mod wake;
+mod workspace;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::{Request, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+use crate::access::handshake::Handshakes;
+use crate::access::limiter::Limiter;
+use crate::access::session::Sessions;
+use crate::access::site::Site;
+use crate::access::token::Key;
+use crate::adapters::passwords::Passwords;
+use crate::adapters::state::State;
+use crate::daemon::Handle;
+use crate::model::layout::Layout;
+use crate::model::manifest::Manifest;
+use crate::ports::{Clock, Runtime};
+use api::Logs;
+use context::Context;
+
+/// Everything that the pages work with.
+pub struct App {
+    manifest: watch::Receiver<Arc<Manifest>>,
+    daemon: Handle,
+    access: Mutex<Access>,
+    key: Key,
+    state: State,
+    passwords: Passwords,
+    clock: Clock,
+    layout: Layout,
+    logs: Box<dyn Logs>,
+    counters: Counters,
+    routers: Routers,
+}
+
+/// What changes with each sign-in.
+pub struct Access {
+    sessions: Sessions,
+    handshakes: Handshakes,
+    limiter: Limiter,
+}
+
+/// For `/metrics`.
+#[derive(Default)]
+struct Counters {
+    signed_in: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Counters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Routers {
+    dashboard: Router<Arc<App>>,
+    workspace: Router<Arc<App>>,
+}
+
+/// Why the pages can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database failed.
+    #[error("the state database: {0}")]
+    State(#[from] rusqlite::Error),
+    /// The kernel gave no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+impl App {
+    /// The pages for a daemon.
+    pub fn new(
+        manifest: watch::Receiver<Arc<Manifest>>,
+        daemon: Handle,
+        runtime: impl Runtime,
+        state: State,
+        layout: Layout,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StartError> {
+        let key = state.key(crate::adapters::machine::random()?)?;
+        let sessions = Sessions::new(state.sessions(clock())?);
+        let access = Access { sessions, handshakes: Handshakes::default(), limiter: Limiter::default() };
+        Ok(Arc::new(Self {
+            manifest,
+            daemon,
+            access: Mutex::new(access),
+            key,
+            state,
+            passwords: Passwords::default(),
+            clock,
+            layout,
+            logs: Box::new(runtime),
+            counters: Counters::default(),
+            routers: Routers { dashboard: dashboard::routes(), workspace: workspace::routes() },
+        }))
+    }
+
+    fn access(&self) -> MutexGuard<'_, Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn manifest(&self) -> Arc<Manifest> {
+        self.manifest.borrow().clone()
+    }
+
+    fn now(&self) -> u64 {
+        (self.clock)()
+    }
+}
+
+/// A listener in place of an old one, for this account, or for it and its group.
+pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Serves what nginx asks.
+pub async fn serve_front(listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
+    axum::serve(listener, Router::new().fallback(dispatch).with_state(app)).await
+}
+
+/// Serves the command line and Prometheus. Whoever can open the socket is an admin.
+pub async fn serve_api(listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
+    axum::serve(listener, api::operator_routes().with_state(app)).await
+}
+
+/// Every request of nginx: first the question it asks most, then by host.
+async fn dispatch(Shared(app): Shared<Arc<App>>, mut request: Request) -> Response {
+    let manifest = app.manifest();
+    let Some(context) = Context::of(request.headers(), &manifest) else {
+        // 401 would lead to a sign-in on a host that is not ours.
+        return StatusCode::MISDIRECTED_REQUEST.into_response();
+    };
+    if request.uri().path() == "/_csm/authorize" {
+        return authorize::authorize(&app, &context, request.headers()).into_response();
+    }
+    let router = match context.site {
+        Site::Dashboard => app.routers.dashboard.clone(),
+        Site::Workspace(_) | Site::Loopback(_) => app.routers.workspace.clone(),
+    };
+    request.extensions_mut().insert(context);
+    match router.with_state(app).oneshot(request).await {
+        Ok(response) => pages::harden(response),
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,226 @@
+//! The pages: askama templates, and the headers that each answer carries.
+
+use askama::Template;
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+
+use super::error::Refusal;
+use crate::daemon::view::View;
+use crate::model::digest::sha256_hex;
+use crate::model::size::human_bytes;
+use crate::model::workspace::{Progress, State, human_seconds};
+
+const STYLE: &str = include_str!("../../share/web/style.css");
+const SCRIPT: &str = include_str!("../../share/web/live.js");
+
+/// Sign-in.
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+pub(super) struct SignIn<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) action: &'a str,
+    pub(super) domain: &'a str,
+    pub(super) handshake: &'a str,
+    /// Where it leads, for people: `ada.code.example.org`.
+    pub(super) destination: &'a str,
+    pub(super) name: &'a str,
+    pub(super) error: &'a str,
+}
+
+/// The dashboard.
+#[derive(Template)]
+#[template(path = "dashboard.html")]
+pub(super) struct Dashboard<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) domain: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) admin: bool,
+    pub(super) csrf: &'a str,
+    pub(super) cards: Vec<Card<'a>>,
+    pub(super) notices: Notices<'a>,
+}
+
+/// Alarms and notes above the workspaces.
+#[derive(Template)]
+#[template(path = "notices.html")]
+pub(super) struct Notices<'a> {
+    pub(super) alarms: &'a [String],
+    pub(super) notes: &'a [String],
+}
+
+/// One workspace on the dashboard.
+#[derive(Template)]
+#[template(path = "card.html")]
+pub(super) struct Card<'a> {
+    pub(super) view: &'a View,
+    pub(super) csrf: &'a str,
+    /// Whether the visitor is its owner, and so may open it.
+    pub(super) own: bool,
+    pub(super) now: u64,
+    pub(super) disk_free: Option<u64>,
+}
+
+impl Card<'_> {
+    fn runs(&self) -> bool {
+        matches!(self.view.state, State::Running { .. })
+    }
+
+    fn stopped(&self) -> bool {
+        matches!(self.view.state, State::Stopped | State::Failed)
+    }
+
+    fn progress(&self) -> Option<String> {
+        match &self.view.state {
+            State::Starting(progress) => Some(progress.to_string()),
+            _ => None,
+        }
+    }
+
+    fn since(&self) -> String {
+        let since = if let State::Running { since } = self.view.state { since } else { self.view.at };
+        human_seconds(self.now.saturating_sub(since))
+    }
+
+    #[expect(clippy::unused_self, reason = "templates call methods")]
+    fn bytes(&self, bytes: impl std::borrow::Borrow<u64>) -> String {
+        human_bytes(*bytes.borrow())
+    }
+
+    fn cpu(&self) -> Option<String> {
+        self.view.cpu.map(|millis| format!("{}.{}", millis / 1000, millis % 1000 / 100))
+    }
+}
+
+/// The wake page, and the part of it that changes.
+#[derive(Template)]
+#[template(path = "wake.html")]
+pub(super) struct Wake<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) label: &'a str,
+    pub(super) dashboard: &'a str,
+    pub(super) status: WakeStatus<'a>,
+}
+
+/// How far it has come.
+#[derive(Template)]
+#[template(path = "wake_status.html")]
+pub(super) struct WakeStatus<'a> {
+    pub(super) view: &'a View,
+}
+
+impl WakeStatus<'_> {
+    fn failed(&self) -> bool {
+        self.view.state == State::Failed
+    }
+
+    fn percent(&self) -> Option<u8> {
+        match self.view.state {
+            State::Starting(Progress::Pulling { percent }) => percent,
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        match &self.view.state {
+            State::Starting(progress) => progress.to_string(),
+            State::Running { .. } => "running; waiting for code-server to answer".to_owned(),
+            state => state.word().to_owned(),
+        }
+    }
+}
+
+/// A workspace's log.
+#[derive(Template)]
+#[template(path = "log.html")]
+pub(super) struct Log<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) id: &'a str,
+    pub(super) lines: &'a [String],
+}
+
+/// A page with one thing to say.
+#[derive(Template)]
+#[template(path = "message.html")]
+struct MessagePage<'a> {
+    prefix: &'a str,
+    title: &'a str,
+    text: &'a str,
+}
+
+/// A page with one thing to say, and its status.
+pub(super) struct Message {
+    status: StatusCode,
+    title: &'static str,
+    text: String,
+}
+
+impl Message {
+    pub(super) fn new(status: StatusCode, title: &'static str, text: String) -> Self {
+        Self { status, title, text }
+    }
+}
+
+impl IntoResponse for Message {
+    fn into_response(self) -> Response {
+        // Below `/_csm` the files are on every host of ours.
+        page(self.status, &MessagePage { prefix: "/_csm", title: self.title, text: &self.text })
+    }
+}
+
+/// Renders a page.
+pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            Refusal::Internal.status().into_response()
+        }
+    }
+}
+
+/// Renders a part of a page.
+pub(super) fn part(template: &impl Template) -> String {
+    template.render().unwrap_or_else(|error| {
+        tracing::error!(%error, "a part of a page could not be rendered");
+        String::new()
+    })
+}
+
+/// The style sheet and the script, below `prefix`.
+pub(super) fn files<S: Clone + Send + Sync + 'static>(prefix: &str) -> Router<S> {
+    Router::new()
+        .route(&format!("{prefix}/static/style.css"), get(|headers| file(headers, STYLE, "text/css; charset=utf-8")))
+        .route(
+            &format!("{prefix}/static/live.js"),
+            get(|headers| file(headers, SCRIPT, "text/javascript; charset=utf-8")),
+        )
+}
+
+async fn file(headers: HeaderMap, content: &'static str, kind: &'static str) -> Response {
+    let tag = format!("\"{}\"", &sha256_hex(content.as_bytes())[..16]);
+    let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let status = if fresh { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+    let headers =
+        [(header::CONTENT_TYPE, kind.to_owned()), (header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    (status, headers, if fresh { "" } else { content }).into_response()
+}
+
+/// The headers that every answer carries, unless it has its own.
+pub(super) fn harden(mut response: Response) -> Response {
+    let fixed = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}

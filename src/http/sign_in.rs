@@ -1,0 +1,313 @@
+//! Signing in: the password, and the handshake from the dashboard's host to a workspace's.
+
+use std::sync::Arc;
+
+use axum::Form;
+use axum::extract::{Query, State as Shared};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
+use serde::Deserialize;
+
+use super::context::{Context, cookie, provenance, session, text};
+use super::error::Refusal;
+use super::pages::{SignIn, page};
+use super::{App, Counters};
+use crate::access::cookies;
+use crate::access::limiter::Against;
+use crate::access::session::{LIFETIME, Session};
+use crate::access::site::Site;
+use crate::access::token::encode;
+use crate::adapters::machine::random;
+use crate::model::digest::sha256_hex;
+use crate::model::manifest::Manifest;
+use crate::model::name::Name;
+
+/// How long a browser is remembered that signed in, in seconds: 180 days.
+const DEVICE_LIFETIME: u64 = 180 * 86_400;
+
+#[derive(Deserialize)]
+pub(super) struct Handshake {
+    #[serde(default)]
+    handshake: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Credentials {
+    name: String,
+    password: String,
+    #[serde(default)]
+    handshake: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Granted {
+    handshake: String,
+    code: String,
+}
+
+fn token() -> Result<String, Refusal> {
+    random().map(encode).map_err(|error| {
+        tracing::error!(%error, "no random bytes");
+        Refusal::Internal
+    })
+}
+
+/// `GET /sign-in` on the dashboard.
+pub(super) async fn form(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+    Query(asked): Query<Handshake>,
+) -> Response {
+    if session(&app, &context, &headers).is_some() {
+        return Redirect::to(&after_sign_in(&asked.handshake)).into_response();
+    }
+    sign_in_page(&app, &context, StatusCode::OK, &asked.handshake, "", "")
+}
+
+/// Where a person goes who has just signed in, or was signed in already.
+fn after_sign_in(handshake: &str) -> String {
+    // Ids are base64url; anything else is not ours.
+    let ours = !handshake.is_empty() && handshake.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if ours { format!("/open?handshake={handshake}") } else { "/".to_owned() }
+}
+
+fn sign_in_page(
+    app: &App,
+    context: &Context,
+    status: StatusCode,
+    handshake: &str,
+    name: &str,
+    error: &str,
+) -> Response {
+    let manifest = app.manifest();
+    let target = app.access().handshakes.site(app.now(), handshake).cloned();
+    let destination = match (&context.site, target) {
+        (Site::Dashboard, Some(Site::Workspace(label))) => format!("{label}.{}", manifest.domain),
+        (Site::Loopback(id), _) => format!("{id}.{}", manifest.domain),
+        _ => String::new(),
+    };
+    let (prefix, action) = match context.site {
+        Site::Dashboard => ("", "/sign-in"),
+        _ => ("/_csm", "/_csm/sign-in-here"),
+    };
+    let template =
+        SignIn { prefix, action, domain: manifest.domain.as_str(), handshake, destination: &destination, name, error };
+    let mut response = page(status, &template);
+    // The form's answer leads on to a workspace's host, and browsers hold redirects against this policy too.
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; form-action 'self' {}://*.{}{}; base-uri 'none'; frame-ancestors 'none'",
+        manifest.scheme(),
+        manifest.domain,
+        manifest.port_suffix(),
+    );
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// `POST /sign-in` on the dashboard.
+pub(super) async fn sign_in(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+    Form(given): Form<Credentials>,
+) -> Result<Response, Refusal> {
+    let session = match check(&app, &context, &headers, &given).await? {
+        Ok(session) => session,
+        Err(refused) => return Ok(refused),
+    };
+    let (session, secret) = session;
+    let device = app.key.sign(&["device", session.owner.as_str()]);
+    let set = AppendHeaders([
+        (header::SET_COOKIE, cookies::set(cookies::SESSION, &secret, LIFETIME)),
+        (header::SET_COOKIE, cookies::set(cookies::DEVICE, &format!("{}.{device}", session.owner), DEVICE_LIFETIME)),
+    ]);
+    Ok((set, Redirect::to(&after_sign_in(&given.handshake))).into_response())
+}
+
+/// `POST /_csm/sign-in-here` on a tunnel's end, where the dashboard may be out of reach.
+pub(super) async fn sign_in_here(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+    Form(given): Form<Credentials>,
+) -> Result<Response, Refusal> {
+    let Site::Loopback(workspace) = &context.site else {
+        return Err(Refusal::NotFound("There is no such page.".to_owned()));
+    };
+    let (session, _) = match check(&app, &context, &headers, &given).await? {
+        Ok(session) => session,
+        Err(refused) => return Ok(refused),
+    };
+    if session.owner != workspace.owner {
+        return Err(not_yours(&session.owner, &workspace.owner));
+    }
+    let token = app.key.site_token(&session.id, &context.site);
+    let set = [(header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME))];
+    Ok((set, Redirect::to("/")).into_response())
+}
+
+/// A new session for the right name and password. The inner error is the form again.
+async fn check(
+    app: &App,
+    context: &Context,
+    headers: &HeaderMap,
+    given: &Credentials,
+) -> Result<Result<(Session, String), Response>, Refusal> {
+    if !provenance(headers).is_own(&context.origin) {
+        return Err(Refusal::Foreign);
+    }
+    let manifest = app.manifest();
+    let name: Option<Name> = given.name.trim().parse().ok();
+    let against = against(app, &manifest, headers, name.as_ref());
+    if let Some(wait) = app.access().limiter.wait(app.now(), &against) {
+        return Err(Refusal::TooMany { wait });
+    }
+    let owner = name.as_ref().and_then(|name| manifest.owners.get(name));
+    let file = owner.map(|owner| owner.password_file.path().to_owned());
+    let right = app.passwords.verify(file, given.password.clone()).await;
+    let Some(owner) = owner.filter(|_| right) else {
+        app.access().limiter.failed(app.now(), against);
+        Counters::count(&app.counters.refused);
+        tracing::warn!(name = ?given.name.chars().take(40).collect::<String>(), source = text(headers, "x-csm-source"), "sign-in refused");
+        let error = "That name and password do not belong together.";
+        let name = given.name.chars().take(40).collect::<String>();
+        return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, &given.handshake, &name, error)));
+    };
+    let (id, secret) = (token()?, token()?);
+    let (session, cookie) = Session::new(owner.name.clone(), id, &secret, app.now());
+    app.state.insert_session(&session).map_err(|error| {
+        tracing::error!(%error, "a session could not be kept");
+        Refusal::Internal
+    })?;
+    let mut access = app.access();
+    access.sessions.expire(app.now());
+    // A sign-in ends the browser's session before it, whosever it was.
+    if let Some(before) = cookie_session(&access.sessions, headers, app.now()) {
+        access.sessions.remove(&before);
+        if let Err(error) = app.state.delete_session(&before) {
+            tracing::error!(%error, "a session could not be ended");
+        }
+    }
+    access.sessions.insert(session.clone());
+    Counters::count(&app.counters.signed_in);
+    tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
+    Ok(Ok((session, cookie)))
+}
+
+fn cookie_session(sessions: &crate::access::session::Sessions, headers: &HeaderMap, now: u64) -> Option<String> {
+    sessions.by_cookie(&cookie(headers, cookies::SESSION)?, now).map(|session| session.id.clone())
+}
+
+fn against(app: &App, manifest: &Manifest, headers: &HeaderMap, name: Option<&Name>) -> Vec<Against> {
+    let source = Against::Source(text(headers, "x-csm-source").to_owned());
+    let Some(name) = name.filter(|name| manifest.owners.contains_key(*name)) else { return vec![source] };
+    let known = cookie(headers, cookies::DEVICE).filter(|device| {
+        device
+            .split_once('.')
+            .is_some_and(|(owner, mark)| owner == name.as_str() && app.key.verify(&["device", owner], mark))
+    });
+    match known {
+        Some(device) => vec![Against::Device(sha256_hex(device.as_bytes()))],
+        None => vec![source, Against::Name(name.to_string())],
+    }
+}
+
+/// `POST /sign-out` on the dashboard: the session ends everywhere.
+pub(super) async fn sign_out(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    if !provenance(&headers).is_own(&context.origin) {
+        return Err(Refusal::Foreign);
+    }
+    if let Some(session) = session(&app, &context, &headers) {
+        app.state.delete_session(&session.id).map_err(|error| {
+            tracing::error!(%error, "a session could not be ended");
+            Refusal::Internal
+        })?;
+        app.access().sessions.remove(&session.id);
+        tracing::info!(owner = %session.owner, "signed out");
+    }
+    let set = [(header::SET_COOKIE, cookies::set(cookies::SESSION, "", 0))];
+    Ok((set, Redirect::to("/sign-in")).into_response())
+}
+
+/// `/_csm/sign-in` on a workspace's host: nginx sends everyone here who is not signed in there.
+pub(super) async fn begin(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let manifest = app.manifest();
+    let known = context.site.workspace().is_some_and(|workspace| manifest.owner_of(workspace).is_some());
+    if !known {
+        return Err(Refusal::NotFound("No workspace has this address. Check its spelling.".to_owned()));
+    }
+    if !provenance(&headers).is_navigation() {
+        return Err(Refusal::SignedOut);
+    }
+    if matches!(context.site, Site::Loopback(_)) {
+        return Ok(sign_in_page(&app, &context, StatusCode::OK, "", "", ""));
+    }
+    let (id, nonce) = (token()?, cookie(&headers, cookies::NONCE).filter(|nonce| nonce.len() == 43));
+    // Another tab's handshake keeps its nonce.
+    let nonce = if let Some(nonce) = nonce { nonce } else { token()? };
+    let target = text(&headers, "x-csm-uri");
+    app.access().handshakes.begin(app.now(), id.clone(), nonce.clone(), context.site, target);
+    let set = [(header::SET_COOKIE, cookies::set(cookies::NONCE, &nonce, 600))];
+    Ok((set, Redirect::to(&format!("{}/open?handshake={id}", manifest.dashboard_origin()))).into_response())
+}
+
+/// `GET /open` on the dashboard: grants a handshake to a session that has the right.
+pub(super) async fn open(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+    Query(asked): Query<Handshake>,
+) -> Result<Response, Refusal> {
+    let Some(session) = session(&app, &context, &headers) else {
+        return Ok(Redirect::to(&format!("/sign-in?handshake={}", asked.handshake)).into_response());
+    };
+    let manifest = app.manifest();
+    let code = token()?;
+    let mut access = app.access();
+    let Some(Site::Workspace(label)) = access.handshakes.site(app.now(), &asked.handshake).cloned() else {
+        return Err(Refusal::Stale);
+    };
+    if label.workspace.owner != session.owner {
+        return Err(not_yours(&session.owner, &label.workspace.owner));
+    }
+    if !access.handshakes.grant(app.now(), &asked.handshake, &session.id, code.clone()) {
+        return Err(Refusal::Stale);
+    }
+    let callback = format!("{}/_csm/callback?handshake={}&code={code}", manifest.origin(&label), asked.handshake);
+    Ok(Redirect::to(&callback).into_response())
+}
+
+/// `GET /_csm/callback` on a workspace's host: takes the code for that host's cookie.
+pub(super) async fn callback(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+    Query(given): Query<Granted>,
+) -> Result<Response, Refusal> {
+    let nonce = cookie(&headers, cookies::NONCE).unwrap_or_default();
+    let redeemed = app.access().handshakes.redeem(app.now(), &given.handshake, &given.code, &context.site, &nonce);
+    let redeemed = redeemed.ok_or(Refusal::Stale)?;
+    let token = app.key.site_token(&redeemed.session, &context.site);
+    let set = AppendHeaders([
+        (header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME)),
+        (header::SET_COOKIE, cookies::set(cookies::NONCE, "", 0)),
+    ]);
+    // With our own origin in front: a target such as `//evil.example` stays a path.
+    Ok((set, Redirect::to(&format!("{}{}", context.origin, redeemed.target))).into_response())
+}
+
+/// The page for a person who is signed in as somebody else.
+pub(super) fn not_yours(visitor: &Name, owner: &Name) -> Refusal {
+    Refusal::NotYours(format!("This workspace belongs to {owner}. You are signed in as {visitor}."))
+}

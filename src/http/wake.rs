@@ -1,0 +1,127 @@
+//! The wake page: starts the workspace, shows how far it has come, and opens the editor.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use futures_util::{Stream, stream};
+
+use super::App;
+use super::context::{Context, provenance, session};
+use super::error::Refusal;
+use super::pages::{Wake, WakeStatus, page, part};
+use crate::access::session::Session;
+use crate::access::site::Site;
+use crate::adapters::ready;
+use crate::daemon::Verb;
+use crate::daemon::view::View;
+use crate::model::label::WorkspaceId;
+use crate::model::workspace::State;
+
+/// Seconds for which a failure is shown before a visit tries again: reloads must not start it over and over.
+const SHOW_FAILURE: u64 = 30;
+
+/// The workspace of this host, for its owner.
+fn admitted(app: &App, context: &Context, headers: &HeaderMap) -> Result<(WorkspaceId, Session), Refusal> {
+    let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
+    let workspace = context.site.workspace().ok_or(Refusal::SignedOut)?.clone();
+    if session.owner != workspace.owner {
+        return Err(Refusal::SignedOut);
+    }
+    Ok((workspace, session))
+}
+
+fn view(app: &App, id: &WorkspaceId) -> Result<Arc<View>, Refusal> {
+    let gone = || Refusal::NotFound("No workspace has this address any more.".to_owned());
+    app.daemon.snapshot().workspaces.get(id).cloned().ok_or_else(gone)
+}
+
+/// nginx sends every authorized request here that code-server did not answer. Only people who wait for a page wake a workspace.
+pub(super) async fn wake(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let (id, session) = admitted(&app, &context, &headers)?;
+    let later = [(header::RETRY_AFTER, HeaderValue::from_static("2"))];
+    if !provenance(&headers).is_navigation() {
+        let sleeping = "the workspace does not run; open it in a browser\n";
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, later, sleeping).into_response());
+    }
+    let before = view(&app, &id)?;
+    let failed_just_now = before.state == State::Failed && app.now() < before.at + SHOW_FAILURE;
+    if !failed_just_now {
+        start_it(&app, &id, &session).await?;
+    }
+    let after = view(&app, &id)?;
+    let manifest = app.manifest();
+    let dashboard = match context.site {
+        // The far end of a tunnel may not reach it.
+        Site::Loopback(_) => String::new(),
+        _ => format!("{}/", manifest.dashboard_origin()),
+    };
+    let label = format!("{id}.{}", manifest.domain);
+    let template = Wake { prefix: "/_csm", label: &label, dashboard: &dashboard, status: WakeStatus { view: &after } };
+    Ok((later, page(StatusCode::SERVICE_UNAVAILABLE, &template)).into_response())
+}
+
+async fn start_it(app: &App, id: &WorkspaceId, session: &Session) -> Result<(), Refusal> {
+    let why = format!("{} opened it", session.owner);
+    let gone = |_| Refusal::NotFound("No workspace has this address any more.".to_owned());
+    app.daemon.act(id.clone(), Verb::Start, why).await.map_err(gone)
+}
+
+/// `POST /_csm/start`: the button of the wake page after a failure.
+pub(super) async fn start(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Redirect, Refusal> {
+    let (id, session) = admitted(&app, &context, &headers)?;
+    if !provenance(&headers).is_own(&context.origin) {
+        return Err(Refusal::Foreign);
+    }
+    start_it(&app, &id, &session).await?;
+    Ok(Redirect::to("/"))
+}
+
+/// `GET /_csm/events`: the wake page's progress. Its last event is `ready`.
+pub(super) async fn events(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    let (id, _) = admitted(&app, &context, &headers)?;
+    let snapshots = app.daemon.follow();
+    let told: Option<Arc<View>> = None;
+    let events =
+        stream::unfold((app, id, snapshots, told, false), |(app, id, mut snapshots, mut told, over)| async move {
+            if over {
+                return None;
+            }
+            loop {
+                let view = snapshots.borrow_and_update().workspaces.get(&id).cloned();
+                match view {
+                    Some(view) if matches!(view.state, State::Running { .. }) => {
+                        ready::answers(&app.layout.socket(&id)).await;
+                        return Some((Ok(Event::default().event("ready").data("")), (app, id, snapshots, told, true)));
+                    }
+                    Some(view) if told.as_ref() != Some(&view) => {
+                        let html = part(&WakeStatus { view: &view });
+                        told = Some(view);
+                        return Some((
+                            Ok(Event::default().event("part").data(html)),
+                            (app, id, snapshots, told, false),
+                        ));
+                    }
+                    Some(_) => {}
+                    None => return None,
+                }
+                snapshots.changed().await.ok()?;
+            }
+        });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}

@@ -1,0 +1,23 @@
+//! What the daemon serves on workspaces' hosts, all of it below `/_csm/`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get, post};
+
+use super::error::Refusal;
+use super::{App, pages, sign_in, wake};
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        // nginx's named locations come with the visitor's method.
+        .route("/_csm/sign-in", any(sign_in::begin))
+        .route("/_csm/refused", any(|| async { Refusal::Foreign }))
+        .route("/_csm/wake", any(wake::wake))
+        .route("/_csm/callback", get(sign_in::callback))
+        .route("/_csm/sign-in-here", post(sign_in::sign_in_here))
+        .route("/_csm/events", get(wake::events))
+        .route("/_csm/start", post(wake::start))
+        .merge(pages::files("/_csm"))
+        .fallback(|| async { Refusal::NotFound("There is no such page.".to_owned()) })
+}
