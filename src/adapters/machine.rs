@@ -8,7 +8,7 @@ use crate::model::workspace::Timestamp;
 /// This machine's memory and CPUs.
 pub fn machine() -> Machine {
     let info = rustix::system::sysinfo();
-    let memory = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
     let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     Machine { memory, cpus }
 }

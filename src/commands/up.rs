@@ -86,13 +86,11 @@ impl Front<'_> {
     async fn tend(&mut self) {
         let current = self.served.manifest.borrow().clone();
         let ended = async {
-            match &mut self.nginx {
-                Some(nginx) => Some(nginx.wait().await),
-                None => {
-                    tokio::time::sleep(PAUSE).await;
-                    None
-                }
+            if let Some(nginx) = &mut self.nginx {
+                return Some(nginx.wait().await);
             }
+            tokio::time::sleep(PAUSE).await;
+            None
         };
         tokio::select! {
             next = self.source.next(&current) => {

@@ -414,15 +414,15 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let desired = self.entries.iter().map(|(id, entry)| (id.clone(), entry.desired())).collect();
         for action in plan(&desired, observed) {
             match action {
-                Action::Start(id) => self.start(id),
+                Action::Start(id) => self.start(&id),
                 Action::Stop(id) => self.stop(id),
                 Action::Remove(id) => self.remove(id),
             }
         }
     }
 
-    fn start(&mut self, id: WorkspaceId) {
-        let Some(owner) = self.manifest.owner_of(&id) else { return };
+    fn start(&mut self, id: &WorkspaceId) {
+        let Some(owner) = self.manifest.owner_of(id) else { return };
         let mut settings = settings::defaults();
         settings.extend(owner.settings.clone());
         let request = StartRequest {
@@ -430,7 +430,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             secrets: secret_copies(owner),
             settings,
             home: layout::home(&self.manifest.workspace_base, &owner.name),
-            socket: self.layout.socket(&id),
+            socket: self.layout.socket(id),
         };
         let digest = request.spec.digest();
         self.attempts += 1;
@@ -444,7 +444,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             let outcome = runtime.start(request, progress).await;
             Event::Started(workspace, attempt, outcome)
         });
-        if let Some(entry) = self.entries.get_mut(&id) {
+        if let Some(entry) = self.entries.get_mut(id) {
             entry.starting((self.clock)(), attempt, digest, abort);
         }
     }

@@ -93,7 +93,6 @@ async fn dashboard(Shared(app): Shared<Arc<App>>, context: Context, headers: Hea
         domain: manifest.domain.as_str(),
         owner: visitor.session.owner.as_str(),
         admin: visitor.admin,
-        csrf: &visitor.csrf,
         cards,
         notices: visitor.notices(&snapshot),
     };

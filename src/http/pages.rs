@@ -37,7 +37,6 @@ pub(super) struct Dashboard<'a> {
     pub(super) domain: &'a str,
     pub(super) owner: &'a str,
     pub(super) admin: bool,
-    pub(super) csrf: &'a str,
     pub(super) cards: Vec<Card<'a>>,
     pub(super) notices: Notices<'a>,
 }
@@ -191,14 +190,14 @@ pub(super) fn part(template: &impl Template) -> String {
 /// The style sheet and the script, below `prefix`.
 pub(super) fn files<S: Clone + Send + Sync + 'static>(prefix: &str) -> Router<S> {
     Router::new()
-        .route(&format!("{prefix}/static/style.css"), get(|headers| file(headers, STYLE, "text/css; charset=utf-8")))
+        .route(&format!("{prefix}/static/style.css"), get(|headers: HeaderMap| async move { file(&headers, STYLE, "text/css; charset=utf-8") }))
         .route(
             &format!("{prefix}/static/live.js"),
-            get(|headers| file(headers, SCRIPT, "text/javascript; charset=utf-8")),
+            get(|headers: HeaderMap| async move { file(&headers, SCRIPT, "text/javascript; charset=utf-8") }),
         )
 }
 
-async fn file(headers: HeaderMap, content: &'static str, kind: &'static str) -> Response {
+fn file(headers: &HeaderMap, content: &'static str, kind: &'static str) -> Response {
     let tag = format!("\"{}\"", &sha256_hex(content.as_bytes())[..16]);
     let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let status = if fresh { StatusCode::NOT_MODIFIED } else { StatusCode::OK };

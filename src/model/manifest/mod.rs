@@ -121,12 +121,12 @@ impl Manifest {
     /// What follows the host name in a browser's address: empty, or `:` and the port.
     pub fn port_suffix(&self) -> String {
         let port = self.front_door.listen.port();
-        match (self.scheme(), &self.front_door.tls) {
-            // Another proxy ends TLS, on the usual port.
-            ("https", None) | ("https", Some(_)) if self.front_door.tls.is_none() || port == 443 => String::new(),
-            ("http", _) if port == 80 => String::new(),
-            _ => format!(":{port}"),
-        }
+        let usual = match self.scheme() {
+            "http" => port == 80,
+            // Without a certificate here, another proxy ends TLS, on the usual port.
+            _ => port == 443 || self.front_door.tls.is_none(),
+        };
+        if usual { String::new() } else { format!(":{port}") }
     }
 
     /// The dashboard's origin: `https://code.example.org`.
