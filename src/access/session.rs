@@ -19,15 +19,18 @@ pub struct Session {
     pub owner: Name,
     /// The SHA-256 of the cookie's secret.
     pub secret_digest: String,
+    /// A keyed digest of the password that proved it: with another password the session ends.
+    pub credential: String,
     /// When it ends.
     pub expires: Timestamp,
 }
 
 impl Session {
     /// A session and the value of its cookie. `id` and `secret` are random.
-    pub fn new(owner: Name, id: String, secret: &str, now: Timestamp) -> (Self, String) {
+    pub fn new(owner: Name, id: String, secret: &str, credential: String, now: Timestamp) -> (Self, String) {
         let cookie = format!("{id}.{secret}");
-        (Self { id, owner, secret_digest: sha256_hex(secret.as_bytes()), expires: now + LIFETIME }, cookie)
+        let secret_digest = sha256_hex(secret.as_bytes());
+        (Self { id, owner, secret_digest, credential, expires: now + LIFETIME }, cookie)
     }
 }
 
@@ -54,6 +57,11 @@ impl Sessions {
     /// Forgets those that ended by themselves.
     pub fn expire(&mut self, now: Timestamp) {
         self.0.retain(|_, session| session.expires > now);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.0.values()
     }
 
     /// How many there are.
@@ -85,7 +93,7 @@ mod tests {
 
     #[test]
     fn only_the_secret_proves_a_session_and_only_until_it_ends() {
-        let (session, cookie) = Session::new("dan".parse().expect("a name"), "i".into(), "s", 100);
+        let (session, cookie) = Session::new("dan".parse().expect("a name"), "i".into(), "s", "c".into(), 100);
         let mut sessions = Sessions::new([session]);
         assert_eq!(sessions.by_cookie(&cookie, 100).expect("signed in").owner.as_str(), "dan");
         for wrong in ["", "i", "i.", "i.t", "j.s", "i.s."] {

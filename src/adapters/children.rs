@@ -1,11 +1,21 @@
 //! Programs that live and die with this one.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+
+/// A program by its name: from `PATH`, or from where administrators' programs are, which ordinary accounts have not in theirs.
+pub fn find(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found =
+        std::env::split_paths(&path).chain(more).map(|directory| directory.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| program.into())
+}
 
 /// A program that the kernel ends when csm dies, however it dies.
 pub struct Tied {
@@ -18,7 +28,8 @@ impl Tied {
     pub fn spawn(name: &'static str, signal: &str, program: &str, arguments: &[&str]) -> io::Result<Self> {
         // setpriv (util-linux) sets the parent-death signal and becomes the program: the same process id, and no unsafe code here.
         let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", signal, "--", program])
+            .args(["--pdeathsig", signal, "--"])
+            .arg(find(program))
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -52,12 +52,15 @@ pub fn read_secret(path: &Path) -> io::Result<(Vec<u8>, bool)> {
 
 /// The bytes below each directory, and what is free on the first one's file system. What can't be read counts as nothing.
 pub fn disk_usage(directories: &[std::path::PathBuf]) -> (Vec<u64>, Option<u64>) {
-    let free = directories.first().and_then(|directory| {
-        let there = directory.ancestors().find(|path| path.exists())?;
-        let stat = rustix::fs::statvfs(there).ok()?;
-        Some(stat.f_bavail * stat.f_frsize)
-    });
+    let free = directories.first().and_then(|directory| disk_free(directory));
     (directories.iter().map(|directory| size_below(directory)).collect(), free)
+}
+
+/// The bytes free where a path lies or will lie.
+pub fn disk_free(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find(|path| path.exists())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
 }
 
 fn size_below(directory: &Path) -> u64 {

@@ -1,6 +1,6 @@
 //! Password files: plain, or an argon2 hash.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use argon2::Argon2;
@@ -27,20 +27,26 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Whether the password is the one in the file. `None` for a name that nobody has: the work is the same.
-    pub async fn verify(&self, file: Option<PathBuf>, password: String) -> bool {
-        let Ok(_turn) = self.turns.acquire().await else { return false };
+    /// What the file holds, if the password is the one in it. `None` for a name that nobody has: the work is the same.
+    pub async fn verify(&self, file: Option<PathBuf>, password: String) -> Option<Vec<u8>> {
+        let _turn = self.turns.acquire().await.ok()?;
         let verified = tokio::task::spawn_blocking(move || {
-            let stored = file.and_then(|file| match read_secret(&file) {
-                Ok((content, _)) => Some(content),
-                Err(error) => {
-                    tracing::error!(file = %file.display(), %error, "can't read a password file: nobody signs in with it");
-                    None
-                }
-            });
-            matches(stored.as_deref(), &password)
+            let stored = file.and_then(|file| stored(&file));
+            let right = matches(stored.as_deref(), &password);
+            stored.filter(|_| right)
         });
-        verified.await.unwrap_or(false)
+        verified.await.unwrap_or_default()
+    }
+}
+
+/// What a password file holds.
+pub fn stored(file: &Path) -> Option<Vec<u8>> {
+    match read_secret(file) {
+        Ok((content, _)) => Some(content),
+        Err(error) => {
+            tracing::error!(file = %file.display(), %error, "can't read a password file: nobody signs in with it");
+            None
+        }
     }
 }
 

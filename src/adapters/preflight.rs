@@ -21,6 +21,16 @@ pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
             check_secret(&format!("{path}.secretFiles.{name}.source"), entry.source.path(), &mut issues);
         }
     }
+    let listen = manifest.front_door.listen;
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if let Some(first) = first.trim().parse::<u16>().ok().filter(|first| listen.port() < *first) {
+        let remedy = format!(
+            "as root: sysctl net.ipv4.ip_unprivileged_port_start={}, or let another proxy listen there",
+            listen.port()
+        );
+        let problem = format!("\"csm up\" can't listen below port {first}, as no account but root can");
+        issues.push(Issue::warning("frontDoor.listen", listen, problem, remedy));
+    }
     if let Some((certificate, key)) = &manifest.front_door.tls {
         for (field, file) in [("certificate", certificate.path()), ("certificateKey", key.path())] {
             check_secret(&format!("frontDoor.{field}"), file, &mut issues);

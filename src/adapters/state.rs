@@ -18,7 +18,8 @@ const VERSION: i64 = 1;
 const TABLES: &str = "
     CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE session (
-        id TEXT PRIMARY KEY, owner TEXT NOT NULL, secret_digest TEXT NOT NULL, expires INTEGER NOT NULL
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, secret_digest TEXT NOT NULL, credential TEXT NOT NULL,
+        expires INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE workspace (
         id TEXT PRIMARY KEY, failed INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL
@@ -37,6 +38,9 @@ pub enum StateError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// A question that it did not answer.
+    #[error("the state database: {0}; is its disk full?")]
+    Query(#[from] rusqlite::Error),
     /// It was written by a newer csm.
     #[error("{path}: written by a newer csm (version {found}; this one reads {VERSION}); use that csm again")]
     Newer {
@@ -77,43 +81,50 @@ impl State {
     }
 
     /// The daemon's key; `random` becomes the key when there is none yet.
-    pub fn key(&self, random: [u8; 32]) -> rusqlite::Result<Key> {
+    pub fn key(&self, random: [u8; 32]) -> Result<Key, StateError> {
         let connection = self.connection();
         connection.execute("INSERT OR IGNORE INTO secret VALUES ('key', ?1)", [random])?;
-        connection.query_row("SELECT value FROM secret WHERE name = 'key'", [], |row| row.get(0)).map(Key::new)
+        Ok(Key::new(connection.query_row("SELECT value FROM secret WHERE name = 'key'", [], |row| row.get(0))?))
     }
 
     /// The sessions that are still good.
-    pub fn sessions(&self, now: Timestamp) -> rusqlite::Result<Vec<Session>> {
+    pub fn sessions(&self, now: Timestamp) -> Result<Vec<Session>, StateError> {
         let connection = self.connection();
         connection.execute("DELETE FROM session WHERE expires <= ?1", [now.cast_signed()])?;
-        let mut query = connection.prepare("SELECT id, owner, secret_digest, expires FROM session")?;
+        let mut query = connection.prepare("SELECT id, owner, secret_digest, credential, expires FROM session")?;
         let rows = query.query_map([], |row| {
-            let owner: String = row.get(1)?;
-            let expires: i64 = row.get(3)?;
-            Ok((row.get(0)?, owner, row.get(2)?, expires))
+            let (owner, expires): (String, i64) = (row.get(1)?, row.get(4)?);
+            let session = owner.parse().ok().map(|owner| {
+                Ok(Session {
+                    id: row.get(0)?,
+                    owner,
+                    secret_digest: row.get(2)?,
+                    credential: row.get(3)?,
+                    expires: expires.cast_unsigned(),
+                })
+            });
+            session.transpose()
         })?;
-        rows.filter_map(|row| {
-            row.map(|(id, owner, secret_digest, expires)| {
-                let owner = owner.parse().ok()?;
-                Some(Session { id, owner, secret_digest, expires: expires.cast_unsigned() })
-            })
-            .transpose()
-        })
-        .collect()
+        Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
     }
 
     /// Keeps a session.
-    pub fn insert_session(&self, session: &Session) -> rusqlite::Result<()> {
+    pub fn insert_session(&self, session: &Session) -> Result<(), StateError> {
         self.connection().execute(
-            "INSERT INTO session VALUES (?1, ?2, ?3, ?4)",
-            params![session.id, session.owner.as_str(), session.secret_digest, session.expires.cast_signed()],
+            "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                session.id,
+                session.owner.as_str(),
+                session.secret_digest,
+                session.credential,
+                session.expires.cast_signed()
+            ],
         )?;
         Ok(())
     }
 
     /// Forgets a session.
-    pub fn delete_session(&self, id: &str) -> rusqlite::Result<()> {
+    pub fn delete_session(&self, id: &str) -> Result<(), StateError> {
         self.connection().execute("DELETE FROM session WHERE id = ?1", [id])?;
         Ok(())
     }
@@ -162,7 +173,7 @@ mod tests {
     fn sessions_and_key_survive() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state.db");
-        let session = Session::new("dan".parse().expect("a name"), "id".into(), "secret", 100).0;
+        let session = Session::new("dan".parse().expect("a name"), "id".into(), "secret", "c".into(), 100).0;
         let signature = {
             let state = State::open(&path).expect("opened");
             state.insert_session(&session).expect("kept");

@@ -110,6 +110,9 @@ enum Verb {
     },
     /// Check that this machine and account can run workspaces, and say the remedy for what is missing.
     Doctor {
+        /// Also check code-server's version in this manifest's images.
+        #[arg(value_name = "MANIFEST")]
+        manifest: Option<PathBuf>,
         /// Print the findings as JSON.
         #[arg(long)]
         json: bool,
@@ -178,7 +181,7 @@ pub fn main() -> ExitCode {
         Verb::Logs { target, lines, follow } => logs::run(&target, lines, follow),
         Verb::Open(target) => open::run(&target),
         Verb::Shell { workspace, command } => shell::run(&workspace, &command),
-        Verb::Doctor { json } => doctor::run(json),
+        Verb::Doctor { manifest, json } => doctor::run(manifest.as_deref(), json),
         Verb::HashPassword => hash_password::run(),
         Verb::Completions { shell } => completions::completions(&mut Cli::command(), shell),
         Verb::Man => completions::man(Cli::command()),

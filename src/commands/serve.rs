@@ -68,6 +68,7 @@ pub(super) fn serve(layout: &Layout, manifest: Manifest, lock: std::fs::File) ->
             }
         });
     }
+    tokio::spawn(app.revoke_forever());
     tokio::spawn(daemon.run(std::future::pending()));
     Ok(Served { handle, manifest: sender, _lock: lock })
 }

@@ -8,6 +8,7 @@ use super::serve::{ManifestSource, Served, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log};
 use crate::adapters::children::Tied;
 use crate::adapters::nginx::Nginx;
+use crate::adapters::watch::{self, Changes};
 use crate::daemon::Verb;
 use crate::model::container::editor_url;
 use crate::model::layout::Layout;
@@ -42,7 +43,8 @@ async fn up(path: &Path, manifest: Manifest, layout: Layout) -> Result<ExitCode,
     let served = serve(&layout, manifest.clone(), lock)?;
     let nginx = Nginx::start(&layout, &manifest).await.map_err(|error| Failure::new(error.to_string()))?;
     announce(&manifest);
-    let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source };
+    let mut front =
+        Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate: certificate(&manifest) };
     let ended = loop {
         tokio::select! {
             ended = &mut end => break ended,
@@ -79,12 +81,24 @@ struct Front<'a> {
     served: &'a Served,
     nginx: Option<Nginx>,
     source: ManifestSource,
+    certificate: Option<Changes>,
+}
+
+/// Changes of the certificate's file, which nginx reads only when it is told to.
+fn certificate(manifest: &Manifest) -> Option<Changes> {
+    manifest.front_door.tls.as_ref().map(|(certificate, _)| watch::file(certificate.path()))
 }
 
 impl Front<'_> {
     /// Waits for one thing to happen, and sees to it.
     async fn tend(&mut self) {
         let current = self.served.manifest.borrow().clone();
+        let renewed = async {
+            match &mut self.certificate {
+                Some(certificate) => certificate.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = async {
             if let Some(nginx) = &mut self.nginx {
                 return Some(nginx.wait().await);
@@ -95,14 +109,18 @@ impl Front<'_> {
         tokio::select! {
             next = self.source.next(&current) => {
                 let outcome = match next {
-                    Ok(next) if next == *current => Ok(()),
-                    Ok(next) => self.change(next).await,
+                    Ok(next) => self.change(&current, next).await,
                     Err(refusal) => Err(refusal),
                 };
                 if let Err(refusal) = &outcome {
                     tracing::error!("{refusal}");
                 }
                 self.served.handle.alarm("manifest", outcome.err());
+            }
+            () = renewed => {
+                tracing::info!("the certificate has changed");
+                let outcome = self.change(&current, (*current).clone()).await;
+                self.served.handle.alarm("certificate", outcome.err());
             }
             how = ended => {
                 if let Some(how) = how {
@@ -119,13 +137,16 @@ impl Front<'_> {
         }
     }
 
-    async fn change(&mut self, next: Manifest) -> Result<(), String> {
+    async fn change(&mut self, current: &Manifest, next: Manifest) -> Result<(), String> {
         if let Some(nginx) = &self.nginx {
-            let refused = |error| format!("the manifest has changed, but the one before stays in force: {error}");
-            nginx.reload(&next).await.map_err(refused)?;
+            let refused = |error| format!("what was in force before stays so: {error}");
+            nginx.reload(current, &next).await.map_err(refused)?;
         }
-        tracing::info!(people = next.owners.len(), "a new manifest is in force");
-        self.served.adopt(next);
+        if next != *current {
+            tracing::info!(people = next.owners.len(), "a new manifest is in force");
+            self.certificate = certificate(&next);
+            self.served.adopt(next);
+        }
         Ok(())
     }
 }
@@ -142,7 +163,7 @@ async fn podman_service(layout: &Layout) -> Result<Tied, Failure> {
     let arguments = ["system", "service", "--time=0", &address];
     let missing = |error| Failure::new(format!("can't run podman ({error}); \"csm doctor\" tells what is missing"));
     let mut service = Tied::spawn("podman", "TERM", "podman", &arguments).map_err(missing)?;
-    let mut changes = crate::adapters::watch::directory(&layout.run);
+    let mut changes = watch::directory(&layout.run);
     let answers = async {
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
             let _ = tokio::time::timeout(Duration::from_secs(1), changes.recv()).await;

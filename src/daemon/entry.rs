@@ -182,6 +182,11 @@ impl Entry {
         self.disk = disk.or(self.disk);
     }
 
+    /// Nobody looks any more: figures would only grow old.
+    pub(super) fn forget_usage(&mut self) {
+        (self.usage, self.cpu) = (None, None);
+    }
+
     pub(super) fn view(&self, id: &WorkspaceId, limits: Limits, manifest: &Manifest, digest: Option<&str>) -> View {
         let runs = matches!(self.state, State::Running { .. });
         View {

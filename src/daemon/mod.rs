@@ -285,7 +285,12 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             },
             Command::Alive(answer) => drop(answer.send(())),
             Command::Watch => self.watchers += 1,
-            Command::Unwatch => self.watchers -= 1,
+            Command::Unwatch => {
+                self.watchers -= 1;
+                if self.watchers == 0 {
+                    self.entries.values_mut().for_each(Entry::forget_usage);
+                }
+            }
         }
     }
 
@@ -379,6 +384,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                     entry.log = log;
                 }
             }
+            Event::Sampled { .. } if self.watchers == 0 => {}
             Event::Sampled { usage, disk, free } => {
                 self.disk_free = free;
                 for (id, entry) in &mut self.entries {

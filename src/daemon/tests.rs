@@ -1,1 +1,313 @@
+use std::sync::Mutex;
 
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::model::manifest::Machine;
+use crate::model::workspace::Timestamp;
+use crate::ports::Remembered;
+
+/// A runtime whose containers are entries of a map; starts wait until they are let through.
+#[derive(Clone, Default)]
+struct Fake {
+    world: Arc<Mutex<World>>,
+    changed: Arc<Notify>,
+    gate: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct World {
+    containers: BTreeMap<WorkspaceId, Observed>,
+    calls: Vec<String>,
+    fail: Option<RuntimeError>,
+    unreachable: bool,
+    gated: bool,
+}
+
+impl Fake {
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn put(&self, name: &str, running: bool) {
+        let observed = Observed { digest: "old".into(), running_since: running.then_some(5), exit_code: Some(7) };
+        self.world().containers.insert(id(name), observed);
+        self.changed.notify_one();
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.world().calls.clone()
+    }
+}
+
+impl Runtime for Fake {
+    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+        let world = self.world();
+        if world.unreachable { Err(RuntimeError::new("podman hangs")) } else { Ok(world.containers.clone()) }
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        stream::unfold(self.changed.clone(), |changed| async move {
+            changed.notified().await;
+            Some(((), changed))
+        })
+        .boxed()
+    }
+
+    async fn start(
+        &self,
+        request: StartRequest,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<(), RuntimeError> {
+        let id = request.spec.workspace.clone();
+        self.world().calls.push(format!("start {id}"));
+        progress(Progress::Waiting);
+        let gated = self.world().gated;
+        if gated {
+            self.gate.notified().await;
+        }
+        let mut world = self.world();
+        if let Some(error) = world.fail.clone() {
+            return Err(error);
+        }
+        let observed = Observed { digest: request.spec.digest(), running_since: Some(9), exit_code: None };
+        world.containers.insert(id, observed);
+        Ok(())
+    }
+
+    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        let mut world = self.world();
+        world.calls.push(format!("stop {id}"));
+        if let Some(there) = world.containers.get_mut(id) {
+            there.running_since = None;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        let mut world = self.world();
+        world.calls.push(format!("remove {id}"));
+        world.containers.remove(id);
+        Ok(())
+    }
+
+    fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+        stream::iter([Ok("its last words".to_owned())]).boxed()
+    }
+
+    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+        self.world().calls.push("usage".to_owned());
+        BTreeMap::new()
+    }
+
+    async fn unenforced(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, Remembered>>>);
+
+impl History for Memory {
+    fn recall(&self) -> BTreeMap<WorkspaceId, Remembered> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn note(&self, id: &WorkspaceId, ended: &Remembered) {
+        self.0.lock().unwrap().insert(id.clone(), ended.clone());
+    }
+}
+
+fn id(name: &str) -> WorkspaceId {
+    name.parse().unwrap()
+}
+
+/// Users are given as `dan` or, to start with the daemon, `+dan`.
+fn manifest(users: &[&str], memory: &str) -> Arc<Manifest> {
+    let user = |name: &&str| {
+        let (name, auto) = name.strip_prefix('+').map_or((*name, false), |name| (name, true));
+        format!(r#""{name}":{{"passwordFile":"/p","autoStart":{auto},"memoryLimit":"{memory}"}}"#)
+    };
+    let users: Vec<String> = users.iter().map(user).collect();
+    let text = format!(r#"{{"version":1,"domain":"a.localhost","image":"x","users":{{{}}}}}"#, users.join(","));
+    Arc::new(Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap())
+}
+
+fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
+    let clock: fn() -> Timestamp = || 100;
+    let layout = Layout { run: "/run/csm".into(), state: "/s".into(), share: "/share".into() };
+    let disk: DiskProbe = |directories| (vec![0; directories.len()], None);
+    let (daemon, handle) = Daemon::new(fake.clone(), history.clone(), clock, disk, layout, manifest(users, "1G"));
+    tokio::spawn(daemon.run(std::future::pending()));
+    handle
+}
+
+/// Waits for the picture in which a workspace is in a state, and returns its reason.
+async fn until(handle: &Handle, name: &str, word: &str) -> Arc<view::View> {
+    let mut pictures = handle.follow();
+    let there =
+        |picture: &Arc<Snapshot>| picture.workspaces.get(&id(name)).is_some_and(|view| view.state.word() == word);
+    let found = tokio::time::timeout(Duration::from_secs(60), pictures.wait_for(there)).await;
+    let picture = found.unwrap_or_else(|_| panic!("{name} never {word}: {:?}", handle.snapshot())).unwrap().clone();
+    picture.workspaces[&id(name)].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_visits_start_it_once() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    for n in 0..100 {
+        handle.act(id("dan"), Verb::Start, format!("visit {n}")).await.unwrap();
+    }
+    let view = until(&handle, "dan", "running").await;
+    assert_eq!(view.reason, "visit 0");
+    assert_eq!(fake.calls(), ["start dan"]);
+    assert!(handle.act(id("eve"), Verb::Start, String::new()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
+    let fake = Fake::default();
+    fake.put("dan", true);
+    fake.put("eve", true);
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let view = until(&handle, "dan", "running").await;
+    assert!(view.update_pending, "it was made from another manifest");
+    while fake.world().containers.contains_key(&id("eve")) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(fake.calls(), ["stop eve", "remove eve"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_limit_restarts_nobody_until_asked() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    assert!(!until(&handle, "dan", "running").await.update_pending);
+    handle.set_manifest(manifest(&["+dan"], "2G"));
+    let mut pictures = handle.follow();
+    pictures.wait_for(|picture| picture.workspaces[&id("dan")].update_pending).await.unwrap();
+    assert_eq!(fake.calls(), ["start dan"]);
+    handle.act(id("dan"), Verb::Restart, "restarted by dan".into()).await.unwrap();
+    pictures.wait_for(|picture| !picture.workspaces[&id("dan")].update_pending).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.reason, "restarted by dan");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_says_why_and_is_not_tried_again() {
+    let fake = Fake::default();
+    fake.world().fail = Some(RuntimeError { message: "no such image".into(), log: vec!["last words".into()] });
+    let history = Memory::default();
+    let handle = begin(&fake, &history, &["+dan", "+eve"]);
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!((view.failure.as_str(), view.log.as_slice()), ("no such image", &["last words".to_owned()][..]));
+    until(&handle, "eve", "failed").await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(fake.calls().len(), 2, "{:?}", fake.calls());
+    assert!(history.recall()[&id("dan")].failed);
+    fake.world().fail = None;
+    handle.act(id("dan"), Verb::Start, "again".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.failure, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_by_itself_is_said_and_stays_down() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    until(&handle, "dan", "running").await;
+    fake.put("dan", false);
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!(view.reason, "it ended by itself with exit code 7");
+    let mut pictures = handle.follow();
+    pictures.wait_for(|picture| picture.workspaces[&id("dan")].log == ["its last words"]).await.unwrap();
+    assert_eq!(fake.calls(), ["start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_can_be_given_up_and_what_it_made_is_stopped() {
+    let fake = Fake::default();
+    fake.world().gated = true;
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    until(&handle, "dan", "starting").await;
+    handle.act(id("dan"), Verb::Stop, "stopped by dan".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "stopped").await.reason, "stopped by dan");
+    // The container had just begun to run when the start was given up.
+    fake.put("dan", true);
+    while !fake.calls().contains(&"stop dan".to_owned()) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_while_it_starts_begins_anew() {
+    let fake = Fake::default();
+    fake.world().gated = true;
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    until(&handle, "dan", "starting").await;
+    fake.world().gated = false;
+    handle.act(id("dan"), Verb::Restart, "again".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.reason, "again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_hangs_is_an_alarm_and_changes_nothing() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    fake.world().unreachable = true;
+    let mut pictures = handle.follow();
+    let alarmed = pictures.wait_for(|picture| picture.alarms == ["podman hangs"]).await.unwrap().clone();
+    assert_eq!(alarmed.workspaces[&id("dan")].state.word(), "running");
+    fake.world().unreachable = false;
+    pictures.wait_for(|picture| picture.alarms.is_empty()).await.unwrap();
+    assert_eq!(fake.calls(), ["start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_is_measured_only_while_somebody_looks() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(fake.calls(), Vec::<String>::new());
+    let watching = handle.watch();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let measured = fake.calls().len();
+    assert!(measured >= 3, "{measured}");
+    drop(watching);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(fake.calls().len() <= measured + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_four_start_at_a_time() {
+    let fake = Fake::default();
+    fake.world().gated = true;
+    let names = ["+a", "+b", "+c", "+d", "+e", "+f"];
+    let handle = begin(&fake, &Memory::default(), &names);
+    let mut pictures = handle.follow();
+    let queued = |picture: &Arc<Snapshot>| {
+        picture.workspaces.values().filter(|view| view.state == State::Starting(Progress::Queued)).count()
+    };
+    pictures.wait_for(|picture| fake.calls().len() == 4 && queued(picture) == 2).await.unwrap();
+    for _ in 0..names.len() {
+        fake.gate.notify_one();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for name in names {
+        until(&handle, &name[1..], "running").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_it_stopped_is_known_after_a_restart_of_the_daemon() {
+    let history = Memory::default();
+    history.note(&id("dan"), &Remembered { failed: false, reason: "stopped by dan".into(), at: 42 });
+    let handle = begin(&Fake::default(), &history, &["dan"]);
+    let view = until(&handle, "dan", "stopped").await;
+    assert_eq!((view.reason.as_str(), view.at), ("stopped by dan", 42));
+}

@@ -20,10 +20,11 @@ use super::App;
 use super::context::{Context, provenance, session};
 use super::error::Refusal;
 use crate::adapters::machine::machine;
+use crate::adapters::preflight::check_files;
 use crate::daemon::Verb;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::container::container_spec;
-use crate::model::issue::Issue;
+use crate::model::issue::{Issue, refused};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::model::name::Name;
@@ -126,7 +127,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "GET",
         path: "/api/v1/workspaces",
-        about: "The workspaces that the asker may see: their own, or for admins and on the socket everyone's. With `?measure=true` also\n             what each uses; otherwise that is known only while somebody looks at a dashboard.",
+        about: "The workspaces that the asker may see: their own, or for admins and on the socket everyone's. With `?measure=true` also what each uses; otherwise that is known only while somebody looks at a dashboard.",
         answer: "`200`: a list of workspaces.",
         socket_only: false,
         route: || get(list),
@@ -326,7 +327,9 @@ struct Change {
 }
 
 async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<Planned> {
-    let (manifest, issues) = Manifest::parse(&text, &machine());
+    let (manifest, mut issues) = Manifest::parse(&text, &machine());
+    issues.extend(manifest.iter().flat_map(check_files));
+    let manifest = manifest.filter(|_| !refused(&issues));
     let changes = manifest.map(|next| changes(&app, &next)).unwrap_or_default();
     Json(Planned { issues, changes })
 }

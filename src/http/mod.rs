@@ -6,6 +6,7 @@ mod context;
 mod dashboard;
 mod error;
 mod pages;
+mod revoke;
 mod sign_in;
 mod wake;
 mod workspace;
@@ -28,7 +29,7 @@ use crate::access::session::Sessions;
 use crate::access::site::Site;
 use crate::access::token::Key;
 use crate::adapters::passwords::Passwords;
-use crate::adapters::state::State;
+use crate::adapters::state::{State, StateError};
 use crate::daemon::Handle;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
@@ -80,8 +81,8 @@ struct Routers {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The database failed.
-    #[error("the state database: {0}")]
-    State(#[from] rusqlite::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The kernel gave no random bytes.
     #[error("no random bytes: {0}")]
     Random(#[from] getrandom::Error),

@@ -190,7 +190,10 @@ pub(super) fn part(template: &impl Template) -> String {
 /// The style sheet and the script, below `prefix`.
 pub(super) fn files<S: Clone + Send + Sync + 'static>(prefix: &str) -> Router<S> {
     Router::new()
-        .route(&format!("{prefix}/static/style.css"), get(|headers: HeaderMap| async move { file(&headers, STYLE, "text/css; charset=utf-8") }))
+        .route(
+            &format!("{prefix}/static/style.css"),
+            get(|headers: HeaderMap| async move { file(&headers, STYLE, "text/css; charset=utf-8") }),
+        )
         .route(
             &format!("{prefix}/static/live.js"),
             get(|headers: HeaderMap| async move { file(&headers, SCRIPT, "text/javascript; charset=utf-8") }),

@@ -114,11 +114,11 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     Form(given): Form<Credentials>,
 ) -> Result<Response, Refusal> {
-    let session = match check(&app, &context, &headers, &given).await? {
-        Ok(session) => session,
+    let proven = match check(&app, &context, &headers, &given).await? {
+        Ok(proven) => proven,
         Err(refused) => return Ok(refused),
     };
-    let (session, secret) = session;
+    let (session, secret) = begin_session(&app, &headers, proven)?;
     let device = app.key.sign(&["device", session.owner.as_str()]);
     let set = AppendHeaders([
         (header::SET_COOKIE, cookies::set(cookies::SESSION, &secret, LIFETIME)),
@@ -137,25 +137,32 @@ pub(super) async fn sign_in_here(
     let Site::Loopback(workspace) = &context.site else {
         return Err(Refusal::NotFound("There is no such page.".to_owned()));
     };
-    let (session, _) = match check(&app, &context, &headers, &given).await? {
-        Ok(session) => session,
+    let proven = match check(&app, &context, &headers, &given).await? {
+        Ok(proven) => proven,
         Err(refused) => return Ok(refused),
     };
-    if session.owner != workspace.owner {
-        return Err(not_yours(&session.owner, &workspace.owner));
+    if proven.owner != workspace.owner {
+        return Err(not_yours(&proven.owner, &workspace.owner));
     }
+    let (session, _) = begin_session(&app, &headers, proven)?;
     let token = app.key.site_token(&session.id, &context.site);
     let set = [(header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME))];
     Ok((set, Redirect::to("/")).into_response())
 }
 
-/// A new session for the right name and password. The inner error is the form again.
+/// Somebody who knew the password.
+struct Proven {
+    owner: Name,
+    credential: String,
+}
+
+/// Whether name and password belong together. The inner error is the form again.
 async fn check(
     app: &App,
     context: &Context,
     headers: &HeaderMap,
     given: &Credentials,
-) -> Result<Result<(Session, String), Response>, Refusal> {
+) -> Result<Result<Proven, Response>, Refusal> {
     if !provenance(headers).is_own(&context.origin) {
         return Err(Refusal::Foreign);
     }
@@ -167,8 +174,8 @@ async fn check(
     }
     let owner = name.as_ref().and_then(|name| manifest.owners.get(name));
     let file = owner.map(|owner| owner.password_file.path().to_owned());
-    let right = app.passwords.verify(file, given.password.clone()).await;
-    let Some(owner) = owner.filter(|_| right) else {
+    let stored = app.passwords.verify(file, given.password.clone()).await;
+    let Some((owner, stored)) = owner.zip(stored) else {
         app.access().limiter.failed(app.now(), against);
         Counters::count(&app.counters.refused);
         tracing::warn!(name = ?given.name.chars().take(40).collect::<String>(), source = text(headers, "x-csm-source"), "sign-in refused");
@@ -176,8 +183,13 @@ async fn check(
         let name = given.name.chars().take(40).collect::<String>();
         return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, &given.handshake, &name, error)));
     };
+    Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored) }))
+}
+
+/// A session, and the value of its cookie.
+fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Session, String), Refusal> {
     let (id, secret) = (token()?, token()?);
-    let (session, cookie) = Session::new(owner.name.clone(), id, &secret, app.now());
+    let (session, cookie) = Session::new(proven.owner, id, &secret, proven.credential, app.now());
     app.state.insert_session(&session).map_err(|error| {
         tracing::error!(%error, "a session could not be kept");
         Refusal::Internal
@@ -194,7 +206,7 @@ async fn check(
     access.sessions.insert(session.clone());
     Counters::count(&app.counters.signed_in);
     tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
-    Ok(Ok((session, cookie)))
+    Ok((session, cookie))
 }
 
 fn cookie_session(sessions: &crate::access::session::Sessions, headers: &HeaderMap, now: u64) -> Option<String> {

@@ -3,13 +3,16 @@
 mod config;
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use tokio::process::Command;
 
-use super::children::Tied;
+use super::children::{Tied, find};
 use super::files::{make_directory, write_atomically};
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
@@ -47,6 +50,7 @@ impl Nginx {
         let directory = layout.nginx();
         make_directory(&directory, 0o700).map_err(|source| NginxError::Write { path: directory.clone(), source })?;
         install(layout, manifest).await?;
+        addresses(manifest).try_for_each(check_free)?;
         let configuration = directory.join("nginx.conf").display().to_string();
         let prefix = directory.display().to_string();
         let arguments = ["-p", &prefix, "-e", "stderr", "-c", &configuration, "-g", "daemon off;"];
@@ -60,7 +64,7 @@ impl Nginx {
         tokio::select! {
             ended = child.wait() => {
                 let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                let why = format!("it ended ({how}); is {address} taken? \"ss -ltnp\" tells by whom");
+                let why = format!("it ended ({how}); RUST_LOG=debug tells what it said");
                 return Err(NginxError::Refused(why));
             }
             () = reachable => {}
@@ -71,8 +75,13 @@ impl Nginx {
         Ok(Self { layout: layout.clone(), child })
     }
 
-    /// Puts a new manifest's configuration into force. Open connections stay. On an error the old one does.
-    pub async fn reload(&self, manifest: &Manifest) -> Result<(), NginxError> {
+    /// Puts a new manifest's configuration, or renewed certificates, into force. Open connections stay. On an error the old one does.
+    pub async fn reload(&self, before: &Manifest, manifest: &Manifest) -> Result<(), NginxError> {
+        // nginx's own test passes over an address that is taken; its reload then keeps the old configuration without a word.
+        let had: Vec<SocketAddr> = addresses(before).collect();
+        for address in addresses(manifest).filter(|address| !had.contains(address)) {
+            check_free(address)?;
+        }
         install(&self.layout, manifest).await?;
         self.child.signal(rustix::process::Signal::HUP).map_err(NginxError::Missing)
     }
@@ -88,6 +97,25 @@ impl Nginx {
     }
 }
 
+/// Every address that nginx listens on.
+fn addresses(manifest: &Manifest) -> impl Iterator<Item = SocketAddr> {
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let ports = manifest.owners.values().filter_map(|owner| owner.port).map(loopback);
+    std::iter::once(manifest.front_door.listen).chain(ports)
+}
+
+fn check_free(address: SocketAddr) -> Result<(), NginxError> {
+    let taken = |error: io::Error| NginxError::Refused(format!("can't listen on {address}: {error}; \"ss -ltnp\" tells who does"));
+    // As nginx does it: connections of a server that ended just now are no obstacle.
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let bound = socket(family, SocketType::STREAM, None).and_then(|socket| {
+        set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &address)?;
+        listen(&socket, 1)
+    });
+    bound.map_err(|error| taken(error.into()))
+}
+
 /// Writes the configuration beside the one in force, tests it, and only then swaps it in.
 async fn install(layout: &Layout, manifest: &Manifest) -> Result<(), NginxError> {
     let directory = layout.nginx();
@@ -98,7 +126,7 @@ async fn install(layout: &Layout, manifest: &Manifest) -> Result<(), NginxError>
     };
     let text = render(manifest, layout);
     write(&next, &text)?;
-    let tested = Command::new("nginx")
+    let tested = Command::new(find("nginx"))
         .args(["-t", "-q", "-e", "stderr", "-p"])
         .arg(&directory)
         .arg("-c")
