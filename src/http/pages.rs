@@ -13,6 +13,7 @@ use crate::model::size::human_bytes;
 use crate::model::workspace::{Progress, State, human_seconds};
 
 const STYLE: &str = include_str!("../../share/web/style.css");
+const ICON: &str = include_str!("../../share/web/icon.svg");
 const SCRIPT: &str = include_str!("../../share/web/live.js");
 
 /// Sign-in.
@@ -187,17 +188,17 @@ pub(super) fn part(template: &impl Template) -> String {
     })
 }
 
-/// The style sheet and the script, below `prefix`.
+/// The style sheet, the script and the icon, below `prefix`.
 pub(super) fn files<S: Clone + Send + Sync + 'static>(prefix: &str) -> Router<S> {
-    Router::new()
-        .route(
-            &format!("{prefix}/static/style.css"),
-            get(|headers: HeaderMap| async move { file(&headers, STYLE, "text/css; charset=utf-8") }),
-        )
-        .route(
-            &format!("{prefix}/static/live.js"),
-            get(|headers: HeaderMap| async move { file(&headers, SCRIPT, "text/javascript; charset=utf-8") }),
-        )
+    let files = [
+        ("style.css", STYLE, "text/css; charset=utf-8"),
+        ("live.js", SCRIPT, "text/javascript; charset=utf-8"),
+        ("icon.svg", ICON, "image/svg+xml"),
+    ];
+    files.into_iter().fold(Router::new(), |router, (name, content, kind)| {
+        let answer = move |headers: HeaderMap| async move { file(&headers, content, kind) };
+        router.route(&format!("{prefix}/static/{name}"), get(answer))
+    })
 }
 
 fn file(headers: &HeaderMap, content: &'static str, kind: &'static str) -> Response {
@@ -216,7 +217,8 @@ pub(super) fn harden(mut response: Response) -> Response {
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         ),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not no-referrer: browsers then send `Origin: null` with our own forms.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::CACHE_CONTROL, "no-store"),

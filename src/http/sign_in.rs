@@ -96,7 +96,7 @@ fn sign_in_page(
     let mut response = page(status, &template);
     // The form's answer leads on to a workspace's host, and browsers hold redirects against this policy too.
     let policy = format!(
-        "default-src 'none'; style-src 'self'; form-action 'self' {}://*.{}{}; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self' {}://*.{}{}; base-uri 'none'; frame-ancestors 'none'",
         manifest.scheme(),
         manifest.domain,
         manifest.port_suffix(),

@@ -105,7 +105,9 @@ fn addresses(manifest: &Manifest) -> impl Iterator<Item = SocketAddr> {
 }
 
 fn check_free(address: SocketAddr) -> Result<(), NginxError> {
-    let taken = |error: io::Error| NginxError::Refused(format!("can't listen on {address}: {error}; \"ss -ltnp\" tells who does"));
+    let taken = |error: io::Error| {
+        NginxError::Refused(format!("can't listen on {address}: {error}; \"ss -ltnp\" tells who does"))
+    };
     // As nginx does it: connections of a server that ended just now are no obstacle.
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let bound = socket(family, SocketType::STREAM, None).and_then(|socket| {
