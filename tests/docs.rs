@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use code_server_multi::daemon::view::View;
 use code_server_multi::model::issue::Issue;
-use code_server_multi::model::manifest::{Machine, Manifest};
+use code_server_multi::model::manifest::{Limits, Machine, Manifest};
+use code_server_multi::model::workspace::{Progress, State, Usage};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -95,6 +97,44 @@ fn every_manifest_in_the_documents_is_sound() {
         }
     }
     assert!(seen > 2, "the examples were not found");
+}
+
+#[test]
+fn the_workspace_in_the_api_page_is_what_the_api_answers() {
+    let view = View {
+        id: "ada".parse().expect("an id"),
+        state: State::Running { since: 1_795_255_200 },
+        reason: "ada opened it".to_owned(),
+        at: 1_795_255_203,
+        failure: String::new(),
+        log: Vec::new(),
+        limits: Limits {
+            memory: "3G".parse().expect("a size"),
+            memory_high: "2560M".parse().expect("a size"),
+            cpu: "1.5".parse().expect("CPUs"),
+            tasks: 4096,
+        },
+        usage: Some(Usage { memory: 493_879_296, cpu_millis: 61_250, tasks: 143 }),
+        cpu: Some(120),
+        disk: Some(73_400_320),
+        update_pending: false,
+        url: "https://ada.code.example.org/".to_owned(),
+    };
+    let pulling = State::Starting(Progress::Pulling { percent: None });
+    let documents = documents();
+    let page = &documents[Path::new("docs/api.md")];
+    let example = split(page).0.into_iter().find(|block| block.text.contains("\"updatePending\"")).expect("an example");
+    let example: serde_json::Value = serde_json::from_str(&example.text).expect("JSON");
+    let real = serde_json::to_value(view).expect("serializes");
+    assert_eq!(example, real, "docs/api.md shows another workspace than the API answers");
+    // The example's fields, those of other states, and those one level down have a row each.
+    let others = serde_json::to_value(pulling).expect("serializes");
+    for (name, value) in real.as_object().expect("an object").iter().chain(others.as_object().expect("an object")) {
+        assert!(page.contains(&format!("| `{name}` |")), "docs/api.md does not explain {name}");
+        for inner in value.as_object().into_iter().flat_map(|object| object.keys()) {
+            assert!(page.contains(&format!("`{name}.{inner}`")), "docs/api.md does not explain {name}.{inner}");
+        }
+    }
 }
 
 #[test]
