@@ -29,8 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["commands"]),
     ("notify", &["adapters"]),
     ("podman_api", &["adapters"]),
-    // http only names its error.
-    ("rusqlite", &["adapters", "http"]),
+    ("rusqlite", &["adapters"]),
     ("sd_notify", &["commands"]),
 ];
 
