@@ -7,9 +7,10 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use super::serve::{ManifestSource, asked_to_end, claim, serve};
-use super::{Failure, block_on, environment, log};
+use super::{Failure, block_on, environment, log, refuse_root};
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
+    refuse_root()?;
     let manifest = environment::load_valid(path)?;
     let layout = environment::layout()?;
     log();

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, block_on, environment, log};
+use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
 use crate::adapters::prepare::prepare;
@@ -20,9 +20,7 @@ use crate::model::{layout, settings};
 use crate::ports::StartRequest;
 
 pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Err(Failure::new("workspaces never run as root; set User= to the owner's account"));
-    }
+    refuse_root()?;
     let manifest = environment::load_valid(path)?;
     let layout = environment::layout()?;
     log();

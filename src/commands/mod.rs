@@ -192,6 +192,15 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Containers are never started by root.
+fn refuse_root() -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        let remedy = "run it as an account of its own: User= in a unit, or \"make demo\", which makes one";
+        return Err(Failure::new(format!("workspaces never run as root; {remedy}")));
+    }
+    Ok(())
+}
+
 /// Runs a future to its end, on one thread: everything that csm waits for is input and output.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

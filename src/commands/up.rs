@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::serve::{ManifestSource, Served, asked_to_end, claim, serve};
-use super::{Failure, block_on, environment, log};
+use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
 use crate::adapters::nginx::Nginx;
 use crate::adapters::watch::{self, Changes};
@@ -22,11 +22,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 const STOP: Duration = Duration::from_secs(30);
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Err(Failure::new(
-            "csm up runs containers, and never as root; run it as another account (\"make demo\" makes one)",
-        ));
-    }
+    refuse_root()?;
     let manifest = environment::load_valid(path)?;
     let layout = environment::layout()?;
     log();
@@ -81,12 +77,13 @@ struct Front<'a> {
     served: &'a Served,
     nginx: Option<Nginx>,
     source: ManifestSource,
-    certificate: Option<Changes>,
+    certificate: Option<(Changes, Changes)>,
 }
 
-/// Changes of the certificate's file, which nginx reads only when it is told to.
-fn certificate(manifest: &Manifest) -> Option<Changes> {
-    manifest.front_door.tls.as_ref().map(|(certificate, _)| watch::file(certificate.path()))
+/// Changes of the certificate's and the key's file, which nginx reads only when it is told to.
+fn certificate(manifest: &Manifest) -> Option<(Changes, Changes)> {
+    let (certificate, key) = manifest.front_door.tls.as_ref()?;
+    Some((watch::file(certificate.path()), watch::file(key.path())))
 }
 
 impl Front<'_> {
@@ -95,7 +92,8 @@ impl Front<'_> {
         let current = self.served.manifest.borrow().clone();
         let renewed = async {
             match &mut self.certificate {
-                Some(certificate) => certificate.recv().await,
+                // One is written before the other: nginx refuses the pair until both fit.
+                Some((certificate, key)) => tokio::select! { () = certificate.recv() => {}, () = key.recv() => {} },
                 None => std::future::pending().await,
             }
         };

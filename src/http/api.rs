@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use serde::{Deserialize, Serialize};
 
 use super::App;
@@ -168,7 +168,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         method: "GET",
         path: "/api/v1/workspaces/{id}/logs",
         about: "What it printed: the last `?lines=` (default 100); with `?follow=true` also what comes.",
-        answer: "`200`: plain text.",
+        answer: "`200`: plain text. `404`: it has not run yet, or Podman does not answer.",
         socket_only: false,
         route: || get(logs),
     },
@@ -191,7 +191,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "GET",
         path: "/metrics",
-        about: "Figures for Prometheus.",
+        about: "Figures for Prometheus. With `?measure=true` also what each workspace uses.",
         answer: "`200`: the text format, version 0.0.4.",
         socket_only: true,
         route: || get(metrics),
@@ -252,15 +252,14 @@ struct Measured {
     measure: bool,
 }
 
-async fn list(who: Who, Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -> Json<Vec<Arc<View>>> {
+/// The newest picture; with `measure`, one that tells what running workspaces use.
+async fn snapshot(app: &App, measure: bool) -> Arc<Snapshot> {
     let mut snapshot = app.daemon.snapshot();
-    if asked.measure {
+    if measure {
         let mut watching = app.daemon.watch();
         let measured = |snapshot: &Snapshot| {
-            snapshot
-                .workspaces
-                .values()
-                .all(|view| view.usage.is_some() || !matches!(view.state, State::Running { .. }))
+            let runs = |view: &View| matches!(view.state, State::Running { .. });
+            snapshot.workspaces.values().all(|view| view.usage.is_some() || !runs(view))
         };
         let wait = async {
             while !measured(&snapshot) {
@@ -271,6 +270,11 @@ async fn list(who: Who, Shared(app): Shared<Arc<App>>, Query(asked): Query<Measu
         // What could not be measured in time is told as unknown.
         let _ = tokio::time::timeout(Duration::from_secs(2), wait).await;
     }
+    snapshot
+}
+
+async fn list(who: Who, Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -> Json<Vec<Arc<View>>> {
+    let snapshot = snapshot(&app, asked.measure).await;
     Json(snapshot.workspaces.values().filter(|view| who.sees(&view.id)).cloned().collect())
 }
 
@@ -307,7 +311,12 @@ async fn logs(
     Query(which): Query<Which>,
 ) -> Result<Response, ApiRefusal> {
     let view = find(&app, &who, &id)?;
-    let lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
+    let mut lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
+    let first = match lines.next().await {
+        Some(Err(error)) => return Err(Refusal::NotFound(error.message).into()),
+        first => stream::iter(first),
+    };
+    let lines = first.chain(lines);
     let text =
         lines.map(|line| line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n")));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
@@ -374,8 +383,8 @@ async fn health(Shared(app): Shared<Arc<App>>) -> Response {
     }
 }
 
-async fn metrics(Shared(app): Shared<Arc<App>>) -> Response {
-    let snapshot = app.daemon.snapshot();
+async fn metrics(Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -> Response {
+    let snapshot = snapshot(&app, asked.measure).await;
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &mut dyn Iterator<Item = (String, u64)>| {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -408,7 +417,7 @@ async fn metrics(Shared(app): Shared<Arc<App>>) -> Response {
     family(
         "csm_workspace_memory_bytes",
         "gauge",
-        "Memory used (PSS); measured only while a dashboard is open.",
+        "Memory used (PSS); measured when asked for, or while a dashboard is open.",
         &mut each(|view| view.usage.map(|usage| usage.memory)),
     );
     family("csm_alarms", "gauge", "Things an admin must see to.", &mut one(snapshot.alarms.len() as u64));

@@ -156,7 +156,7 @@ impl Live {
         let now: BTreeMap<_, _> = visible.iter().map(|view| (view.id.clone(), Arc::clone(view))).collect();
         if !self.told.is_empty() && !self.told.keys().eq(now.keys()) {
             // Somebody came or left: the page is another.
-            return Some(vec![Event::default().event("reload").data("")]);
+            return Some(vec![Event::default().event("reload").data("now")]);
         }
         let mut events: Vec<Event> = now
             .iter()

@@ -42,13 +42,14 @@ impl App {
             .iter()
             .map(|session| (session.id.clone(), session.owner.clone(), session.credential.clone()))
             .collect();
-        let mut credentials: BTreeMap<Name, Option<String>> = BTreeMap::new();
+        // None: there is no such person. Some(None): their file can't be read now, which proves nothing.
+        let mut credentials: BTreeMap<Name, Option<Option<String>>> = BTreeMap::new();
         for (id, owner, credential) in sessions {
             let current = credentials.entry(owner.clone()).or_insert_with(|| {
                 let file = manifest.owners.get(&owner)?.password_file.path();
-                stored(file).map(|content| self.credential(&content))
+                Some(stored(file).map(|content| self.credential(&content)))
             });
-            if current.as_ref() == Some(&credential) {
+            if current.as_ref().is_some_and(|current| current.as_ref().is_none_or(|current| *current == credential)) {
                 continue;
             }
             tracing::info!(%owner, "a session ended: its password has changed, or the person is gone");

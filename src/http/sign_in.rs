@@ -25,6 +25,9 @@ use crate::model::name::Name;
 /// How long a browser is remembered that signed in, in seconds: 180 days.
 const DEVICE_LIFETIME: u64 = 180 * 86_400;
 
+/// Nothing that follows learns of the code in the address.
+const NO_REFERRER: [(header::HeaderName, &str); 1] = [(header::REFERRER_POLICY, "no-referrer")];
+
 #[derive(Deserialize)]
 pub(super) struct Handshake {
     #[serde(default)]
@@ -297,7 +300,7 @@ pub(super) async fn open(
         return Err(Refusal::Stale);
     }
     let callback = format!("{}/_csm/callback?handshake={}&code={code}", manifest.origin(&label), asked.handshake);
-    Ok(Redirect::to(&callback).into_response())
+    Ok((NO_REFERRER, Redirect::to(&callback)).into_response())
 }
 
 /// `GET /_csm/callback` on a workspace's host: takes the code for that host's cookie.
@@ -316,7 +319,7 @@ pub(super) async fn callback(
         (header::SET_COOKIE, cookies::set(cookies::NONCE, "", 0)),
     ]);
     // With our own origin in front: a target such as `//evil.example` stays a path.
-    Ok((set, Redirect::to(&format!("{}{}", context.origin, redeemed.target))).into_response())
+    Ok((NO_REFERRER, set, Redirect::to(&format!("{}{}", context.origin, redeemed.target))).into_response())
 }
 
 /// The page for a person who is signed in as somebody else.

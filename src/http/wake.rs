@@ -107,7 +107,10 @@ pub(super) async fn events(
                 match view {
                     Some(view) if matches!(view.state, State::Running { .. }) => {
                         ready::answers(&app.layout.socket(&id)).await;
-                        return Some((Ok(Event::default().event("ready").data("")), (app, id, snapshots, told, true)));
+                        return Some((
+                            Ok(Event::default().event("ready").data("now")),
+                            (app, id, snapshots, told, true),
+                        ));
                     }
                     Some(view) if told.as_ref() != Some(&view) => {
                         let html = part(&WakeStatus { view: &view });

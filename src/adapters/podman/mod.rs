@@ -197,7 +197,15 @@ impl Runtime for PodmanRuntime {
 
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let options = ContainerStopOpts::builder().timeout(10).build();
-        absent_is_fine(call(self.podman.containers().get(container_name(id)).stop(&options)).await)
+        let stopped = absent_is_fine(call(self.podman.containers().get(container_name(id)).stop(&options)).await);
+        if stopped.is_ok() {
+            // What does not run needs no secrets; the next start copies them anew.
+            let secrets = self.layout.secrets(id);
+            if let Err(error) = std::fs::remove_dir_all(&secrets).or_else(missing_is_fine) {
+                tracing::warn!(workspace = %id, %error, "its secrets' copies were not removed");
+            }
+        }
+        stopped
     }
 
     async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
@@ -267,6 +275,10 @@ fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), RuntimeError>
         }
         other => other,
     }
+}
+
+fn missing_is_fine(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 async fn call<T>(asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
