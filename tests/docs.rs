@@ -117,6 +117,7 @@ fn the_workspace_in_the_api_page_is_what_the_api_answers() {
         usage: Some(Usage { memory: 493_879_296, cpu_millis: 61_250, tasks: 143 }),
         cpu: Some(120),
         disk: Some(73_400_320),
+        settled: true,
         update_pending: false,
         url: "https://ada.code.example.org/".to_owned(),
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde::Deserialize;
 
 use super::{Client, Failure, environment};
@@ -69,18 +69,22 @@ impl Client {
         }))
     }
 
-    /// Asks for JSON.
+    /// Reads JSON.
     pub(super) async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, Failure> {
-        let body = self.bytes(path).await?;
+        self.json(Method::GET, path).await
+    }
+
+    /// Asks for JSON.
+    pub(super) async fn json<T: for<'de> Deserialize<'de>>(&self, method: Method, path: &str) -> Result<T, Failure> {
+        let body = self.bytes(method, path).await?;
         let other =
             |error| Failure::new(format!("csm's answer was not understood ({error}); are both of one version?"));
         serde_json::from_slice(&body).map_err(other)
     }
 
     /// Asks for a body.
-    pub(super) async fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        let answer = self.ask(Method::GET, path, String::new()).await?;
-        debug_assert_ne!(answer.status(), StatusCode::NO_CONTENT);
+    pub(super) async fn bytes(&self, method: Method, path: &str) -> Result<Vec<u8>, Failure> {
+        let answer = self.ask(method, path, String::new()).await?;
         let body = answer.body().await.map_err(|error| Failure::new(format!("csm's answer broke off: {error}")))?;
         Ok(body.to_vec())
     }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use hyper::Method;
+
 use super::client::Workspace;
 use super::{Client, Failure, block_on, table};
 use crate::adapters::machine;
@@ -15,7 +17,7 @@ pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) 
     block_on(async {
         if json {
             let path = workspace.map_or_else(|| LIST.to_owned(), |id| format!("/api/v1/workspaces/{id}"));
-            println!("{}", String::from_utf8_lossy(&client.bytes(&path).await?));
+            println!("{}", String::from_utf8_lossy(&client.bytes(Method::GET, &path).await?));
             return Ok(ExitCode::SUCCESS);
         }
         let mut all: Vec<Workspace> = client.get(LIST).await?;

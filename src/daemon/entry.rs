@@ -201,6 +201,7 @@ impl Entry {
             cpu: self.cpu.filter(|_| runs),
             disk: self.disk,
             update_pending: runs && digest.is_some_and(|digest| digest != self.digest),
+            settled: !self.busy && !self.again && self.run == runs,
             url: editor_url(manifest, id),
         }
     }

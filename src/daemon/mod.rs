@@ -20,7 +20,7 @@ use crate::model::label::WorkspaceId;
 use crate::model::layout::{self, Layout};
 use crate::model::manifest::Manifest;
 use crate::model::settings;
-use crate::model::workspace::{Progress, State, Usage};
+use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Action, Observed, plan};
 use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
@@ -505,9 +505,4 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             changed
         });
     }
-}
-
-/// Whether a state is on its way to another.
-pub fn in_transit(state: &State) -> bool {
-    matches!(state, State::Starting(_) | State::Stopping)
 }

@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::model::manifest::Machine;
-use crate::model::workspace::Timestamp;
+use crate::model::workspace::{State, Timestamp};
 use crate::ports::Remembered;
 
 /// A runtime whose containers are entries of a map; starts wait until they are let through.

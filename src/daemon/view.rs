@@ -36,6 +36,8 @@ pub struct View {
     pub disk: Option<u64>,
     /// Whether the manifest has changed since it started; it takes effect at the next start.
     pub update_pending: bool,
+    /// Whether nothing is being done to it, and nothing is about to be.
+    pub settled: bool,
     /// The editor's address.
     pub url: String,
 }

@@ -119,8 +119,7 @@ pub struct Endpoint {
     route: fn() -> MethodRouter<Arc<App>>,
 }
 
-const ACTED: &str =
-    "`204`: it is wanted now; how far it has come is in the workspace's `state`. `404`: there is no such workspace.";
+const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has come to rest: running, stopped or failed. `404`: there is no such workspace.";
 
 /// All of it.
 pub const ENDPOINTS: &[Endpoint] = &[
@@ -146,7 +145,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Lets it run. Nothing happens when it runs already.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id| change(who, app, id, "start")),
+        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "start")),
     },
     Endpoint {
         method: "POST",
@@ -154,7 +153,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Lets it not run. What runs in it gets SIGTERM, and SIGKILL after 10 s.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id| change(who, app, id, "stop")),
+        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "stop")),
     },
     Endpoint {
         method: "POST",
@@ -162,7 +161,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Stops it and starts it as the manifest now says.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id| change(who, app, id, "restart")),
+        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "restart")),
     },
     Endpoint {
         method: "GET",
@@ -226,10 +225,14 @@ pub fn reference() -> String {
 
 /// A workspace that the asker may see. One that they may not see does not exist for them.
 pub(super) fn find(app: &App, who: &Who, id: &str) -> Result<Arc<View>, Refusal> {
-    let none = || Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()));
-    let id: WorkspaceId = id.parse().map_err(|_| none())?;
-    let view = app.daemon.snapshot().workspaces.get(&id).cloned();
-    view.filter(|_| who.sees(&id)).ok_or_else(none)
+    find_in(&app.daemon.snapshot(), who, id).ok_or_else(|| {
+        Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()))
+    })
+}
+
+fn find_in(snapshot: &Snapshot, who: &Who, id: &str) -> Option<Arc<View>> {
+    let id: WorkspaceId = id.parse().ok().filter(|id| who.sees(id))?;
+    snapshot.workspaces.get(&id).cloned()
 }
 
 /// Starts, stops or restarts a workspace for somebody who may.
@@ -282,14 +285,27 @@ async fn show(who: Who, Shared(app): Shared<Arc<App>>, Path(id): Path<String>) -
     Ok(Json(find(&app, &who, &id)?))
 }
 
+#[derive(Deserialize)]
+struct Patience {
+    #[serde(default)]
+    wait: bool,
+}
+
 async fn change(
     who: Who,
     Shared(app): Shared<Arc<App>>,
     Path(id): Path<String>,
+    Query(patience): Query<Patience>,
     verb: &'static str,
-) -> Result<StatusCode, ApiRefusal> {
+) -> Result<Json<Arc<View>>, ApiRefusal> {
     act(&app, &who, &id, verb).await?;
-    Ok(StatusCode::NO_CONTENT)
+    if patience.wait {
+        let mut snapshots = app.daemon.follow();
+        let settled = |snapshot: &Arc<Snapshot>| find_in(snapshot, &who, &id).is_none_or(|view| view.settled);
+        // It ends when the daemon does; then the answer breaks off.
+        let _ = snapshots.wait_for(settled).await;
+    }
+    Ok(Json(find(&app, &who, &id)?))
 }
 
 #[derive(Deserialize)]

@@ -118,8 +118,8 @@ impl PodmanRuntime {
         let why = tokio::select! {
             () = ready::answers(&request.socket) => return Ok(()),
             _ = container.wait(&ended) => {
-                let inspected = call(container.inspect()).await.ok();
-                let code = inspected.and_then(|container| container.state).and_then(|state| state.exit_code);
+                let all = self.observe().await.unwrap_or_default();
+                let code = all.get(&request.spec.workspace).and_then(|ended| ended.exit_code);
                 match code {
                     Some(code) => format!("it ended at once with exit code {code}; its log tells why"),
                     None => "it ended at once; its log tells why".to_owned(),
