@@ -1,5 +1,7 @@
 //! An arrow between layers only ever points down. `ARCHITECTURE.md` tells the layers; this reads the source and holds it to them.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says what is wrong by failing")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
