@@ -260,11 +260,9 @@ impl Runtime for PodmanRuntime {
 }
 
 fn absent(error: podman_api::Error) -> Result<String, RuntimeError> {
-    match error {
-        podman_api::Error::Fault { code, .. } if code.as_u16() == 404 => {
-            Err(RuntimeError::new("there is no log: the workspace has not run yet"))
-        }
-        other => Err(explain(other)),
+    match absent_is_fine(Err(explain(error))) {
+        Ok(()) => Err(RuntimeError::new("there is no log: the workspace has not run yet")),
+        Err(error) => Err(error),
     }
 }
 
@@ -296,11 +294,14 @@ async fn within<T>(most: Duration, asked: impl Future<Output = podman_api::Resul
 }
 
 fn explain(error: podman_api::Error) -> RuntimeError {
-    RuntimeError::new(match error {
-        podman_api::Error::Fault { message, .. } => format!("podman: {message}"),
-        podman_api::Error::Error(error) => {
-            format!("podman can't be reached ({error}); is it installed and in PATH? \"csm doctor\" tells more")
+    let text = error.to_string();
+    // Streams wrap Podman's own answer, which begins with the status.
+    let answered = text.strip_prefix("error ").map(|rest| rest.split_once(" - ").map_or(rest, |(_, message)| message));
+    RuntimeError::new(match (answered, error) {
+        (Some(message), _) => format!("podman: {message}"),
+        (None, podman_api::Error::Error(_)) => {
+            format!("podman can't be reached ({text}); is it installed and in PATH? \"csm doctor\" tells more")
         }
-        other => format!("podman: {other}"),
+        (None, _) => format!("podman: {text}"),
     })
 }

@@ -61,10 +61,10 @@ fn image(image: &str) -> Finding {
             return Finding::broken(WHAT, format!("{image}: {error}"), "use an image with code-server on its PATH");
         }
     };
-    let version = said.split_whitespace().next().unwrap_or_default();
-    let parts: Vec<u32> = version.split('.').map(|part| part.parse().unwrap_or(0)).collect();
+    // It may begin with words about a configuration file that it has just written.
+    let (version, parts) = said.split_whitespace().find_map(version_in).unwrap_or_default();
     let found = format!("{image} has code-server {version}");
-    if parts.as_slice() >= CODE_SERVER.as_slice() {
+    if parts >= CODE_SERVER {
         Finding::good(WHAT, found)
     } else {
         let [major, minor, patch] = CODE_SERVER;
@@ -74,6 +74,11 @@ fn image(image: &str) -> Finding {
             format!("older ones than {major}.{minor}.{patch} leak the session to proxied ports; use a newer image"),
         )
     }
+}
+
+fn version_in(word: &str) -> Option<(&str, [u32; 3])> {
+    let parts: Vec<u32> = word.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some((word, parts.try_into().ok()?))
 }
 
 /// What a program printed, or why it could not be run, in a line.
