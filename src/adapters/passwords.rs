@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use argon2::Argon2;
-use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use argon2::password_hash::{PasswordHash, PasswordHasher as _, Salt, SaltString};
+use argon2::{Argon2, Block, Params, Version};
 use tokio::sync::Semaphore;
 
 use super::files::read_secret;
@@ -59,14 +59,30 @@ pub fn content(stored: &[u8]) -> Option<&str> {
 fn matches(stored: Option<&[u8]>, password: &str) -> bool {
     let stored = stored.and_then(content);
     let hash = stored.filter(|stored| stored.starts_with("$argon2")).unwrap_or(DUMMY);
-    let hashed =
-        PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
+    let hashed = PasswordHash::new(hash).is_ok_and(|hash| verify(&hash, password).unwrap_or(false));
     match stored {
         None => false,
         Some(stored) if stored.starts_with("$argon2") => hashed,
         // Digests of equal length, so that the comparison tells nothing of the password's.
         Some(plain) => same(sha256_hex(plain.as_bytes()).as_bytes(), sha256_hex(password.as_bytes()).as_bytes()),
     }
+}
+
+/// What argon2's own `verify_password` does, in memory that goes back to the kernel afterwards. glibc keeps what was freed once
+/// for the next time, unless it is bigger than 32 MiB; what is reserved here and never touched costs nothing.
+fn verify(hash: &PasswordHash<'_>, password: &str) -> Option<bool> {
+    const BLOCKS_RETURNED: usize = (33 << 20) / Block::SIZE;
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+    let argon2 = Argon2::new(hash.algorithm.try_into().ok()?, version, Params::try_from(hash).ok()?);
+    let mut salt = [0; Salt::MAX_LENGTH];
+    let salt = hash.salt?.decode_b64(&mut salt).ok()?;
+    let stored = hash.hash?;
+    let mut computed = vec![0; stored.len()];
+    let blocks = argon2.params().block_count();
+    let mut memory = Vec::with_capacity(blocks.max(BLOCKS_RETURNED));
+    memory.resize(blocks, Block::default());
+    argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut computed, &mut memory).ok()?;
+    Some(same(&computed, stored.as_bytes()))
 }
 
 /// The argon2id hash of a password, for a password file. `salt` is random.
