@@ -1,0 +1,90 @@
+//! The pure core at sizes well beyond what one machine holds: what the daemon does for itself, apart from any I/O.
+
+// A benchmark has nobody to hand an error to.
+#![allow(clippy::expect_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Duration;
+
+use code_server_multi::access::cookies;
+use code_server_multi::access::site::Site;
+use code_server_multi::model::container::container_spec;
+use code_server_multi::model::label::{Label, WorkspaceId};
+use code_server_multi::model::layout::Layout;
+use code_server_multi::model::manifest::{Machine, Manifest};
+use code_server_multi::plan::{Desired, Observed, plan};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+const MACHINE: Machine = Machine { memory: 64 << 30, cpus: 16 };
+
+fn workspaces(count: usize) -> impl Iterator<Item = WorkspaceId> {
+    (0..count).map(|n| WorkspaceId::main(format!("u{n}").parse().expect("a name")))
+}
+
+fn manifest(people: usize) -> String {
+    let mut users = String::new();
+    for n in 0..people {
+        let comma = if n == 0 { "" } else { "," };
+        let _ = write!(
+            users,
+            r#"{comma}"u{n}":{{"passwordFile":"/run/secrets/u{n}","memoryLimit":"2G","cpuLimit":"1.5"}}"#
+        );
+    }
+    format!(r#"{{"version":1,"domain":"code.localhost","image":"localhost/code:latest","users":{{{users}}}}}"#)
+}
+
+fn planning(c: &mut Criterion) {
+    let desired: BTreeMap<_, _> = workspaces(10_000).map(|id| (id, Desired { run: true, busy: false })).collect();
+    let running = Observed { digest: "d".repeat(64), running_since: Some(1), exit_code: None };
+    let observed: BTreeMap<_, _> = workspaces(10_000).map(|id| (id, running.clone())).collect();
+    assert_eq!(plan(&desired, &observed), vec![]);
+    c.bench_function("plan, 10,000 workspaces, nothing to do", |b| b.iter(|| plan(black_box(&desired), &observed)));
+    let nothing = BTreeMap::new();
+    assert_eq!(plan(&desired, &nothing).len(), 10_000);
+    c.bench_function("plan, 10,000 workspaces, all to start", |b| b.iter(|| plan(black_box(&desired), &nothing)));
+}
+
+fn manifests(c: &mut Criterion) {
+    let text = manifest(1_000);
+    let parse = || Manifest::parse(black_box(&text), &MACHINE);
+    assert_eq!(parse().0.expect("valid").owners.len(), 1_000);
+    c.bench_function("manifest of 1,000 people, parsed and checked", |b| b.iter(parse));
+
+    let full = include_str!("../tests/manifests/full.json");
+    let full = Manifest::parse(full, &MACHINE).0.expect("valid");
+    let owner = &full.owners[&"dan".parse().expect("a name")];
+    let layout = Layout { run: "/run/csm".into(), state: "/var/lib/csm".into(), share: "/usr/share/csm".into() };
+    c.bench_function("container_spec, one person", |b| b.iter(|| container_spec(black_box(&full), owner, &layout)));
+    let spec = container_spec(&full, owner, &layout);
+    c.bench_function("digest of a container_spec", |b| b.iter(|| black_box(&spec).digest()));
+}
+
+fn access(c: &mut Criterion) {
+    // As long as code-server and a few of the person's own programs make it.
+    let header = format!(
+        "vscode-tkn={}; theme=dark; __Host-csm-device=dan.{m}; _xsrf={}; {}={m}",
+        "a".repeat(40),
+        "b".repeat(60),
+        cookies::WORKSPACE,
+        m = "c".repeat(87),
+    );
+    assert!(cookies::find(header.as_bytes(), cookies::WORKSPACE).is_some());
+    c.bench_function("cookie found in a header", |b| {
+        b.iter(|| cookies::find(black_box(header.as_bytes()), cookies::WORKSPACE).map(str::len));
+    });
+    c.bench_function("label parsed", |b| b.iter(|| black_box("3000--api--dan").parse::<Label>()));
+    c.bench_function("site parsed", |b| b.iter(|| black_box("label:3000--api--dan").parse::<Site>()));
+}
+
+criterion_group! {
+    name = core;
+    // Short: two of these figures have a goal, and both are met by a factor, not by a percentage.
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = planning, manifests, access
+}
+criterion_main!(core);
