@@ -39,7 +39,7 @@ pub enum StateError {
         source: rusqlite::Error,
     },
     /// A question that it did not answer.
-    #[error("the state database: {0}; is its disk full?")]
+    #[error("the state database: {0}; check its disk, or stop csm and move state.db away (everyone signs in again)")]
     Query(#[from] rusqlite::Error),
     /// It was written by a newer csm.
     #[error("{path}: written by a newer csm (version {found}; this one reads {VERSION}); use that csm again")]

@@ -6,12 +6,16 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use serde_json::{Map, Value};
 
-/// What csm itself sets once: terminals run in tmux, so that what runs there outlives the tab.
+/// What csm itself sets once: terminals run in tmux, so that what runs there outlives the tab; and no panel greets people for an
+/// assistant that code-server can't sign in to.
 pub fn defaults() -> Map<String, Value> {
     let profile = serde_json::json!({ "path": "/opt/code-server-multi/terminal", "icon": "terminal-tmux" });
     Map::from_iter([
         ("terminal.integrated.profiles.linux".to_owned(), serde_json::json!({ "tmux": profile })),
         ("terminal.integrated.defaultProfile.linux".to_owned(), Value::from("tmux")),
+        ("chat.disableAIFeatures".to_owned(), Value::from(true)),
+        ("workbench.secondarySideBar.defaultVisibility".to_owned(), Value::from("hidden")),
+        ("workbench.startupEditor".to_owned(), Value::from("none")),
     ])
 }
 
