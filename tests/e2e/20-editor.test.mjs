@@ -1,0 +1,123 @@
+// What people do in the editor, and where it shows on the host.
+import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import { atDashboard, atEditor, command, launch, none, openFile, person, showTerminal, terminal, type, workbench } from './lib/browser.mjs';
+import { give, reaches, running, stopped } from './lib/demo.mjs';
+import { workspace } from './lib/http.mjs';
+import { accountId, hostFile, inside, origin, read } from './lib/place.mjs';
+import { until } from './lib/until.mjs';
+
+let browser;
+before(async () => {
+  browser = await launch();
+  await running('ada');
+});
+after(() => browser?.close());
+
+async function editor(run, path) {
+  const at = await person(browser);
+  try {
+    await atEditor(at.page, 'ada', path);
+    await run(at.page, at.context);
+  } finally {
+    await at.context.close();
+  }
+  none(at.violations);
+}
+
+test('a command in the terminal makes a file on the host that belongs to the account', () =>
+  editor(async (page) => {
+    await terminal(page);
+    await type(page, 'cd ~/project && echo "$(id -un) $(hostname)" > made-in-terminal');
+    const path = hostFile('ada', 'workspace/made-in-terminal');
+    await until('the file on the host', () => read(path) === 'coder ada\n');
+    assert.equal(statSync(path).uid, accountId(), "the account's own, not a subordinate id's");
+  }));
+
+const sessions = () => inside('ada', 'tmux', 'list-sessions', '-F', '#{session_name} #{session_attached}');
+
+test('what runs in a terminal outlives the tab, and another browser finds it', async () => {
+  const count = () => inside('ada', 'sh', '-c', 'pgrep -xc sleep || true').then(Number);
+  await inside('ada', 'tmux', 'kill-server');
+  await editor(async (page) => {
+    await terminal(page);
+    await type(page, 'tmux rename-session marked; exec sleep 4242');
+    await until('the program to run', async () => (await inside('ada', 'pgrep', '-fx', 'sleep 4242')) !== '');
+  });
+  assert.notEqual(await inside('ada', 'pgrep', '-fx', 'sleep 4242'), '', 'it still runs');
+  await editor(async (page) => {
+    await showTerminal(page);
+    // The keys reach what was left running.
+    await until('the program to end', async () => {
+      await page.keyboard.press('Control+C');
+      return (await count()) === 0 || !(await inside('ada', 'sh', '-c', 'pgrep -fx "sleep 4242" || true'));
+    });
+  });
+});
+
+test('a terminal that waits is one tmux session, and stays the one it was', async () => {
+  await stopped('ada');
+  await running('ada');
+  await editor(async (page) => {
+    await terminal(page);
+    await until('its session', async () => (await sessions()).trim() === '0 1');
+    // Extensions that start later must not make the editor replace it.
+    await page.locator('.statusbar-item[id*="scm"], .statusbar-item[id*="problems"]').first().waitFor();
+    await command(page, 'Developer: Show Running Extensions');
+    await page.getByText(/vscode\.git\b|Git$/).first().waitFor();
+    assert.equal((await sessions()).trim(), '0 1');
+  });
+});
+
+test('a file that is edited and saved in the editor is the file on the host', async () => {
+  const path = give('ada', 'edited.txt', 'before\n');
+  await editor(async (page) => {
+    await openFile(page, 'edited.txt');
+    await page.keyboard.press('Control+Home');
+    await page.keyboard.type('after and ');
+    await page.keyboard.press('Control+S');
+    await until('the change on the host', () => read(path) === 'after and before\n');
+  });
+});
+
+test('a Markdown preview, which is a page within the page, shows', async () => {
+  give('ada', 'preview.md', '# A heading of the preview\n');
+  await editor(async (page) => {
+    await openFile(page, 'preview.md');
+    await command(page, 'Markdown: Open Preview');
+    const preview = page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+    await preview.getByRole('heading', { name: 'A heading of the preview' }).waitFor({ timeout: 60_000 });
+  });
+});
+
+test('stopped from the dashboard, woken from a bookmark: files and settings are as they were', async () => {
+  const path = give('ada', 'kept.txt', 'kept\n');
+  const at = await person(browser);
+  await atDashboard(at.page, 'ada');
+  await at.page.locator('#stop-ada').click();
+  await at.page.locator('#ws-ada .state.stopped').waitFor();
+  assert.match(await at.page.locator('#ws-ada .reason').innerText(), /stopped by ada/);
+  await reaches('ada', 'stopped');
+  await at.page.goto(`${origin('ada')}/?folder=/home/coder/project`);
+  await workbench(at.page);
+  await openFile(at.page, 'kept.txt');
+  assert.equal(read(path), 'kept\n');
+  assert.equal((await inside('ada', 'cat', '/home/coder/project/kept.txt')).trim(), 'kept');
+  await at.context.close();
+  none(at.violations);
+});
+
+test('an editor that is left open tries again by itself, and that does not wake its workspace', async () => {
+  await running('ada');
+  const at = await person(browser);
+  await atEditor(at.page, 'ada');
+  let tries = 0;
+  at.page.on('websocket', () => tries++);
+  await stopped('ada');
+  const before = tries;
+  await until('the editor to try again, and again', () => tries >= before + 4, { seconds: 60 });
+  assert.equal((await workspace('ada')).state, 'stopped');
+  assert.equal((await workspace('ada')).reason, 'stopped by the command line');
+  await at.context.close();
+});

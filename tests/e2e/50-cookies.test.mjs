@@ -1,0 +1,158 @@
+// T1-T3 of the threat table: cookies that siblings plant, and ours that must not travel.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { fillIn, launch, person, workbench } from './lib/browser.mjs';
+import { running } from './lib/demo.mjs';
+import { echo } from './lib/echo.mjs';
+import { NAVIGATE, host, send } from './lib/http.mjs';
+import { domain, origin } from './lib/place.mjs';
+import { Visitor } from './lib/visitor.mjs';
+
+const SESSION = '__Host-csm-session';
+const WORKSPACE = '__Host-csm-workspace';
+let ada;
+let grace;
+let browser;
+
+before(async () => {
+  await Promise.all([running('ada'), running('grace')]);
+  await Promise.all([echo('ada', 3001), echo('grace', 3001)]);
+  [ada, grace] = await Promise.all([Visitor.owner('ada', 'ada', '3001--ada'), Visitor.owner('grace', 'grace', '3001--grace')]);
+  browser = await launch();
+});
+after(() => browser?.close());
+
+/** What a request with exactly this Cookie header gets: who the site takes it for. */
+const dashboard = (cookie) => send({ headers: { ...NAVIGATE, Cookie: cookie } });
+const port = (cookie) => send({ label: '3001--ada', headers: { ...NAVIGATE, Cookie: cookie } });
+
+test('each cookie is host-only, out of scripts, and marked __Host-', async () => {
+  const visitor = new Visitor();
+  const signedIn = await visitor.signIn('ada');
+  const entered = await visitor.enter('ada');
+  const set = [...signedIn.headers['set-cookie'], ...entered.headers['set-cookie']];
+  assert.ok(set.length >= 4, set.join('\n'));
+  for (const one of set) {
+    assert.match(one, /^__Host-csm-[a-z]+=[^;]*; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=\d+$/);
+  }
+});
+
+test('names that only decode to ours are not ours', async () => {
+  const value = ada.cookie('', SESSION);
+  assert.equal((await dashboard(`${SESSION}=${value}`)).status, 200, 'the cookie itself is good');
+  for (const name of ['%5F%5FHost-csm-session', '__host-csm-session', '__Host-csm-session%00', ' __Host-csm-session x', '__Host-csm-sessio', '"__Host-csm-session"']) {
+    const answer = await dashboard(`${name}=${value}`);
+    assert.equal(answer.headers.location?.[0], '/sign-in', name);
+  }
+});
+
+test('a planted bad byte, or a decoy in other spelling, neither signs in nor signs out', async () => {
+  const mine = `${SESSION}=${ada.cookie('', SESSION)}`;
+  const others = grace.cookie('', SESSION);
+  for (const decoy of ['a=\xff\xfe', `%5F%5FHost-csm-session=${others}`, '=', 'x', `a="b; c="`, 'é=ü']) {
+    for (const cookie of [`${decoy}; ${mine}`, `${mine}; ${decoy}`]) {
+      const answer = await dashboard(cookie);
+      assert.equal(answer.status, 200, decoy);
+      assert.match(answer.body, /<span class="who">ada/, decoy);
+    }
+  }
+});
+
+test('the same name twice counts for nothing, whichever comes first', async () => {
+  const [mine, others] = [ada, grace].map((one) => `${SESSION}=${one.cookie('', SESSION)}`);
+  for (const cookie of [`${mine}; ${others}`, `${others}; ${mine}`, `${mine}; ${mine}`, `${mine};${SESSION}=`]) {
+    assert.equal((await dashboard(cookie)).headers.location?.[0], '/sign-in', cookie);
+  }
+  const twoHeaders = await send({ headers: [...Object.entries(NAVIGATE), ['Cookie', mine], ['Cookie', others]] });
+  assert.notEqual(twoHeaders.status, 200, 'in two headers');
+  const token = `${WORKSPACE}=${ada.cookie('3001--ada', WORKSPACE)}`;
+  assert.equal((await port(token)).status, 200);
+  assert.equal((await port(`${token}; ${token}`)).status, 303);
+});
+
+test('a token is good on its own host alone', async () => {
+  const token = ada.cookie('ada', WORKSPACE);
+  assert.equal((await send({ label: 'ada', target: '/healthz', headers: { Cookie: `${WORKSPACE}=${token}` } })).status, 200);
+  for (const label of ['3001--ada', 'grace', '3001--grace']) {
+    const answer = await send({ label, headers: { ...NAVIGATE, Cookie: `${WORKSPACE}=${token}` } });
+    assert.equal(answer.status, 303, label);
+    assert.ok(answer.headers.location[0].startsWith(`${origin('')}/open?handshake=`), label);
+  }
+  // Nor is it a session, nor a session a token.
+  assert.equal((await dashboard(`${SESSION}=${token}`)).headers.location?.[0], '/sign-in');
+  assert.equal((await port(`${WORKSPACE}=${ada.cookie('', SESSION)}`)).status, 303);
+});
+
+test("our cookies never reach a workspace's own programs, whatever surrounds them", async () => {
+  const token = ada.cookie('3001--ada', WORKSPACE);
+  const ours = ['session', 'nonce', 'device'].map((name) => `__Host-csm-${name}=canary-${name}`);
+  const orders = [
+    [`mine=1`, `${WORKSPACE}=${token}`, ...ours, 'yours=2'],
+    [...ours, `${WORKSPACE}=${token}`, `mine=1`, 'yours=2'],
+    [`mine=1`, 'yours=2', ...ours.toReversed(), `${WORKSPACE}=${token}`],
+  ];
+  for (const [order, glue] of orders.flatMap((order) => ['; ', ';', ' ;  '].map((glue) => [order, glue]))) {
+    const answer = await port(order.join(glue));
+    assert.equal(answer.status, 200, answer.body);
+    const got = JSON.parse(answer.body).headers;
+    assert.ok(!JSON.stringify(got).includes('csm-'), JSON.stringify(got.cookie));
+    assert.ok(!JSON.stringify(got).includes(token.slice(0, 20)));
+    assert.match(got.cookie[0], /mine=1/, 'their own cookies do');
+    assert.match(got.cookie[0], /yours=2/);
+  }
+  const alone = JSON.parse((await port(`${WORKSPACE}=${token}`)).body).headers;
+  assert.equal((alone.cookie ?? ['']).join('').trim(), '', 'with nothing else there is nothing');
+});
+
+test('a backend hears one Host, and no forwarded ones of the visitor', async () => {
+  const cookie = `${WORKSPACE}=${ada.cookie('3001--ada', WORKSPACE)}`;
+  const spoofed = { Cookie: cookie, Forwarded: 'host=evil.example', 'X-Forwarded-Host': 'evil.example', 'X-Csm-Site': 'label:grace' };
+  const answer = await send({ label: '3001--ada', headers: { ...NAVIGATE, ...spoofed } });
+  const got = JSON.parse(answer.body).headers;
+  assert.ok(!JSON.stringify([got.host, got.forwarded, got['x-forwarded-host']]).includes('evil'), JSON.stringify(got));
+  assert.deepEqual(got.host.length, 1);
+});
+
+test("in a real browser a sibling's domain-wide cookies change nobody's identity", async () => {
+  const { context, page } = await person(browser);
+  // grace runs hostile pages on a host of hers; ada opens one of them, signed in as herself on hers.
+  await page.goto(origin('ada'));
+  await fillIn(page, 'ada');
+  await workbench(page);
+  const stolen = grace.cookie('', SESSION);
+  const plants = [
+    `csm=1; Domain=${domain}; Path=/`,
+    `__Host-csm-session=${stolen}; Domain=${domain}; Path=/; Secure`,
+    `%5F%5FHost-csm-session=${stolen}; Domain=${domain}; Path=/`,
+    `__host-csm-workspace=x; Domain=${domain}; Path=/`,
+    `evil=\u00ff; Domain=${domain}; Path=/`,
+  ];
+  await context.addCookies([{ name: WORKSPACE, value: grace.cookie('3001--grace', WORKSPACE), url: origin('3001--grace'), secure: true, httpOnly: true }]);
+  const query = plants.map((plant) => `toss=${encodeURIComponent(plant)}`).join('&');
+  await page.goto(`${origin('3001--grace')}/?${query}`);
+  const arrived = (await context.cookies(origin('ada'))).map((one) => one.name);
+  assert.ok(arrived.includes('csm'), `the browser did take the sibling's cookies: ${arrived}`);
+  await page.goto(origin(''));
+  assert.match(await page.locator('.who').innerText(), /^ada/);
+  await page.goto(origin('ada'));
+  await workbench(page);
+  await context.close();
+});
+
+test('a jar flooded by a sibling costs a sign-in at worst, never makes another person', async () => {
+  const { context, page } = await person(browser);
+  await page.goto(origin(''));
+  await fillIn(page, 'ada');
+  await page.locator('.who').waitFor();
+  await context.addCookies([{ name: WORKSPACE, value: grace.cookie('3001--grace', WORKSPACE), url: origin('3001--grace'), secure: true, httpOnly: true }]);
+  await page.goto(origin('3001--grace'));
+  await page.evaluate((domain) => {
+    for (let at = 0; at < 400; at++) document.cookie = `flood${at}=x; Domain=${domain}; Path=/`;
+  }, domain);
+  const answer = await page.goto(origin(''));
+  const who = await page.locator('.who').allInnerTexts();
+  assert.ok(answer.status() < 500, `${answer.status()}`);
+  assert.ok(who.every((name) => name.startsWith('ada')), `${who}`);
+  await context.close();
+  assert.equal(host(''), new URL(origin('')).host);
+});

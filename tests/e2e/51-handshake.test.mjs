@@ -1,0 +1,135 @@
+// T5 and T6 of the threat table: the way from the dashboard's session to a workspace's cookie.
+import assert from 'node:assert/strict';
+import { before, test } from 'node:test';
+import { running } from './lib/demo.mjs';
+import { NAVIGATE, host, send } from './lib/http.mjs';
+import { demoLog, origin, read } from './lib/place.mjs';
+import { Visitor, to } from './lib/visitor.mjs';
+
+before(() => running('ada'));
+
+const HOSTILE = [
+  '//evil.example/',
+  '///evil.example/',
+  '////evil.example',
+  '/\\evil.example/',
+  '/\\\\evil.example',
+  '/%5Cevil.example',
+  '/%09/evil.example',
+  '/%2F%2Fevil.example',
+  '/.//evil.example',
+  '/..//evil.example',
+  '/@evil.example/',
+  '/:80@evil.example/',
+  '/;@evil.example',
+  '/?to=//evil.example',
+  '/#//evil.example',
+  '/https://evil.example/',
+  '/javascript:alert(1)',
+  '/%0d%0aLocation:%20//evil.example',
+  '/%E3%80%82evil.example',
+];
+
+test('no target of a handshake leads to another host', async () => {
+  const visitor = new Visitor();
+  await visitor.signIn('ada');
+  for (const target of HOSTILE) {
+    const landed = await visitor.enter('ada', target);
+    assert.equal(landed.status, 303, `${target}: ${landed.body}`);
+    // As a browser resolves it: the same host, whatever the path looks like.
+    to(landed, 'ada');
+    assert.ok(landed.headers.location[0].startsWith(`${origin('ada')}/`), landed.headers.location[0]);
+    assert.equal(landed.headers.location.length, 1, 'one Location');
+  }
+});
+
+test('targets that are not a path are refused by nginx or forgotten', async () => {
+  for (const target of ['/\t/evil.example', '/ /evil.example', 'evil.example', '//', '/\x01']) {
+    const answer = await send({ label: 'ada', target, headers: NAVIGATE });
+    if (answer.status !== 303) assert.equal(answer.status, 400, JSON.stringify(target));
+    else assert.ok(answer.headers.location[0].startsWith(`${origin('')}/open?handshake=`), answer.headers.location[0]);
+  }
+});
+
+test('a handshake id that is not ours leads nowhere', async () => {
+  const visitor = new Visitor();
+  for (const id of ['//evil.example', 'a%0d%0aX: y', '"><script>', 'x&y=//evil', 'A'.repeat(5000)]) {
+    const form = await visitor.visit('', `/sign-in?handshake=${encodeURIComponent(id)}`);
+    assert.ok(!form.body.includes('<script>'), 'escaped');
+    const { headers } = await new Visitor().signIn('ada', id);
+    assert.match(headers.location[0], /^\/(open\?handshake=[\w-]*)?$/);
+  }
+  const signedIn = new Visitor();
+  await signedIn.signIn('ada');
+  const stale = await signedIn.visit('', '/open?handshake=neverbegun');
+  assert.equal(stale.status, 400);
+  assert.match(stale.body, /This sign-in has expired/);
+});
+
+test('the code is taken back once', async () => {
+  const visitor = new Visitor();
+  await visitor.signIn('ada');
+  const { callback } = await visitor.handshake('ada', '/there');
+  const nonce = visitor.cookie('ada', '__Host-csm-nonce');
+  assert.equal((await visitor.visit('ada', callback)).status, 303);
+  const replay = await visitor.visit('ada', callback, { Cookie: `__Host-csm-nonce=${nonce}` });
+  assert.equal(replay.status, 400);
+  assert.match(replay.body, /This sign-in has expired/);
+  assert.equal(replay.headers['set-cookie'], undefined);
+});
+
+test('on its own host alone, by the browser that began it alone', async () => {
+  const visitor = new Visitor();
+  await visitor.signIn('ada');
+  for (const spoil of [
+    (callback, cookie) => ({ label: '3001--ada', target: callback, headers: { ...NAVIGATE, Cookie: cookie } }),
+    (callback, cookie) => ({ label: 'grace', target: callback, headers: { ...NAVIGATE, Cookie: cookie } }),
+    (callback) => ({ label: 'ada', target: callback, headers: NAVIGATE }),
+    (callback) => ({ label: 'ada', target: callback, headers: { ...NAVIGATE, Cookie: `__Host-csm-nonce=${'x'.repeat(43)}` } }),
+    (callback, cookie) => ({ label: 'ada', target: `${callback}x`, headers: { ...NAVIGATE, Cookie: cookie } }),
+    (callback, cookie) => ({ label: 'ada', target: callback, headers: { ...NAVIGATE, Cookie: `${cookie}; ${cookie}` } }),
+  ]) {
+    const { callback } = await visitor.handshake('ada');
+    const cookie = `__Host-csm-nonce=${visitor.cookie('ada', '__Host-csm-nonce')}`;
+    const answer = await send(spoil(callback, cookie));
+    assert.equal(answer.status, 400, answer.body);
+    assert.equal(answer.headers['set-cookie'], undefined);
+    // One guess only: even the right browser is too late now.
+    assert.equal((await visitor.visit('ada', callback)).status, 400);
+  }
+});
+
+test('no code for somebody without the right, and none that a page could pass on', async () => {
+  const grace = new Visitor();
+  await grace.signIn('grace');
+  const begun = await grace.visit('ada', '/');
+  const answer = await grace.visit('', to(begun, ''));
+  assert.equal(answer.status, 403);
+  assert.ok(!answer.body.includes('code='));
+  const ada = new Visitor();
+  await ada.signIn('ada');
+  const landed = await ada.enter('ada');
+  assert.equal(landed.headers['referrer-policy'][0], 'no-referrer');
+  assert.equal(landed.headers['cache-control'][0], 'no-store');
+});
+
+test('strangers can begin ever so many: the memory is bounded and people still get in', async () => {
+  const many = Array.from({ length: 200 }, () => send({ label: 'ada', headers: NAVIGATE }));
+  for (const answer of await Promise.all(many)) assert.equal(answer.status, 303);
+  assert.equal((await (await Visitor.owner('ada')).visit('ada', '/healthz')).status, 200);
+});
+
+test('no answer of ours can be framed, sniffed or kept', async () => {
+  const visitor = await Visitor.owner('ada');
+  for (const [label, target] of [['', '/'], ['', '/sign-in'], ['', '/nothing'], ['nobody', '/'], ['ada', '/_csm/nothing']]) {
+    const { headers } = await visitor.visit(label, target);
+    assert.match(headers['content-security-policy'][0], /default-src 'none'.*frame-ancestors 'none'/, target);
+    assert.equal(headers['x-frame-options'][0], 'DENY');
+    assert.equal(headers['x-content-type-options'][0], 'nosniff');
+    assert.equal(headers['referrer-policy'][0], 'no-referrer');
+    assert.equal(headers['cache-control'][0], 'no-store');
+    assert.equal(headers.server?.[0] ?? 'nginx', 'nginx', 'no version');
+  }
+  assert.equal(host('ada').includes(':'), true);
+  assert.ok(!read(demoLog).includes('panicked'), 'nothing of ours fell over');
+});

@@ -1,0 +1,87 @@
+// T10 and T11 of the threat table: what wakes a workspace, and what never does.
+import assert from 'node:assert/strict';
+import { before, beforeEach, test } from 'node:test';
+import { reaches, stopped } from './lib/demo.mjs';
+import { NAVIGATE, send, workspace } from './lib/http.mjs';
+import { inAccount, origin } from './lib/place.mjs';
+import { handshake } from './lib/ws.mjs';
+import { Visitor } from './lib/visitor.mjs';
+
+let ada;
+before(async () => (ada = await Visitor.owner('ada', 'ada', '3001--ada')));
+beforeEach(() => stopped('ada'));
+
+/** Container starts in Podman's own record since a moment: the proof that does not come from csm. */
+async function starts(since) {
+  const until = new Date().toISOString();
+  const asked = ['podman', 'events', '--stream=false', '--since', since, '--until', until, '--filter', 'container=csm-ada', '--filter', 'event=start'];
+  const { status, stdout, stderr } = await inAccount(asked);
+  assert.equal(status, 0, stderr);
+  return stdout.split('\n').filter(Boolean).length;
+}
+
+test('strangers wake nothing: 200 visits, no start', async () => {
+  const since = new Date().toISOString();
+  const visits = Array.from({ length: 200 }, (_, at) => send({ label: at % 2 ? 'ada' : '3001--ada', headers: NAVIGATE }));
+  for (const answer of await Promise.all(visits)) {
+    assert.equal(answer.status, 303);
+    assert.ok(answer.headers.location[0].startsWith(`${origin('')}/open?handshake=`));
+  }
+  assert.equal((await workspace('ada')).state, 'stopped');
+  assert.equal(await starts(since), 0);
+});
+
+test('neither do assets, fetches, WebSockets, prefetches, posts or another person, signed in or not', async () => {
+  const since = new Date().toISOString();
+  const visit = (headers, rest = {}) => ada.send({ label: 'ada', headers, ...rest });
+  const asleep = async (answer, what) => {
+    assert.equal(answer.status, 503, what);
+    assert.match(answer.body, /the workspace does not run; open it in a browser/, what);
+  };
+  await asleep(await visit({ 'Sec-Fetch-Mode': 'no-cors', 'Sec-Fetch-Dest': 'image' }), 'an image');
+  await asleep(await visit({ 'Sec-Fetch-Mode': 'cors', 'Sec-Fetch-Site': 'same-origin' }), 'a fetch');
+  await asleep(await visit({}), 'a program');
+  await asleep(await visit({ ...NAVIGATE, 'Sec-Purpose': 'prefetch' }), 'a prefetch');
+  await asleep(await visit({ ...NAVIGATE, 'Sec-Purpose': 'prefetch;prerender' }), 'a prerender');
+  await asleep(await visit({ Origin: origin('ada'), Accept: 'text/html' }, { method: 'POST' }), 'a post');
+  const socket = await handshake({ label: 'ada', headers: { Cookie: ada.cookies('ada') } });
+  assert.equal(socket.status, 503, 'a WebSocket');
+  const grace = new Visitor();
+  await grace.signIn('grace');
+  const begun = await grace.visit('ada');
+  assert.equal((await grace.visit('', begun.headers.location[0].slice(origin('').length))).status, 403);
+  assert.equal((await workspace('ada')).state, 'stopped');
+  assert.equal(await starts(since), 0);
+});
+
+test("the owner's visits wake it: a hundred at once are one start", async () => {
+  const since = new Date().toISOString();
+  const visits = Array.from({ length: 100 }, () => ada.visit('ada'));
+  const answers = await Promise.all(visits);
+  for (const answer of answers) assert.ok([503, 302, 200].includes(answer.status), `${answer.status}`);
+  assert.ok(answers.some((answer) => answer.status === 503 && answer.body.includes('The editor opens here by itself')));
+  await reaches('ada', 'running');
+  assert.equal((await workspace('ada')).reason, 'ada opened it');
+  assert.equal(await starts(since), 1);
+});
+
+test("a visit to a port's host wakes it too", async () => {
+  const answer = await ada.visit('3001--ada');
+  assert.equal(answer.status, 503);
+  await reaches('ada', 'running');
+});
+
+test('malformed requests are refused, never let through', async () => {
+  const cookie = ada.cookies('ada');
+  for (const target of ['/_csm/authorize', '/_csm/wake', '/_csm/sign-in', '/%2e%2e/_csm/authorize', '/_csm/../_csm/authorize', '/_csm//authorize']) {
+    const answer = await send({ label: 'ada', target });
+    assert.ok(answer.status >= 300, `${target}: ${answer.status}`);
+    assert.notEqual(answer.status, 204, target);
+  }
+  for (const target of ['/%', '/%zz', '/\x80\xff', `/${'a'.repeat(9000)}`, '/%00', '*']) {
+    const answer = await send({ label: 'ada', target });
+    assert.ok(answer.status >= 300 && answer.status !== 503, `${JSON.stringify(target.slice(0, 20))}: ${answer.status}`);
+    assert.ok(!answer.body.includes('code-server'), target);
+  }
+  assert.ok(cookie.includes('__Host-csm-workspace='));
+});

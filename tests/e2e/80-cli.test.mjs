@@ -1,0 +1,146 @@
+// The command line against the running csm: what it prints and how it ends.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, writeFileSync, chmodSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { before, test } from 'node:test';
+import { running, stopped } from './lib/demo.mjs';
+import { workspace } from './lib/http.mjs';
+import { csm, demo, inAccount, manifestPath, origin, password } from './lib/place.mjs';
+import { Visitor } from './lib/visitor.mjs';
+
+before(() => running('ada'));
+
+async function works(...args) {
+  const { status, stdout, stderr } = await csm(...args);
+  assert.equal(status, 0, `csm ${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+
+async function fails(says, ...args) {
+  const { status, stdout, stderr } = await csm(...args);
+  assert.equal(status, 1, `csm ${args.join(' ')}: ${stdout}`);
+  assert.match(stderr, says);
+  assert.ok(!stderr.includes('panicked'), stderr);
+}
+
+function file(content) {
+  const directory = mkdtempSync(`${tmpdir()}/csm-cli-`);
+  chmodSync(directory, 0o755);
+  writeFileSync(`${directory}/manifest.json`, content, { mode: 0o644 });
+  return `${directory}/manifest.json`;
+}
+
+test('check: sound, and every error at once with place and remedy', async () => {
+  assert.match(await works('check', manifestPath), /manifest\.json: sound; 2 people/);
+  assert.equal((await works('check', '--json', manifestPath)).trim(), '[]');
+  const bad = file('{"version":1,"domain":"No Domain","image":"x","users":{"ADA":{},"bob":{"passwordFile":"rel","memoryLimit":"1Q"}}}');
+  const { status, stderr, stdout } = await csm('check', bad);
+  assert.equal(status, 1);
+  for (const place of ['domain', 'ADA', 'users.bob.passwordFile', 'users.bob.memoryLimit']) assert.ok(stderr.includes(place), `${place}: ${stderr}`);
+  assert.equal(stdout, '');
+  const json = JSON.parse((await csm('check', '--json', bad)).stdout);
+  assert.ok(json.length >= 4 && json.every((issue) => issue.severity && issue.problem && issue.remedy), JSON.stringify(json));
+  await fails(/can't read .*No such file/, 'check', '/nonexistent/manifest.json');
+  await fails(/error/, 'check', file('{"version":1'));
+});
+
+test('plan: nothing, then what would change, and nothing changes by asking', async () => {
+  assert.equal(await works('plan', manifestPath), 'nothing changes\n');
+  const next = JSON.parse(readFileSync(manifestPath, 'utf8'));
+  next.users.linus = { passwordFile: next.users.grace.passwordFile };
+  next.users.ada.environment = { A: 'b' };
+  delete next.users.grace;
+  const planned = await works('plan', file(JSON.stringify(next)));
+  assert.match(planned, /^linus +added$/m);
+  assert.match(planned, /^ada +changed; takes effect at its next start$/m);
+  assert.match(planned, /^grace +removed; (it is stopped, )?its files stay$/m);
+  assert.equal((await workspace('linus')).state, 'absent');
+  await fails(/image|users/, 'plan', file('{"version":1,"domain":"x.localhost"}'));
+});
+
+test('stop, start, restart wait for the outcome; status and open tell it', async () => {
+  assert.equal(await works('stop', 'ada'), 'ada: stopped\n');
+  assert.equal((await workspace('ada')).state, 'stopped');
+  assert.match(await works('status', 'ada'), /^ada +stopped .*stopped by the command line$/m);
+  assert.equal(await works('start', 'ada'), 'ada: running\n');
+  const since = (await workspace('ada')).at;
+  assert.equal(await works('start', 'ada'), 'ada: running\n');
+  assert.equal((await workspace('ada')).at, since, 'what runs is left alone');
+  assert.equal(await works('restart', 'ada'), 'ada: running\n');
+  assert.equal((await workspace('ada')).reason, 'restarted by the command line');
+  const all = await works('status');
+  assert.match(all, /^WORKSPACE +STATE +SINCE +MEMORY +REASON$/m);
+  assert.match(all, /^ada +running +\S.* \d+ (MiB|GiB) of 3 GiB +restarted by/m);
+  const json = JSON.parse(await works('status', '--json'));
+  assert.deepEqual(json.map((one) => one.id), ['ada', 'grace']);
+  assert.ok(json[0].usage.memory > 1 << 20);
+  assert.equal(await works('open', 'ada'), `${origin('ada')}/\n`);
+  for (const verb of ['stop', 'start', 'restart', 'status', 'open', 'logs']) await fails(/no workspace "nobody"/, verb, 'nobody');
+});
+
+test('logs and shell', async () => {
+  await running('ada');
+  assert.match(await works('logs', 'ada'), /code-server|HTTP server/);
+  assert.equal((await works('logs', '-n', '1', 'ada')).trim().split('\n').length, 1);
+  assert.equal(await works('shell', 'ada', '--', 'sh', '-c', 'echo $PWD; id -un'), '/home/coder/project\ncoder\n');
+  assert.equal((await csm('shell', 'ada', '--', 'sh', '-c', 'exit 42')).status, 42, "the command's own status");
+  await stopped('grace');
+  const asleep = await csm('shell', 'grace', '--', 'true');
+  assert.notEqual(asleep.status, 0);
+  assert.match(asleep.stderr, /csm start grace|not running|no such container/i);
+});
+
+test('hash-password: its hash in a password file lets the person in', async () => {
+  const { stdout, status } = await inAccount([`${demo}/app/bin/csm`, 'hash-password'], { input: 'a new pass phrase\n' });
+  assert.equal(status, 0);
+  assert.match(stdout, /^\$argon2id\$v=19\$.*\n$/);
+  const empty = await inAccount([`${demo}/app/bin/csm`, 'hash-password'], { input: '\n' });
+  assert.equal(empty.status, 1);
+  assert.match(empty.stderr, /the password is empty/);
+  const path = JSON.parse(readFileSync(manifestPath, 'utf8')).users.grace.passwordFile;
+  const before = password('grace');
+  writeFileSync(path, stdout);
+  try {
+    const grace = new Visitor();
+    const answer = await grace.post('/sign-in', { name: 'grace', password: 'a new pass phrase', handshake: '' });
+    assert.equal(answer.status, 303, 'no restart is needed');
+    const old = await new Visitor().post('/sign-in', { name: 'grace', password: before, handshake: '' });
+    assert.equal(old.status, 401);
+  } finally {
+    writeFileSync(path, `${before}\n`);
+  }
+});
+
+test('doctor tells what this machine lacks, with remedies', async () => {
+  const { status, stdout, stderr } = await csm('doctor');
+  assert.ok(!/panicked|not yet/.test(stderr), stderr);
+  assert.ok(status === 0 || /remedy|apt|install|enable|usermod|ask|set/i.test(stdout + stderr), stdout);
+  const findings = JSON.parse((await csm('doctor', '--json')).stdout);
+  assert.ok(Array.isArray(findings) && findings.length > 3, JSON.stringify(findings));
+});
+
+test('schema, completions and man are complete; a wrong command is told the right ones', async () => {
+  const schema = JSON.parse(await works('schema'));
+  assert.ok(schema.properties.users && schema.properties.frontDoor);
+  assert.match(await works('schema', '--markdown'), /`?passwordFile`?/);
+  for (const shell of ['bash', 'zsh', 'fish']) assert.match(await works('completions', shell), /hash-password/);
+  assert.match(await works('man'), /^\.TH csm 1/m);
+  const wrong = await csm('strat', 'ada');
+  assert.equal(wrong.status, 2);
+  assert.match(wrong.stderr, /a similar subcommand exists: '(start|stop)/);
+  const nowhere = await csm('status', '--socket', '/nonexistent/api.sock');
+  assert.equal(nowhere.status, 1);
+  assert.match(nowhere.stderr, /can't reach csm on \/nonexistent\/api\.sock.*is csm running/);
+});
+
+test('csm up never runs as root, nor beside another one', async (t) => {
+  const second = await csm('up', manifestPath);
+  assert.equal(second.status, 1);
+  assert.match(second.stderr, /another csm uses .*; stop it first/);
+  assert.equal((await workspace('ada')).state, 'running', 'the first one goes on');
+  if (process.getuid() !== 0) return t.skip('needs root, to try as root');
+  const { spawnSync } = await import('node:child_process');
+  const root = spawnSync(`${demo}/app/bin/csm`, ['up', manifestPath], { encoding: 'utf8' });
+  assert.equal(root.status, 1);
+  assert.match(root.stderr, /never as root/);
+});

@@ -1,0 +1,123 @@
+// Starting and ending the real demo, and changing what it declares.
+import { spawn } from 'node:child_process';
+import { chownSync, existsSync, openSync, readFileSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { operator, send, workspace } from './http.mjs';
+import { accountId, data, demoLog, manifestPath, port, read, repo, scratch } from './place.mjs';
+import { until } from './until.mjs';
+
+const pidFile = `${scratch}/demo.pid`;
+
+/** Runs `make demo`; resolves once the dashboard answers. The output is kept in a file. */
+export async function startDemo({ seconds = 60 } = {}) {
+  const from = read(demoLog).length;
+  const log = openSync(demoLog, 'a');
+  // A process group of its own, as a terminal's job has: Ctrl-C goes to all of it.
+  const child = spawn('make', ['--silent', '-C', repo, 'demo'], {
+    detached: true,
+    stdio: ['ignore', log, log],
+    env: { ...process.env, PORT: String(port) },
+  });
+  child.unref();
+  writeFileSync(pidFile, String(child.pid));
+  const ended = once(child, 'exit').then(([code, signal]) => {
+    throw new Error(`make demo ended (${code ?? signal}); its log:\n${read(demoLog).slice(from)}`);
+  });
+  // After the dashboard has answered nobody waits for this any more.
+  ended.catch(() => {});
+  const answers = until('the dashboard to answer', async () => (await send({ target: '/sign-in' })).status === 200, {
+    seconds,
+    every: 500,
+  });
+  await Promise.race([answers, ended]);
+}
+
+/** The processes of the demo's group that are alive. */
+export function group() {
+  const leader = read(pidFile);
+  return processes().filter((one) => one.group === leader && one.state !== 'Z');
+}
+
+/** All processes: id, group, state, name, owner, arguments. */
+export function processes() {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        const [, name, rest] = /^\d+ \((.*)\) (.*)$/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+        const [state, parent, group] = rest.split(' ');
+        const uid = statSync(`/proc/${pid}`).uid;
+        const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').join(' ').trim();
+        return [{ pid: Number(pid), name, state, parent: Number(parent), group, uid, args }];
+      } catch {
+        return []; // It has ended meanwhile.
+      }
+    });
+}
+
+/** Those of the demo's own account: csm, nginx, podman, conmon, and what runs in workspaces as the person. */
+export function demoProcesses() {
+  if (!existsSync(data)) return [];
+  const uid = accountId();
+  // An ordinary account runs other things too; the demo's mention its directories.
+  return processes().filter((one) => one.uid === uid && one.state !== 'Z');
+}
+
+export const csmProcess = () => demoProcesses().find((one) => one.name === 'csm' && one.args.includes(' up '));
+
+/** Ctrl-C in the demo's terminal; resolves when the whole group has gone. */
+export async function interrupt({ seconds = 60 } = {}) {
+  process.kill(-Number(read(pidFile)), 'SIGINT');
+  await until('the demo to end', () => group().length === 0, { seconds });
+}
+
+export const manifest = () => JSON.parse(readFileSync(manifestPath, 'utf8'));
+
+/** Puts a text in the manifest's place, whole, as an editor or a deployment does. */
+export function writeManifest(text) {
+  const next = `${manifestPath}.test`;
+  writeFileSync(next, text, { mode: 0o600 });
+  const { uid, gid } = statSync(data);
+  chownSync(next, uid, gid);
+  renameSync(next, manifestPath);
+}
+
+/** Changes the manifest and waits until csm says that it is in force. Resolves with the text before. */
+export async function declare(change) {
+  const before = readFileSync(manifestPath, 'utf8');
+  const next = JSON.parse(before);
+  change(next);
+  await putInForce(JSON.stringify(next, null, 2));
+  return before;
+}
+
+export async function putInForce(text) {
+  const taken = () => read(demoLog).split('a new manifest is in force').length;
+  const before = taken();
+  writeManifest(text);
+  await until('the manifest to be in force', () => taken() > before);
+}
+
+/** Resolves when a workspace is in this state; fails at once when it failed instead. */
+export function reaches(person, wanted, { seconds = 90 } = {}) {
+  return until(`${person} to be ${wanted}`, async () => (await workspace(person)).state === wanted, { seconds });
+}
+
+export async function stopped(person) {
+  await operator(`/api/v1/workspaces/${person}/stop`, { method: 'POST' });
+  await reaches(person, 'stopped');
+}
+
+export async function running(person) {
+  await operator(`/api/v1/workspaces/${person}/start`, { method: 'POST' });
+  await reaches(person, 'running');
+}
+
+/** Puts a file into a person's project, as if they had written it. */
+export function give(person, name, content) {
+  const path = `${data}/workspaces/${person}/workspace/${name}`;
+  writeFileSync(path, content);
+  const { uid, gid } = statSync(data);
+  chownSync(path, uid, gid);
+  return path;
+}

@@ -1,0 +1,87 @@
+// A visitor without a browser: cookies by host, and the sign-in's redirects followed by hand so that each can be looked at.
+import assert from 'node:assert/strict';
+import { NAVIGATE, host, send } from './http.mjs';
+import { origin, password, port, domain } from './place.mjs';
+
+export class Visitor {
+  #jars = new Map();
+
+  cookies(label = '') {
+    return [...(this.#jars.get(label) ?? new Map())].map(([name, value]) => `${name}=${value}`).join('; ');
+  }
+
+  cookie(label, name) {
+    return this.#jars.get(label)?.get(name);
+  }
+
+  setCookie(label, name, value) {
+    const jar = this.#jars.get(label) ?? new Map();
+    this.#jars.set(label, jar.set(name, value));
+  }
+
+  async send({ label = '', headers = {}, ...rest }) {
+    const cookie = this.cookies(label);
+    const answer = await send({ label, headers: { ...(cookie ? { Cookie: cookie } : {}), ...headers }, ...rest });
+    for (const set of answer.headers['set-cookie'] ?? []) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(set);
+      if (/max-age=0(;|$)/i.test(set)) this.#jars.get(label)?.delete(name);
+      else this.setCookie(label, name, value);
+    }
+    return answer;
+  }
+
+  /** A click on a link: what browsers say of themselves comes along. */
+  visit(label, target = '/', headers = {}) {
+    return this.send({ label, target, headers: { ...NAVIGATE, ...headers } });
+  }
+
+  /** Our own form on the dashboard's host. */
+  post(target, fields, headers = {}) {
+    return this.send({
+      target,
+      method: 'POST',
+      body: new URLSearchParams(fields).toString(),
+      headers: { Origin: origin(), 'Content-Type': 'application/x-www-form-urlencoded', ...headers },
+    });
+  }
+
+  /** Signs in on the dashboard. */
+  async signIn(person, handshake = '') {
+    const answer = await this.post('/sign-in', { name: person, password: password(person), handshake });
+    assert.equal(answer.status, 303, answer.body);
+    return answer;
+  }
+
+  /** From a workspace's address to its cookie; resolves with the callback's answer. The dashboard's session must be there. */
+  async enter(label, target = '/') {
+    return this.visit(label, (await this.handshake(label, target)).callback);
+  }
+
+  /** As far as the code, which is not yet taken back. */
+  async handshake(label, target = '/') {
+    const begun = await this.visit(label, target);
+    assert.equal(begun.status, 303, `${label}${target}: ${begun.body}`);
+    const open = to(begun, '');
+    const granted = await this.visit('', open);
+    assert.equal(granted.status, 303, granted.body);
+    return { open, callback: to(granted, label) };
+  }
+
+  static async owner(person, ...labels) {
+    const visitor = new Visitor();
+    await visitor.signIn(person);
+    for (const label of labels.length ? labels : [person]) await visitor.enter(label);
+    return visitor;
+  }
+}
+
+/** The target of a redirect, which must lead to this host and nowhere else. */
+export function to(answer, label) {
+  const [location] = answer.headers.location ?? [''];
+  const url = new URL(location, origin(label));
+  assert.equal(url.host, host(label), `leads to ${location}`);
+  assert.equal(url.protocol, 'http:');
+  return location.startsWith('/') ? location : location.slice(origin(label).length);
+}
+
+export { port, domain };

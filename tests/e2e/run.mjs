@@ -1,0 +1,64 @@
+// Runs the end-to-end tests against the real demo: sets it up when nobody has, and removes it then.
+// usage: run [FILE...]. CSM_E2E_ATTACH=1 uses a demo that was started by an earlier run with CSM_E2E_KEEP=1, for writing tests.
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+
+const here = import.meta.dirname;
+const attach = process.env.CSM_E2E_ATTACH;
+const keep = process.env.CSM_E2E_KEEP;
+
+function freePort() {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+// As root the tests have a demo of their own, so that they never meet somebody's running one.
+process.env.CSM_DEMO_ACCOUNT ??= 'csm-e2e';
+process.env.CSM_E2E_PORT ??= String(await freePort());
+process.env.CSM_E2E_SCRATCH ??= mkdtempSync(`${tmpdir()}/csm-e2e-`);
+mkdirSync(process.env.CSM_E2E_SCRATCH, { recursive: true });
+const place = await import('./lib/place.mjs');
+const { demoProcesses, group, interrupt, startDemo } = await import('./lib/demo.mjs');
+
+const existed = existsSync(place.data);
+if (!attach) {
+  if (demoProcesses().some((one) => one.args.includes(place.demo))) {
+    console.error('e2e: a demo runs here, and the tests would change it: stop it first (Ctrl-C there), then run this again');
+    process.exit(1);
+  }
+  console.log(`starting the demo on port ${place.port}; its output goes to ${place.demoLog}`);
+  // The image is built the first time, which takes minutes.
+  await startDemo({ seconds: 3600 });
+}
+
+const wanted = process.argv.slice(2);
+const all = readdirSync(here).filter((name) => name.endsWith('.test.mjs')).sort();
+const files = all.filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
+const tally = { pass: 0, fail: 0, skip: 0 };
+// One file after another: they share one machine, one demo and two people.
+const stream = run({ files: files.map((name) => `${here}/${name}`), concurrency: 1, timeout: 300_000 });
+stream.on('test:pass', (one) => {
+  if (one.details.type === 'suite' || one.name.endsWith('.test.mjs')) return;
+  tally[one.skip !== undefined ? 'skip' : 'pass'] += 1;
+});
+stream.on('test:fail', () => (tally.fail += 1));
+const printed = stream.compose(new spec());
+printed.pipe(process.stdout);
+await new Promise((resolve) => printed.on('end', resolve));
+
+if (!attach && !keep) {
+  if (group().length) await interrupt();
+  if (!existed) execFileSync(`${place.scripts}/demo-clean`, { stdio: 'inherit' });
+  if (tally.fail === 0) rmSync(process.env.CSM_E2E_SCRATCH, { recursive: true });
+}
+if (process.env.CSM_E2E_TALLY) writeFileSync(process.env.CSM_E2E_TALLY, JSON.stringify(tally));
+console.log(`end-to-end: ${tally.pass} passed, ${tally.fail} failed, ${tally.skip} skipped`);
+process.exit(tally.fail === 0 && tally.pass > 0 ? 0 : 1);
