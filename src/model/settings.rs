@@ -13,6 +13,8 @@ pub fn defaults() -> Map<String, Value> {
     Map::from_iter([
         ("terminal.integrated.profiles.linux".to_owned(), serde_json::json!({ "tmux": profile })),
         ("terminal.integrated.defaultProfile.linux".to_owned(), Value::from("tmux")),
+        // A terminal that nobody has typed into is otherwise replaced when an extension adds a variable.
+        ("terminal.integrated.environmentChangesRelaunch".to_owned(), Value::from(false)),
         ("chat.disableAIFeatures".to_owned(), Value::from(true)),
         ("workbench.secondarySideBar.defaultVisibility".to_owned(), Value::from("hidden")),
         ("workbench.startupEditor".to_owned(), Value::from("none")),
