@@ -95,14 +95,15 @@ impl ContainerSpec {
 pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> ContainerSpec {
     let id = WorkspaceId::main(owner.name.clone());
     let base = &manifest.workspace_base;
-    let port_host = format!("{{{{port}}}}--{id}.{}", manifest.domain);
+    // As browsers send it: code-server compares it with the whole Host header, port and all.
+    let port_host = format!("{{{{port}}}}--{id}.{}{}", manifest.domain, manifest.port_suffix());
     let mut environment: BTreeMap<String, String> =
         owner.environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
     environment.extend([
         ("CSM_LABEL".to_owned(), id.to_string()),
         ("HOME".to_owned(), HOME.to_owned()),
         ("USER".to_owned(), "coder".to_owned()),
-        ("VSCODE_PROXY_URI".to_owned(), format!("{}://{port_host}{}/", manifest.scheme(), manifest.port_suffix())),
+        ("VSCODE_PROXY_URI".to_owned(), format!("{}://{port_host}/", manifest.scheme())),
     ]);
     let mount = |source: PathBuf, target: String, read_only| Mount { source, target, read_only };
     let mut mounts = vec![
