@@ -13,6 +13,8 @@ pub struct Provenance<'a> {
     pub fetch_site: &'a str,
     /// `Sec-Fetch-Mode`.
     pub fetch_mode: &'a str,
+    /// `Sec-Fetch-Dest`.
+    pub fetch_dest: &'a str,
     /// `Sec-Purpose`: prefetches.
     pub purpose: &'a str,
     /// `Accept`.
@@ -29,7 +31,8 @@ impl Provenance<'_> {
         }
         let foreign = matches!(self.fetch_site, "same-site" | "cross-site");
         let origin_fits = self.origin.is_empty() || self.origin == site_origin || self.fetch_mode == "navigate";
-        origin_fits && (!foreign || self.fetch_mode == "navigate")
+        let framed = matches!(self.fetch_dest, "iframe" | "frame" | "embed" | "object" | "fencedframe");
+        origin_fits && (!foreign || (self.fetch_mode == "navigate" && !framed))
     }
 
     /// Whether a person waits for a page: not an asset, a reconnect, a prefetch or a program.
@@ -88,6 +91,10 @@ mod tests {
         assert!(own(|from| from.fetch_site = "same-origin"));
         assert!(own(|from| from.fetch_site = "none"));
         assert!(own(|from| (from.fetch_site, from.fetch_mode) = ("same-site", "navigate")));
+        assert!(!own(|from| (from.fetch_site, from.fetch_mode, from.fetch_dest) = ("same-site", "navigate", "iframe")));
+        assert!(
+            own(|from| (from.fetch_site, from.fetch_mode, from.fetch_dest) = ("same-origin", "navigate", "iframe"))
+        );
         assert!(!own(|from| (from.fetch_site, from.fetch_mode) = ("same-site", "no-cors")));
         assert!(!own(|from| (from.fetch_site, from.fetch_mode) = ("cross-site", "cors")));
         assert!(!own(|from| from.origin = "https://alice.code.example.org"));

@@ -69,6 +69,7 @@ pub(super) fn provenance(headers: &HeaderMap) -> Provenance<'_> {
         origin: text(headers, header::ORIGIN.as_str()),
         fetch_site: text(headers, "sec-fetch-site"),
         fetch_mode: text(headers, "sec-fetch-mode"),
+        fetch_dest: text(headers, "sec-fetch-dest"),
         purpose: text(headers, "sec-purpose"),
         accept: text(headers, header::ACCEPT.as_str()),
     }

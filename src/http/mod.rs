@@ -155,8 +155,9 @@ pub async fn serve_api(listener: UnixListener, app: Arc<App>) -> std::io::Result
 async fn dispatch(Shared(app): Shared<Arc<App>>, mut request: Request) -> Response {
     let manifest = app.manifest();
     let Some(context) = Context::of(request.headers(), &manifest) else {
-        // 401 would lead to a sign-in on a host that is not ours.
-        return StatusCode::MISDIRECTED_REQUEST.into_response();
+        // nginx knows but 401 and 403 as a no; after a 403 it asks for a page, and comes here once more.
+        let question = request.uri().path() == "/_csm/authorize";
+        return if question { StatusCode::FORBIDDEN } else { StatusCode::MISDIRECTED_REQUEST }.into_response();
     };
     if request.uri().path() == "/_csm/authorize" {
         return authorize::authorize(&app, &context, request.headers()).into_response();

@@ -28,9 +28,16 @@ const DEVICE_LIFETIME: u64 = 180 * 86_400;
 /// Nothing that follows learns of the code in the address.
 const NO_REFERRER: [(header::HeaderName, &str); 1] = [(header::REFERRER_POLICY, "no-referrer")];
 
+/// A handshake's id as ours are, base64url; anything else counts as none, before it gets into an address or a header.
+fn ours<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let id = String::deserialize(from)?;
+    let sound = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    Ok(if sound { id } else { String::new() })
+}
+
 #[derive(Deserialize)]
 pub(super) struct Handshake {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ours")]
     handshake: String,
 }
 
@@ -38,12 +45,13 @@ pub(super) struct Handshake {
 pub(super) struct Credentials {
     name: String,
     password: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "ours")]
     handshake: String,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Granted {
+    #[serde(default, deserialize_with = "ours")]
     handshake: String,
     code: String,
 }
@@ -70,9 +78,7 @@ pub(super) async fn form(
 
 /// Where a person goes who has just signed in, or was signed in already.
 fn after_sign_in(handshake: &str) -> String {
-    // Ids are base64url; anything else is not ours.
-    let ours = !handshake.is_empty() && handshake.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if ours { format!("/open?handshake={handshake}") } else { "/".to_owned() }
+    if handshake.is_empty() { "/".to_owned() } else { format!("/open?handshake={handshake}") }
 }
 
 fn sign_in_page(
