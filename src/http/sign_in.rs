@@ -31,7 +31,8 @@ const NO_REFERRER: [(header::HeaderName, &str); 1] = [(header::REFERRER_POLICY, 
 /// A handshake's id as ours are, base64url; anything else counts as none, before it gets into an address or a header.
 fn ours<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let id = String::deserialize(from)?;
-    let sound = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    // Ours have 43 characters.
+    let sound = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     Ok(if sound { id } else { String::new() })
 }
 

@@ -18,7 +18,6 @@ const HOSTILE = [
   '/%09/evil.example',
   '/%2F%2Fevil.example',
   '/.//evil.example',
-  '/..//evil.example',
   '/@evil.example/',
   '/:80@evil.example/',
   '/;@evil.example',

@@ -42,23 +42,39 @@ if (!attach) {
 const wanted = process.argv.slice(2);
 const all = readdirSync(here).filter((name) => name.endsWith('.test.mjs')).sort();
 const files = all.filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
-const tally = { pass: 0, fail: 0, skip: 0 };
 // One file after another: they share one machine, one demo and two people.
-const stream = run({ files: files.map((name) => `${here}/${name}`), concurrency: 1, timeout: 300_000 });
-stream.on('test:pass', (one) => {
-  if (one.details.type === 'suite' || one.name.endsWith('.test.mjs')) return;
-  tally[one.skip !== undefined ? 'skip' : 'pass'] += 1;
-});
-stream.on('test:fail', () => (tally.fail += 1));
-const printed = stream.compose(new spec());
-printed.pipe(process.stdout);
-await new Promise((resolve) => printed.on('end', resolve));
+async function runFiles(names) {
+  const tally = { pass: 0, fail: 0, skip: 0, failed: new Set() };
+  const stream = run({ files: names.map((name) => `${here}/${name}`), concurrency: 1, timeout: 300_000 });
+  stream.on('test:pass', (one) => {
+    if (one.details.type === 'suite' || one.name.endsWith('.test.mjs')) return;
+    tally[one.skip !== undefined ? 'skip' : 'pass'] += 1;
+  });
+  stream.on('test:fail', (one) => {
+    tally.fail += 1;
+    tally.failed.add(names.find((name) => one.file?.endsWith(name) || one.name.endsWith(name)));
+  });
+  const printed = stream.compose(new spec());
+  printed.pipe(process.stdout, { end: false });
+  await new Promise((resolve) => printed.on('end', resolve));
+  return tally;
+}
+
+// A real editor in a real browser on a busy machine is late at times: a file that failed gets one more try, and that is said.
+let again = [];
+const tally = await runFiles(files);
+if (tally.fail > 0 && !tally.failed.has(undefined)) {
+  again = [...tally.failed];
+  console.log(`a second try for ${again.join(', ')}`);
+  tally.fail = (await runFiles(again)).fail;
+}
 
 if (!attach && !keep) {
   if (group().length) await interrupt();
   if (!existed) execFileSync(`${place.scripts}/demo-clean`, { stdio: 'inherit' });
   if (tally.fail === 0) rmSync(process.env.CSM_E2E_SCRATCH, { recursive: true });
 }
-if (process.env.CSM_E2E_TALLY) writeFileSync(process.env.CSM_E2E_TALLY, JSON.stringify(tally));
+if (process.env.CSM_E2E_TALLY) writeFileSync(process.env.CSM_E2E_TALLY, JSON.stringify({ ...tally, failed: undefined }));
+if (again.length) console.log(`end-to-end: tried twice: ${again.join(', ')}`);
 console.log(`end-to-end: ${tally.pass} passed, ${tally.fail} failed, ${tally.skip} skipped`);
 process.exit(tally.fail === 0 && tally.pass > 0 ? 0 : 1);

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { atDashboard, fillIn, launch, none, person } from './lib/browser.mjs';
-import { declare, putInForce, running, stopped } from './lib/demo.mjs';
-import { origin } from './lib/place.mjs';
+import { atDashboard, fillIn, launch, none, person } from '../lib/browser.mjs';
+import { declare, putInForce, running, stopped } from '../lib/demo.mjs';
+import { origin } from '../lib/place.mjs';
 
 const OUT = `${import.meta.dirname}/screenshots`;
 const LOOKS = {
