@@ -6,6 +6,10 @@ use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 
+/// Connections to one upstream that each of nginx's workers keeps: with fewer than a browser's requests in flight, every surplus
+/// one costs a connection of its own, which took a third of the request path (docs/benchmarks.md).
+const KEEPALIVE: u32 = 32;
+
 /// The whole nginx.conf.
 pub fn render(manifest: &Manifest, layout: &Layout) -> String {
     let run = layout.nginx().display().to_string();
@@ -30,7 +34,9 @@ http {{
     uwsgi_temp_path {run}/uwsgi;
     scgi_temp_path {run}/scgi;
     proxy_cache_path {run}/authorized keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
-    upstream csm_front {{ server unix:{front}; keepalive 8; }}
+    # An answer from that cache needs no open and close of its file.
+    open_file_cache max=1000 inactive=10s;
+    upstream csm_front {{ server unix:{front}; keepalive {KEEPALIVE}; }}
     include {share}/http.conf;
 ",
         names = (manifest.owners.len() * 2).max(512),
@@ -38,7 +44,7 @@ http {{
     );
     for (id, _) in manifest.workspaces() {
         let socket = layout.socket(&id).display().to_string();
-        let _ = writeln!(conf, "    upstream csm_ws_{id} {{ server unix:{socket}; keepalive 8; }}");
+        let _ = writeln!(conf, "    upstream csm_ws_{id} {{ server unix:{socket}; keepalive {KEEPALIVE}; }}");
     }
     let listen = listen(manifest);
     let tls = tls(manifest);
