@@ -1,7 +1,7 @@
 // T1-T3 of the threat table: cookies that siblings plant, and ours that must not travel.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { fillIn, launch, person, workbench } from './lib/browser.mjs';
+import { fillIn, launch, lend, person, workbench } from './lib/browser.mjs';
 import { running } from './lib/demo.mjs';
 import { echo } from './lib/echo.mjs';
 import { NAVIGATE, host, send } from './lib/http.mjs';
@@ -113,9 +113,10 @@ test('a backend hears one Host, and no forwarded ones of the visitor', async () 
   assert.deepEqual(got.host.length, 1);
 });
 
-test("in a real browser a sibling's domain-wide cookies change nobody's identity", { skip: 'the browser tool refuses to plant a __Host- cookie for a .localhost host; it has to come from a sign-in' }, async () => {
+test("in a real browser a sibling's domain-wide cookies change nobody's identity", async () => {
   const { context, page } = await person(browser);
   // grace runs hostile pages on a host of hers; ada opens one of them, signed in as herself on hers.
+  await lend(context, 'grace', '3001--grace');
   await page.goto(origin('ada'));
   await fillIn(page, 'ada');
   await workbench(page);
@@ -127,7 +128,6 @@ test("in a real browser a sibling's domain-wide cookies change nobody's identity
     `__host-csm-workspace=x; Domain=${domain}; Path=/`,
     `evil=\u00ff; Domain=${domain}; Path=/`,
   ];
-  await context.addCookies([{ name: WORKSPACE, value: grace.cookie('3001--grace', WORKSPACE), url: origin('3001--grace'), secure: true, httpOnly: true }]);
   const query = plants.map((plant) => `toss=${encodeURIComponent(plant)}`).join('&');
   await page.goto(`${origin('3001--grace')}/?${query}`);
   const arrived = (await context.cookies(origin('ada'))).map((one) => one.name);
@@ -139,12 +139,12 @@ test("in a real browser a sibling's domain-wide cookies change nobody's identity
   await context.close();
 });
 
-test('a jar flooded by a sibling costs a sign-in at worst, never makes another person', { skip: 'the browser tool refuses to plant a __Host- cookie for a .localhost host; it has to come from a sign-in' }, async () => {
+test('a jar flooded by a sibling costs a sign-in at worst, never makes another person', async () => {
   const { context, page } = await person(browser);
+  await lend(context, 'grace', '3001--grace');
   await page.goto(origin(''));
   await fillIn(page, 'ada');
   await page.locator('.who').waitFor();
-  await context.addCookies([{ name: WORKSPACE, value: grace.cookie('3001--grace', WORKSPACE), url: origin('3001--grace'), secure: true, httpOnly: true }]);
   await page.goto(origin('3001--grace'));
   await page.evaluate((domain) => {
     for (let at = 0; at < 400; at++) document.cookie = `flood${at}=x; Domain=${domain}; Path=/`;

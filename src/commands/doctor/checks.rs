@@ -247,8 +247,23 @@ fn controllers(info: Option<&Value>) -> Finding {
     if missing.is_empty() {
         return Finding::good(WHAT, "memory, CPU and tasks are enforced");
     }
-    let remedy = "as root: loginctl enable-linger for this account, and Delegate=cpu memory pids in user@.service.d; then log in anew";
+    let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let held = held_by_version_1(&table);
+    let remedy = if missing.iter().any(|name| held.contains(*name)) {
+        "cgroups of version 1 hold them: boot with systemd.unified_cgroup_hierarchy=1"
+    } else {
+        "as root: loginctl enable-linger for this account, and Delegate=cpu memory pids in user@.service.d; then log in anew"
+    };
     Finding::lacking(WHAT, format!("not enforced for want of the cgroup controllers: {}", missing.join(", ")), remedy)
+}
+
+/// The controllers with a hierarchy of version 1, which no cgroup of version 2 can have: of `/proc/cgroups`.
+fn held_by_version_1(table: &str) -> BTreeSet<&str> {
+    let rows = table.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace());
+    rows.filter_map(|mut fields| Some((fields.next()?, fields.next()?)))
+        .filter(|row| row.1 != "0")
+        .map(|row| row.0)
+        .collect()
 }
 
 fn network(version: &str) -> Finding {
@@ -334,5 +349,17 @@ fn setpriv() -> Finding {
     match in_path("setpriv") {
         Some(path) => Finding::good("setpriv", path.display().to_string()),
         None => Finding::broken("setpriv", "not installed", "apt-get install util-linux"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_of_hybrid_machines_are_held_by_version_1() {
+        let hybrid = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t4\t18\t1\npids\t0\t1\t1\n";
+        assert_eq!(held_by_version_1(hybrid), BTreeSet::from(["cpu", "memory"]));
+        assert_eq!(held_by_version_1(""), BTreeSet::new());
     }
 }

@@ -50,6 +50,19 @@ export async function atEditor(page, name, path = '/') {
   await workbench(page);
 }
 
+/**
+ * A browser in which a workspace's host is open to one person and the dashboard to nobody: as when that person wrote the page,
+ * and a colleague opens it. The cookies come from a real sign-in, and the dashboard's are forgotten after it.
+ */
+export async function lend(context, name, label) {
+  const page = await context.newPage();
+  await page.goto(origin(label));
+  await fillIn(page, name);
+  await page.waitForURL(`${origin(label)}/**`);
+  await page.close();
+  await context.clearCookies({ name: /^__Host-csm-(session|device)$/ });
+}
+
 export async function workbench(page) {
   await page.locator('.monaco-workbench').waitFor({ timeout: 90_000 });
   await page.locator('.statusbar').waitFor();

@@ -2,14 +2,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
-import { atDashboard, launch, none, person } from '../lib/browser.mjs';
-import { declare, demoProcesses, putInForce, reaches, running, stopped, writeManifest } from '../lib/demo.mjs';
-import { NAVIGATE, operator, send, workspace } from '../lib/http.mjs';
-import { csm, data, manifestPath, password } from '../lib/place.mjs';
-import { until } from '../lib/until.mjs';
-import { handshake, say } from '../lib/ws.mjs';
-import { echo } from '../lib/echo.mjs';
-import { Visitor } from '../lib/visitor.mjs';
+import { atDashboard, launch, none, person } from './lib/browser.mjs';
+import { declare, demoProcesses, putInForce, reaches, running, stopped, writeManifest } from './lib/demo.mjs';
+import { NAVIGATE, operator, send, workspace } from './lib/http.mjs';
+import { csm, data, manifestPath, password } from './lib/place.mjs';
+import { until } from './lib/until.mjs';
+import { handshake, say } from './lib/ws.mjs';
+import { echo } from './lib/echo.mjs';
+import { Visitor } from './lib/visitor.mjs';
 
 let browser;
 let at;

@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, writeFileSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { before, test } from 'node:test';
-import { running, stopped } from '../lib/demo.mjs';
-import { workspace } from '../lib/http.mjs';
-import { csm, demo, inAccount, manifestPath, origin, password } from '../lib/place.mjs';
-import { Visitor } from '../lib/visitor.mjs';
+import { running, stopped } from './lib/demo.mjs';
+import { workspace } from './lib/http.mjs';
+import { csm, demo, inAccount, manifestPath, origin, password } from './lib/place.mjs';
+import { Visitor } from './lib/visitor.mjs';
 
 before(() => running('ada'));
 

@@ -4,10 +4,10 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, before, test } from 'node:test';
-import { atDashboard, fillIn, launch, none, person, workbench } from '../lib/browser.mjs';
-import { declare, putInForce, reaches, running, stopped } from '../lib/demo.mjs';
-import { operator, workspace } from '../lib/http.mjs';
-import { csm, inAccount, inside, origin } from '../lib/place.mjs';
+import { atDashboard, fillIn, launch, none, person, workbench } from './lib/browser.mjs';
+import { declare, putInForce, reaches, running, stopped } from './lib/demo.mjs';
+import { operator, workspace } from './lib/http.mjs';
+import { csm, inAccount, inside, origin } from './lib/place.mjs';
 
 const BROKEN = 'localhost/csm-test-broken:latest';
 let browser;

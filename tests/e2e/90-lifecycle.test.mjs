@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, test } from 'node:test';
-import { csmProcess, demoProcesses, group, interrupt, reaches, running, startDemo } from '../lib/demo.mjs';
-import { NAVIGATE, send, workspace } from '../lib/http.mjs';
-import { echo } from '../lib/echo.mjs';
-import { csmRun, demoLog, inAccount, inside, read } from '../lib/place.mjs';
-import { until } from '../lib/until.mjs';
-import { handshake, say } from '../lib/ws.mjs';
-import { Visitor } from '../lib/visitor.mjs';
+import { csmProcess, demoProcesses, group, interrupt, reaches, running, startDemo } from './lib/demo.mjs';
+import { NAVIGATE, send, workspace } from './lib/http.mjs';
+import { echo } from './lib/echo.mjs';
+import { csmRun, demoLog, inAccount, inside, read } from './lib/place.mjs';
+import { until } from './lib/until.mjs';
+import { handshake, say } from './lib/ws.mjs';
+import { Visitor } from './lib/visitor.mjs';
 
 const named = (...names) => demoProcesses().filter((one) => names.includes(one.name));
 const conmon = () => named('conmon').map((one) => one.pid).sort();

@@ -1,13 +1,13 @@
 // Every page of ours in light, dark and on a phone: nothing is wider than the screen, everything is readable, nothing breaks
-// its own content security policy. The pictures are for people to look at (tests/e2e/screenshots, not under version control).
+// its own content security policy. The pictures are for people to look at (target/screenshots).
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { atDashboard, fillIn, launch, none, person } from '../lib/browser.mjs';
-import { declare, putInForce, running, stopped } from '../lib/demo.mjs';
-import { origin } from '../lib/place.mjs';
+import { atDashboard, fillIn, launch, none, person } from './lib/browser.mjs';
+import { declare, putInForce, running, stopped } from './lib/demo.mjs';
+import { origin, repo } from './lib/place.mjs';
 
-const OUT = `${import.meta.dirname}/screenshots`;
+const OUT = `${repo}/target/screenshots`;
 const LOOKS = {
   light: { colorScheme: 'light' },
   dark: { colorScheme: 'dark' },

@@ -4,11 +4,11 @@ import { randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import { chownSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { atEditor, launch, person, terminal, type } from '../lib/browser.mjs';
-import { declare, demoProcesses, putInForce, processes, running, stopped } from '../lib/demo.mjs';
-import { accountId, data, database, demoLog, hostFile, inAccount, inside, manifestPath, ownAccount, password, read } from '../lib/place.mjs';
-import { until } from '../lib/until.mjs';
-import { Visitor } from '../lib/visitor.mjs';
+import { atEditor, launch, person, terminal, type } from './lib/browser.mjs';
+import { declare, demoProcesses, putInForce, processes, running, stopped } from './lib/demo.mjs';
+import { accountId, data, database, demoLog, hostFile, inAccount, inside, manifestPath, ownAccount, password, read } from './lib/place.mjs';
+import { until } from './lib/until.mjs';
+import { Visitor } from './lib/visitor.mjs';
 
 const canary = randomBytes(16).toString('hex');
 const secrets = { TEST_TOKEN: `env-${canary}`, GITHUB_TOKEN: `gh-${canary}`, netrc: `file-${canary}` };
@@ -117,7 +117,7 @@ test("from ada's workspace nothing of grace's is to be seen: files, sockets, pro
 });
 
 test("from inside, the host's loopback and csm's own sockets are out of reach", async () => {
-  const { origin, port } = await import('../lib/place.mjs');
+  const { origin, port } = await import('./lib/place.mjs');
   const probe = `
 import socket, subprocess, json
 out = {}
