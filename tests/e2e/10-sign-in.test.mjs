@@ -41,6 +41,7 @@ test('keyboard alone: sign in and start', async () => {
   await stopped('ada');
   const { page } = at;
   await page.goto(origin(''));
+  await page.locator('input[name=name]:focus').waitFor();
   await page.keyboard.type('ada');
   await page.keyboard.press('Tab');
   await page.keyboard.type((await import('./lib/place.mjs')).password('ada'));
