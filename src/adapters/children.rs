@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -21,6 +22,8 @@ pub fn find(program: &str) -> PathBuf {
 pub struct Tied {
     name: &'static str,
     child: Child,
+    /// Its process group, which it leads.
+    group: Option<Pid>,
 }
 
 impl Tied {
@@ -45,12 +48,21 @@ impl Tied {
                 }
             });
         }
-        Ok(Self { name, child })
+        let group = raw_pid(&child);
+        Ok(Self { name, child, group })
     }
 
     /// The process id, until it has ended.
-    pub fn pid(&self) -> Option<rustix::process::Pid> {
-        self.child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?))
+    pub fn pid(&self) -> Option<Pid> {
+        raw_pid(&self.child)
+    }
+
+    /// Sends a signal to the processes that it started and that have outlived it.
+    pub fn signal_orphans(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // Mostly there are none.
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
     }
 
     /// Waits for its end.
@@ -59,7 +71,7 @@ impl Tied {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match self.pid() {
             Some(pid) => Ok(rustix::process::kill_process(pid, signal)?),
             None => Err(io::Error::other(format!("{} has ended", self.name))),
@@ -68,10 +80,14 @@ impl Tied {
 
     /// Ends it: politely, and after 5 s not so.
     pub async fn stop(mut self) {
-        let _ = self.signal(rustix::process::Signal::TERM);
+        let _ = self.signal(Signal::TERM);
         if tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await.is_err() {
             tracing::warn!(program = self.name, "it did not end in 5 s; killing it");
             let _ = self.child.kill().await;
         }
     }
+}
+
+fn raw_pid(child: &Child) -> Option<Pid> {
+    child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
 }

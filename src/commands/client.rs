@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{Client, Failure, environment};
 use crate::adapters::unix_http::{self, Answer};
+use crate::model::size::Bytes;
 
 /// A workspace as the API tells it.
 #[derive(Debug, Deserialize)]
@@ -35,7 +36,7 @@ pub(super) struct Usage {
 /// What it can use.
 #[derive(Debug, Deserialize)]
 pub(super) struct Limits {
-    pub(super) memory: String,
+    pub(super) memory: Bytes,
 }
 
 impl Client {

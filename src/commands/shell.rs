@@ -9,18 +9,24 @@ use crate::model::container::{HOME, USER, container_name};
 use crate::model::label::WorkspaceId;
 
 pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCode, Failure> {
+    let missing = |error| Failure::new(format!("can't run podman: {error}; \"csm doctor\" tells what is missing"));
+    let name = container_name(workspace);
+    let inspect = ["container", "inspect", "--format={{.State.Running}}", &name];
+    let asked = Command::new("podman").args(inspect).output().map_err(missing)?;
+    if asked.stdout.trim_ascii() != b"true" {
+        return Err(Failure::new(format!("{workspace} does not run; start it first: csm start {workspace}")));
+    }
     let mut podman = Command::new("podman");
     podman.args(["exec", "--interactive", &format!("--user={USER}:{USER}"), &format!("--workdir={HOME}/project")]);
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         podman.arg("--tty");
     }
-    podman.arg(container_name(workspace));
+    podman.arg(name);
     if command.is_empty() {
         podman.arg("/opt/code-server-multi/terminal");
     } else {
         podman.args(command);
     }
     // It takes this process's place, so that its exit status is ours. It only returns when it could not.
-    let error = podman.exec();
-    Err(Failure::new(format!("can't run podman: {error}; \"csm doctor\" tells what is missing")))
+    Err(missing(podman.exec()))
 }

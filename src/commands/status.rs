@@ -36,10 +36,8 @@ pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) 
 
 fn row(one: &Workspace) -> Vec<String> {
     let since = machine::now().saturating_sub(one.since.unwrap_or(one.at));
-    let memory = match &one.usage {
-        Some(usage) => format!("{} of {}", human_bytes(usage.memory), one.limits.memory),
-        None => format!("– of {}", one.limits.memory),
-    };
+    let used = one.usage.as_ref().map_or_else(|| "–".to_owned(), |usage| human_bytes(usage.memory));
+    let memory = format!("{used} of {}", human_bytes(one.limits.memory.get()));
     let pending = if one.update_pending { " (update pending)" } else { "" };
     let failure = if one.failure.is_empty() { String::new() } else { format!(": {}", one.failure) };
     vec![one.id.clone(), one.state.clone(), human_seconds(since), memory, format!("{}{failure}{pending}", one.reason)]

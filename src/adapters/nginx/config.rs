@@ -34,8 +34,6 @@ http {{
     uwsgi_temp_path {run}/uwsgi;
     scgi_temp_path {run}/scgi;
     proxy_cache_path {run}/authorized keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
-    # An answer from that cache needs no open and close of its file.
-    open_file_cache max=1000 inactive=10s;
     upstream csm_front {{ server unix:{front}; keepalive {KEEPALIVE}; }}
     include {share}/http.conf;
 ",

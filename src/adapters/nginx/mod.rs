@@ -42,6 +42,7 @@ pub enum NginxError {
 pub struct Nginx {
     layout: Layout,
     child: Tied,
+    listens: SocketAddr,
 }
 
 impl Nginx {
@@ -72,7 +73,7 @@ impl Nginx {
                 return Err(NginxError::Refused(format!("nothing listens on {address} after 10 s")));
             }
         }
-        Ok(Self { layout: layout.clone(), child })
+        Ok(Self { layout: layout.clone(), child, listens: address })
     }
 
     /// Puts a new manifest's configuration, or renewed certificates, into force. Open connections stay. On an error the old one does.
@@ -86,9 +87,20 @@ impl Nginx {
         self.child.signal(rustix::process::Signal::HUP).map_err(NginxError::Missing)
     }
 
-    /// Waits until it ends by itself, which it should not.
+    /// Waits until it ends by itself, which it should not, and until the next one can take its place.
     pub async fn wait(&mut self) -> String {
-        self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+        let how = self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+        // Workers that have lost their master go on, and hold its ports. Told to quit they give those up at once, and end when
+        // the last WebSocket that they carry does.
+        self.child.signal_orphans(rustix::process::Signal::QUIT);
+        let free = async {
+            while check_free(self.listens).is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // Whoever else holds the port then is named when the next one starts.
+        let _ = tokio::time::timeout(Duration::from_secs(5), free).await;
+        how
     }
 
     /// Ends it.
