@@ -21,8 +21,9 @@ use crate::ports::StartRequest;
 const SETTINGS: &str = ".local/share/code-server/User";
 const GIVEN: &str = ".local/share/code-server/csm-settings.json";
 
-/// Makes directories, copies secrets, merges settings. The error names what could not be done.
-pub fn prepare(request: &StartRequest, secrets: &Path) -> Result<(), String> {
+/// Makes directories, copies secrets, merges settings. The error names what could not be done. With `credentials`, systemd has read
+/// the secrets and put them there.
+pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path>) -> Result<(), String> {
     let context = |what: &str, path: &Path| {
         let text = format!("can't {what} {}", path.display());
         move |error: io::Error| format!("{text}: {error}")
@@ -38,7 +39,7 @@ pub fn prepare(request: &StartRequest, secrets: &Path) -> Result<(), String> {
         }
         _ => {}
     }
-    copy_secrets(&request.secrets, secrets)?;
+    copy_secrets(&request.secrets, secrets, credentials)?;
     let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
     for mount in &request.spec.mounts {
         if let Some(below) = mount.target.strip_prefix(HOME).and_then(|rest| rest.strip_prefix('/')) {
@@ -52,15 +53,22 @@ pub fn prepare(request: &StartRequest, secrets: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn copy_secrets(copies: &[SecretCopy], to: &Path) -> Result<(), String> {
+fn copy_secrets(copies: &[SecretCopy], to: &Path, credentials: Option<&Path>) -> Result<(), String> {
     let failed = |error: io::Error| format!("can't write secrets below {}: {error}", to.display());
-    match fs::remove_dir_all(to) {
+    // The directory itself may be somebody else's to make and to remove.
+    match fs::read_dir(to) {
+        Ok(old) => old.flatten().try_for_each(|old| fs::remove_dir_all(old.path())).map_err(failed)?,
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+        Err(_) => {}
     }
     for copy in copies {
-        let (content, _) = read_secret(&copy.source)
+        let source = credentials.map_or_else(|| copy.source.clone(), |directory| directory.join(copy.credential()));
+        let (content, _) = read_secret(&source)
             .map_err(|error| format!("can't read the secret {}: {error}", copy.source.display()))?;
+        if content.is_empty() {
+            let gone = if credentials.is_some() { "is empty or not there" } else { "is empty" };
+            return Err(format!("the secret {} {gone}; write its value into it", copy.source.display()));
+        }
         let target = to.join(&copy.name);
         target.parent().map_or(Ok(()), |directory| make_directory(directory, 0o700)).map_err(failed)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(copy.mode).open(&target).map_err(failed)?;
@@ -152,12 +160,20 @@ mod tests {
         fs::create_dir_all(to.join("environment")).expect("made");
         fs::write(to.join("environment/OLD"), "old").expect("written");
         let copy = SecretCopy { source, name: "environment/NEW".into(), mode: 0o400 };
-        copy_secrets(std::slice::from_ref(&copy), &to).expect("copied");
+        copy_secrets(std::slice::from_ref(&copy), &to, None).expect("copied");
         let meta = fs::metadata(to.join("environment/NEW")).expect("there");
         assert_eq!(meta.permissions().mode() & 0o777, 0o400);
         assert!(!to.join("environment/OLD").exists());
+        let credentials = dir.path().join("credentials");
+        fs::create_dir(&credentials).expect("made");
+        fs::write(credentials.join("environment.NEW"), "from systemd").expect("written");
+        copy_secrets(std::slice::from_ref(&copy), &to, Some(&credentials)).expect("copied");
+        assert_eq!(fs::read_to_string(to.join("environment/NEW")).expect("there"), "from systemd");
+        fs::write(credentials.join("environment.NEW"), "").expect("written");
+        let error = copy_secrets(std::slice::from_ref(&copy), &to, Some(&credentials)).expect_err("refused");
+        assert!(error.contains("source is empty or not there"), "{error}");
         let missing = SecretCopy { source: dir.path().join("none"), ..copy };
-        let error = copy_secrets(&[missing], &to).expect_err("refused");
+        let error = copy_secrets(&[missing], &to, None).expect_err("refused");
         assert!(error.contains("none") && !error.contains("canary"), "{error}");
     }
 }

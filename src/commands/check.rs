@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::environment::Against;
 use super::{Failure, environment};
 use crate::model::issue::refused;
 
-pub(super) fn run(path: &Path, json: bool) -> Result<ExitCode, Failure> {
-    let (manifest, issues) = environment::load(path)?;
+pub(super) fn run(path: &Path, against: Against, json: bool) -> Result<ExitCode, Failure> {
+    let (manifest, issues) = environment::load(path, against)?;
     if json {
         let text = serde_json::to_string_pretty(&issues).map_err(|error| Failure::new(error.to_string()))?;
         println!("{text}");

@@ -5,46 +5,56 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::environment::Against;
 use super::serve::{ManifestSource, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    let manifest = environment::load_valid(path)?;
+    // Certificates are nginx's to read, and secrets the launchers'.
+    let manifest = environment::load_valid(path, Against::Machine)?;
     let layout = environment::layout()?;
     log();
     block_on(async {
         let end = asked_to_end();
         tokio::pin!(end);
-        let lock = claim(&layout)?;
-        let mut source = ManifestSource::new(path.to_owned());
+        let lock = claim(&layout, 0o711)?;
+        let mut source = ManifestSource::new(path.to_owned(), Against::Machine);
+        // "systemctl reload". A manifest in /etc is a link to a link: no watch sees it change.
+        let mut hangup =
+            signal(SignalKind::hangup()).map_err(|error| Failure::new(format!("can't receive signals: {error}")))?;
         let served = serve(&layout, manifest, lock)?;
         tell(&[NotifyState::Ready]);
         let mut watchdog = tokio::time::interval(watchdog_period());
         loop {
             let current = served.manifest.borrow().clone();
-            tokio::select! {
+            let next = tokio::select! {
                 ended = &mut end => {
                     // Workspaces keep running: the next daemon takes them over.
                     tell(&[NotifyState::Stopping]);
                     return ended.map(|()| ExitCode::SUCCESS);
                 }
-                next = source.next(&current) => match next {
-                    Ok(next) => {
-                        served.adopt(next);
-                        served.handle.alarm("manifest", None);
-                    }
-                    Err(refusal) => {
-                        tracing::error!("{refusal}");
-                        served.handle.alarm("manifest", Some(refusal));
-                    }
-                },
+                next = source.next(&current) => next,
+                _ = hangup.recv() => source.read(&current),
                 _ = watchdog.tick() => {
                     // An answer from the daemon's own loop, not from this one.
                     if tokio::time::timeout(Duration::from_secs(5), served.handle.alive()).await.is_ok() {
                         tell(&[NotifyState::Watchdog]);
                     }
+                    continue;
+                }
+            };
+            match next {
+                Ok(next) => {
+                    tracing::info!(people = next.owners.len(), "a new manifest is in force");
+                    served.adopt(next);
+                    served.handle.alarm("manifest", None);
+                }
+                Err(refusal) => {
+                    tracing::error!("{refusal}");
+                    served.handle.alarm("manifest", Some(refusal));
                 }
             }
         }

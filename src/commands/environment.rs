@@ -8,20 +8,23 @@ use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::model::issue::Issue;
 use crate::model::layout::Layout;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Machine, Manifest};
 
 /// The directories: systemd's for a service, else those of the account (XDG base directories).
 pub(super) fn layout() -> Result<Layout, Failure> {
     Ok(Layout { run: run_directory()?, state: state_directory()?, share: share_directory()? })
 }
 
-fn given(name: &str) -> Option<PathBuf> {
+/// An environment variable that holds an absolute path.
+pub(super) fn given(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// Sockets of the running csm.
 pub(super) fn run_directory() -> Result<PathBuf, Failure> {
-    given("RUNTIME_DIRECTORY")
+    // A launcher's own runtime directory is another than the one that everyone shares.
+    given("CSM_RUN_DIRECTORY")
+        .or_else(|| given("RUNTIME_DIRECTORY"))
         .or_else(|| given("XDG_RUNTIME_DIR").map(|path| path.join("code-server-multi")))
         .ok_or_else(|| {
             let remedy = "set it to a directory on a tmpfs that only this account can enter; a login session has one";
@@ -54,20 +57,33 @@ fn share_directory() -> Result<PathBuf, Failure> {
     })
 }
 
+/// What a manifest is checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Against {
+    /// This machine and the files on it, as this account sees them.
+    Files,
+    /// This machine. The files that it names are others' to read: systemd's, nginx's.
+    Machine,
+    /// Nothing but itself: it is for another machine.
+    Nothing,
+}
+
 /// A manifest with its findings. `Err` when the file can't be read at all.
-pub(super) fn load(path: &Path) -> Result<(Option<Manifest>, Vec<Issue>), Failure> {
+pub(super) fn load(path: &Path, against: Against) -> Result<(Option<Manifest>, Vec<Issue>), Failure> {
     let bytes = std::fs::read(path).map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))?;
     let text = String::from_utf8_lossy(&bytes);
-    let (manifest, mut issues) = Manifest::parse(&text, &machine());
-    if let Some(manifest) = &manifest {
+    let boundless = Machine { memory: u64::MAX, cpus: u32::MAX };
+    let machine = if against == Against::Nothing { boundless } else { machine() };
+    let (manifest, mut issues) = Manifest::parse(&text, &machine);
+    if let Some(manifest) = manifest.as_ref().filter(|_| against == Against::Files) {
         issues.extend(check_files(manifest));
     }
     Ok((manifest.filter(|_| !crate::model::issue::refused(&issues)), issues))
 }
 
 /// A manifest that can be used. Its warnings are printed; its errors are the failure.
-pub(super) fn load_valid(path: &Path) -> Result<Manifest, Failure> {
-    let (manifest, issues) = load(path)?;
+pub(super) fn load_valid(path: &Path, against: Against) -> Result<Manifest, Failure> {
+    let (manifest, issues) = load(path, against)?;
     for issue in &issues {
         eprintln!("{}: {issue}", path.display());
     }

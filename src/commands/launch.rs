@@ -21,7 +21,7 @@ use crate::ports::StartRequest;
 
 pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    let manifest = environment::load_valid(path)?;
+    let manifest = environment::load_valid(path, environment::Against::Machine)?;
     let layout = environment::layout()?;
     log();
     let owner = manifest.owner_of(id).ok_or_else(|| {
@@ -40,7 +40,8 @@ pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
         home: layout::home(&manifest.workspace_base, &owner.name),
         socket: layout.socket(id),
     };
-    prepare(&request, &layout.secrets(id)).map_err(Failure::new)?;
+    let credentials = environment::given("CREDENTIALS_DIRECTORY");
+    prepare(&request, &layout.secrets(id), credentials.as_deref()).map_err(Failure::new)?;
     block_on(async {
         // Under systemd the unit's own cgroup carries the limits.
         let split = std::env::var_os("INVOCATION_ID").is_some();

@@ -51,6 +51,9 @@ enum Verb {
     Check {
         #[command(flatten)]
         file: ManifestFile,
+        /// Check the text alone: the manifest is for another machine.
+        #[arg(long)]
+        text_only: bool,
         /// Print the findings as JSON.
         #[arg(long)]
         json: bool,
@@ -171,7 +174,10 @@ pub fn main() -> ExitCode {
         Verb::Up(file) => up::run(&file.manifest),
         Verb::Daemon(file) => daemon::run(&file.manifest),
         Verb::Launch { file, workspace } => launch::run(&file.manifest, &workspace),
-        Verb::Check { file, json } => check::run(&file.manifest, json),
+        Verb::Check { file, text_only, json } => {
+            let against = if text_only { environment::Against::Nothing } else { environment::Against::Files };
+            check::run(&file.manifest, against, json)
+        }
         Verb::Schema { markdown } => schema::run(markdown),
         Verb::Plan { file, client, json } => plan::run(&file.manifest, &client, json),
         Verb::Status { workspace, client, json } => status::run(workspace.as_ref(), &client, json),

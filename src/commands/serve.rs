@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::environment::Against;
 use super::{Failure, environment};
 use crate::adapters::podman::PodmanRuntime;
 use crate::adapters::state::State;
@@ -26,9 +27,9 @@ pub(super) struct Served {
     _lock: std::fs::File,
 }
 
-/// Makes the directories and takes the lock, so that no second csm uses them.
-pub(super) fn claim(layout: &Layout) -> Result<std::fs::File, Failure> {
-    for (directory, mode) in [(&layout.run, 0o710), (&layout.state, 0o700)] {
+/// Makes the directories and takes the lock, so that no second csm uses them. `mode`: who may pass through the runtime directory.
+pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure> {
+    for (directory, mode) in [(&layout.run, mode), (&layout.state, 0o700)] {
         files::make_directory(directory, mode)
             .map_err(|error| Failure::new(format!("can't make {}: {error}", directory.display())))?;
     }
@@ -85,19 +86,25 @@ impl Served {
 /// A manifest file that is read again whenever it changes.
 pub(super) struct ManifestSource {
     path: PathBuf,
+    against: Against,
     changes: watch_files::Changes,
 }
 
 impl ManifestSource {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, against: Against) -> Self {
         let changes = watch_files::file(&path);
-        Self { path, changes }
+        Self { path, against, changes }
     }
 
     /// The next content: a manifest that can take the place of `current`, or why it can't.
     pub(super) async fn next(&mut self, current: &Manifest) -> Result<Manifest, String> {
         self.changes.recv().await;
-        let (manifest, issues) = environment::load(&self.path).map_err(|failure| failure.to_string())?;
+        self.read(current)
+    }
+
+    /// The content now, whether it has changed or not.
+    pub(super) fn read(&self, current: &Manifest) -> Result<Manifest, String> {
+        let (manifest, issues) = environment::load(&self.path, self.against).map_err(|failure| failure.to_string())?;
         let refusal = |issues: &[Issue]| {
             let errors: Vec<String> = issues.iter().filter(|issue| issue.is_error()).map(ToString::to_string).collect();
             format!("{} is refused, the one before stays in force: {}", self.path.display(), errors.join(" · "))

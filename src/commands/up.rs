@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::environment::Against;
 use super::serve::{ManifestSource, Served, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
@@ -23,7 +24,7 @@ const STOP: Duration = Duration::from_secs(30);
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    let manifest = environment::load_valid(path)?;
+    let manifest = environment::load_valid(path, Against::Files)?;
     let layout = environment::layout()?;
     log();
     block_on(up(path, manifest, layout))
@@ -33,9 +34,9 @@ async fn up(path: &Path, manifest: Manifest, layout: Layout) -> Result<ExitCode,
     // Before anything starts: a signal from now on stops what is there.
     let end = asked_to_end();
     tokio::pin!(end);
-    let lock = claim(&layout)?;
+    let lock = claim(&layout, 0o710)?;
     let mut podman = podman_service(&layout).await?;
-    let source = ManifestSource::new(path.to_owned());
+    let source = ManifestSource::new(path.to_owned(), Against::Files);
     let served = serve(&layout, manifest.clone(), lock)?;
     let nginx = Nginx::start(&layout, &manifest).await.map_err(|error| Failure::new(error.to_string()))?;
     announce(&manifest);

@@ -225,7 +225,14 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                Some(command) = self.commands.recv() => self.command(command),
+                Some(command) = self.commands.recv() => {
+                    let watched = self.watchers > 0;
+                    self.command(command);
+                    if self.watchers > 0 && !watched {
+                        // Whoever begins to look wants figures now.
+                        sample.reset_immediately();
+                    }
+                }
                 Some(event) = self.events.recv() => self.event(event),
                 Some(()) = changes.next() => self.observe(),
                 _ = resync.tick() => self.observe(),

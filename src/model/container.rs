@@ -25,6 +25,12 @@ const SHARE: &str = "/opt/code-server-multi";
 /// Where the secrets appear inside: a directory with a file for each variable.
 const SECRETS: &str = "/run/secrets/csm";
 
+/// Nix' store: what `packages` and images from it are made of.
+const STORE: &str = "/nix/store";
+
+/// How images begin whose programs are the host's own, in Nix' store.
+const STORE_ARCHIVE: &str = "docker-archive:/nix/store/";
+
 /// The label that holds the workspace's id.
 pub const LABEL_WORKSPACE: &str = "io.code-server-multi.workspace";
 
@@ -54,6 +60,13 @@ pub struct SecretCopy {
     pub name: PathBuf,
     /// Its permissions.
     pub mode: u32,
+}
+
+impl SecretCopy {
+    /// The name under which systemd hands it over: `environment.NAME`, `files.0`.
+    pub fn credential(&self) -> String {
+        self.name.to_string_lossy().replace('/', ".")
+    }
 }
 
 /// What a workspace's container looks like.
@@ -105,6 +118,9 @@ pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Co
         ("USER".to_owned(), "coder".to_owned()),
         ("VSCODE_PROXY_URI".to_owned(), format!("{}://{port_host}/", manifest.scheme())),
     ]);
+    if let Some(packages) = &owner.packages {
+        environment.insert("CSM_PACKAGES".to_owned(), packages.to_string());
+    }
     let mount = |source: PathBuf, target: String, read_only| Mount { source, target, read_only };
     let mut mounts = vec![
         mount(layout::home(base, &owner.name), HOME.to_owned(), false),
@@ -112,6 +128,9 @@ pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Co
         mount(layout.workspace_run(&id), RUN.to_owned(), false),
         mount(layout.share.join("workspace"), SHARE.to_owned(), true),
     ];
+    if owner.packages.is_some() || owner.image.as_str().starts_with(STORE_ARCHIVE) {
+        mounts.push(mount(STORE.into(), STORE.to_owned(), true));
+    }
     if !owner.secret_environment.is_empty() {
         mounts.push(mount(layout.secrets(&id).join("environment"), SECRETS.to_owned(), true));
     }

@@ -144,3 +144,27 @@ test('csm up never runs as root, nor beside another one', async (t) => {
   assert.equal(root.status, 1);
   assert.match(root.stderr, /workspaces never run as root/);
 });
+
+test('csm daemon takes a new manifest when it is told to reload, behind links that no watch sees through', async () => {
+  const text = readFileSync(manifestPath, 'utf8');
+  const more = JSON.parse(text);
+  more.users.linus = { passwordFile: more.users.grace.passwordFile };
+  // As NixOS has it: the link in /etc stays, and what it points to is another link, which changes.
+  const script = `
+    csm=$1; here=$(mktemp -d); static=$(mktemp -d)
+    cp "$2" "$here/one"; cp "$3" "$here/two"
+    ln -s "$here/one" "$static/manifest.json"; ln -s "$static/manifest.json" "$here/manifest.json"
+    export RUNTIME_DIRECTORY=$here/run STATE_DIRECTORY=$here/state CSM_SOCKET=$here/run/api.sock
+    "$csm" daemon "$here/manifest.json" >"$here/log" 2>&1 & daemon=$!
+    until "$csm" status >"$here/before" 2>/dev/null; do kill -0 $daemon || { cat "$here/log"; exit 1; }; sleep 0.1; done
+    ln -sf "$here/two" "$static/manifest.json"
+    kill -HUP $daemon
+    until "$csm" status linus >/dev/null 2>&1; do kill -0 $daemon || { cat "$here/log"; exit 1; }; sleep 0.1; done
+    cat "$here/before"
+    kill $daemon; wait $daemon; echo "ended $?"; rm -r "$here" "$static"`;
+  const ran = await inAccount(['timeout', '30', 'sh', '-c', script, 'sh', `${demo}/app/bin/csm`, file(text), file(JSON.stringify(more))]);
+  assert.equal(ran.status, 0, ran.stdout + ran.stderr);
+  assert.match(ran.stdout, /^grace /m);
+  assert.ok(!ran.stdout.includes('linus'), 'before, it was not there');
+  assert.match(ran.stdout, /ended 0/);
+});

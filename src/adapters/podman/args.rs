@@ -69,7 +69,12 @@ pub fn run(spec: &ContainerSpec, engine: &Engine, split: bool) -> Result<Vec<Str
     }
     let (entrypoint, command) = spec.command.split_at(1);
     flag("entrypoint", &format_args!("[\"{}\"]", entrypoint.join("")));
-    let mut whole: Vec<String> = ["run", "--rm", "--replace", "--init"].map(str::to_owned).to_vec();
+    let mut whole = Vec::new();
+    if split {
+        // There is no user manager that systemd's way of making cgroups could ask.
+        whole.push("--cgroup-manager=cgroupfs".to_owned());
+    }
+    whole.extend(["run", "--rm", "--replace", "--init"].map(str::to_owned));
     whole.append(&mut args);
     whole.push(spec.image.clone());
     whole.extend_from_slice(command);

@@ -183,7 +183,7 @@ impl Runtime for PodmanRuntime {
     ) -> Result<(), RuntimeError> {
         let secrets = self.layout.secrets(&request.spec.workspace);
         let prepared = request.clone();
-        let done = tokio::task::spawn_blocking(move || prepare(&prepared, &secrets)).await;
+        let done = tokio::task::spawn_blocking(move || prepare(&prepared, &secrets, None)).await;
         done.map_err(|error| RuntimeError::new(error.to_string()))?.map_err(RuntimeError::new)?;
         if !call(self.podman.images().get(&request.spec.image).exists()).await? {
             progress(Progress::Pulling { percent: None });

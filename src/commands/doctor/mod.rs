@@ -49,7 +49,7 @@ impl Finding {
 pub(super) fn run(manifest: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
     let mut findings = checks::machine();
     if let Some(path) = manifest {
-        findings.extend(checks::images(&environment::load_valid(path)?));
+        findings.extend(checks::images(&environment::load_valid(path, environment::Against::Files)?));
     }
     if json {
         let text = serde_json::to_string_pretty(&findings).map_err(|error| Failure::new(error.to_string()))?;

@@ -125,6 +125,10 @@ pub struct UserFile {
     #[schemars(example = serde_json::json!({ "editor.fontSize": 15 }))]
     #[serde(default)]
     pub settings: Map<String, Value>,
+    /// A directory in `/nix/store` whose `bin` comes first on the workspace's `PATH`. The workspace then gets all of `/nix/store`,
+    /// read-only. The NixOS module's `packages` makes one.
+    #[schemars(example = "/nix/store/00000000000000000000000000000000-code-server-multi-packages")]
+    pub packages: Option<AbsolutePath>,
 }
 
 /// A secret file in the home.

@@ -78,6 +78,8 @@ pub struct Owner {
     pub extensions: Vec<ExtensionId>,
     /// VS Code settings to begin with.
     pub settings: Map<String, Value>,
+    /// A directory of Nix' store with programs.
+    pub packages: Option<AbsolutePath>,
 }
 
 /// What a workspace can use at most.

@@ -168,6 +168,14 @@ fn owner(
             ));
         }
     }
+    if let Some(packages) = user.packages.as_ref().filter(|path| !path.as_str().starts_with("/nix/store/")) {
+        issues.push(Issue::error(
+            format!("{path}.packages"),
+            packages,
+            "it is not in /nix/store, which is all that the workspace gets",
+            "leave it out, or name an environment that Nix built",
+        ));
+    }
     Some(Owner {
         name,
         password_file: user.password_file?,
@@ -182,6 +190,7 @@ fn owner(
         port: user.port,
         extensions: user.extensions,
         settings: user.settings,
+        packages: user.packages,
     })
 }
 

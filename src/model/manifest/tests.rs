@@ -68,6 +68,7 @@ fn each_mistake_gets_its_own_answer() {
     one(&user("\"memoryLimit\":0"), Error, "users.dan.memoryLimit", "a limit of 0");
     one(&user("\"memoryLimit\":\"2X\""), Error, "users.dan.memoryLimit", "found \"2X\": not a size; write it as");
     one(&user("\"memoryLimit\":\"64M\""), Error, "users.dan.memoryLimit", "so little");
+    one(&user("\"packages\":\"/usr\""), Error, "users.dan.packages", "not in /nix/store");
     one(&user("\"memoryLimit\":\"64G\""), Warning, "users.dan.memoryLimit", "the machine has 8 GiB");
     one(&user("\"memoryHigh\":\"4G\""), Error, "users.dan.memoryHigh", "above the hard one, 3G");
     one(&user("\"cpuLimit\":\"0\""), Error, "users.dan.cpuLimit", "a limit of 0");
