@@ -13,7 +13,12 @@ pub(super) enum Refusal {
     /// The request came from another site, or its token is stale.
     Foreign,
     /// Somebody is signed in who has no right to this.
-    NotYours(String),
+    NotYours {
+        /// Whose it is.
+        whose: String,
+        /// Whether `/` here is the dashboard.
+        at_dashboard: bool,
+    },
     /// There is no such thing.
     NotFound(String),
     /// The handshake is over, or was never begun here.
@@ -32,7 +37,7 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::SignedOut => StatusCode::UNAUTHORIZED,
-            Self::Foreign | Self::NotYours(_) => StatusCode::FORBIDDEN,
+            Self::Foreign | Self::NotYours { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Stale => StatusCode::BAD_REQUEST,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -48,7 +53,7 @@ impl Refusal {
                 "Request refused",
                 "It did not come from this site's own pages. Go back, reload the page and try again.".to_owned(),
             ),
-            Self::NotYours(whose) => ("Not yours", whose.clone()),
+            Self::NotYours { whose, .. } => ("Not yours", whose.clone()),
             Self::NotFound(what) => ("Nothing here", what.clone()),
             Self::Stale => (
                 "This sign-in has expired",
@@ -66,7 +71,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (title, text) = self.words();
         let wait = if let Self::TooMany { wait } = self { Some(wait) } else { None };
-        let mut response = Message::new(self.status(), title, text).into_response();
+        let dashboard = matches!(self, Self::NotYours { at_dashboard: true, .. });
+        let mut response = Message::new(self.status(), title, text, dashboard).into_response();
         if let Some(wait) = wait {
             response.headers_mut().insert(header::RETRY_AFTER, wait.into());
         }

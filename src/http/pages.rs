@@ -147,6 +147,7 @@ struct MessagePage<'a> {
     prefix: &'a str,
     title: &'a str,
     text: &'a str,
+    dashboard: bool,
 }
 
 /// A page with one thing to say, and its status.
@@ -154,18 +155,21 @@ pub(super) struct Message {
     status: StatusCode,
     title: &'static str,
     text: String,
+    dashboard: bool,
 }
 
 impl Message {
-    pub(super) fn new(status: StatusCode, title: &'static str, text: String) -> Self {
-        Self { status, title, text }
+    /// `dashboard`: whether it ends with a link to `/`, which is the dashboard there.
+    pub(super) fn new(status: StatusCode, title: &'static str, text: String, dashboard: bool) -> Self {
+        Self { status, title, text, dashboard }
     }
 }
 
 impl IntoResponse for Message {
     fn into_response(self) -> Response {
         // Below `/_csm` the files are on every host of ours.
-        page(self.status, &MessagePage { prefix: "/_csm", title: self.title, text: &self.text })
+        let (title, text, dashboard) = (self.title, &self.text, self.dashboard);
+        page(self.status, &MessagePage { prefix: "/_csm", title, text, dashboard })
     }
 }
 

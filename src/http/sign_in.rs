@@ -152,7 +152,7 @@ pub(super) async fn sign_in_here(
         Err(refused) => return Ok(refused),
     };
     if proven.owner != workspace.owner {
-        return Err(not_yours(&proven.owner, &workspace.owner));
+        return Err(not_yours(&proven.owner, &workspace.owner, false));
     }
     let (session, _) = begin_session(&app, &headers, proven)?;
     let token = app.key.site_token(&session.id, &context.site);
@@ -301,7 +301,7 @@ pub(super) async fn open(
         return Err(Refusal::Stale);
     };
     if label.workspace.owner != session.owner {
-        return Err(not_yours(&session.owner, &label.workspace.owner));
+        return Err(not_yours(&session.owner, &label.workspace.owner, true));
     }
     if !access.handshakes.grant(app.now(), &asked.handshake, &session.id, code.clone()) {
         return Err(Refusal::Stale);
@@ -330,6 +330,7 @@ pub(super) async fn callback(
 }
 
 /// The page for a person who is signed in as somebody else.
-pub(super) fn not_yours(visitor: &Name, owner: &Name) -> Refusal {
-    Refusal::NotYours(format!("This workspace belongs to {owner}. You are signed in as {visitor}."))
+fn not_yours(visitor: &Name, owner: &Name, at_dashboard: bool) -> Refusal {
+    let whose = format!("This workspace belongs to {owner}. You are signed in as {visitor}.");
+    Refusal::NotYours { whose, at_dashboard }
 }

@@ -86,7 +86,9 @@ test("another person's workspace is refused, and the page says whose it is", asy
   await atDashboard(page, 'grace');
   const answer = await page.goto(origin('ada'));
   assert.equal(answer.status(), 403);
-  assert.equal(await page.locator('main').innerText(), 'Not yours\n\nThis workspace belongs to ada. You are signed in as grace.');
+  assert.match(await page.locator('main').innerText(), /^Not yours\n\nThis workspace belongs to ada\. You are signed in as grace\.\n/);
+  await page.getByRole('link', { name: 'Your dashboard' }).click();
+  await page.getByRole('heading', { name: 'Your workspace' }).waitFor();
 });
 
 test('an admin does not get into the workspace of another either', async () => {
