@@ -1,0 +1,187 @@
+{
+  description = "VS Code and coding agents in the browser, with a workspace for each person on one machine";
+
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+    # These two serve checks alone: nothing that this flake gives uses them.
+    home-manager = {
+      url = "github:nix-community/home-manager/release-26.05";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+    sops-nix = {
+      url = "github:Mic92/sops-nix";
+      inputs.nixpkgs.follows = "nixpkgs";
+    };
+  };
+
+  outputs =
+    {
+      self,
+      nixpkgs,
+      home-manager,
+      sops-nix,
+    }:
+    let
+      inherit (nixpkgs) lib;
+
+      forAllSystems =
+        f:
+        lib.genAttrs [
+          "x86_64-linux"
+          "aarch64-linux"
+        ] (system: f nixpkgs.legacyPackages.${system});
+
+      systemOf = pkgs: pkgs.stdenv.hostPlatform.system;
+
+      nixos =
+        pkgs: modules:
+        lib.nixosSystem {
+          modules = [
+            self.nixosModules.default
+            { nixpkgs.hostPlatform = systemOf pkgs; }
+          ]
+          ++ modules;
+        };
+
+      demo = pkgs: (nixos pkgs [ ./nixos-modules/demo-vm.nix ]).config;
+    in
+    {
+      overlays.default = final: _: {
+        code-server-multi = final.callPackage ./package.nix {
+          revision = self.rev or self.dirtyRev or "dirty";
+        };
+      };
+
+      packages = forAllSystems (
+        pkgs:
+        let
+          inherit (self.overlays.default pkgs pkgs) code-server-multi;
+        in
+        {
+          default = code-server-multi;
+          inherit code-server-multi;
+          inherit (code-server-multi.images) image-base image-base-oci;
+        }
+      );
+
+      nixosModules = {
+        default =
+          { lib, pkgs, ... }:
+          {
+            imports = [ ./nixos-modules ];
+            # Not by nixpkgs.overlays, which can't be set where somebody else has made pkgs, as in NixOS tests.
+            services.code-server-multi.package = lib.mkDefault (self.overlays.default pkgs pkgs).code-server-multi;
+          };
+        sops.imports = [ ./nixos-modules/sops.nix ];
+      };
+
+      apps = forAllSystems (pkgs: {
+        demo = {
+          type = "app";
+          program = lib.getExe (demo pkgs).system.build.vm;
+          meta.description = "a virtual machine with two people's workspaces, at http://code.localhost:7080";
+        };
+      });
+
+      devShells = forAllSystems (pkgs: {
+        default = pkgs.mkShell {
+          inputsFrom = [ self.packages.${systemOf pkgs}.default ];
+          packages = [
+            pkgs.cargo-deny
+            pkgs.cargo-nextest
+            pkgs.clippy
+            pkgs.nginx
+            pkgs.nixfmt-tree
+            pkgs.rust-analyzer
+            pkgs.rustfmt
+            pkgs.shellcheck
+          ];
+        };
+      });
+
+      formatter = forAllSystems (pkgs: pkgs.nixfmt-tree);
+
+      templates.default = {
+        path = ./nixos-modules/template;
+        description = "A NixOS machine with workspaces for two people";
+      };
+
+      checks = forAllSystems (
+        pkgs:
+        let
+          # All that a configuration puts into /etc, its units among it, and its assertions; nothing of it is built.
+          evaluates =
+            name: modules:
+            let
+              inherit (nixos pkgs modules) config;
+              failed = map (one: one.message) (lib.filter (one: !one.assertion) config.assertions);
+            in
+            assert lib.assertMsg (failed == [ ]) (lib.concatLines failed);
+            pkgs.writeText name (builtins.unsafeDiscardStringContext config.system.build.etc.drvPath);
+
+          machine = {
+            boot.loader.grub.enable = false;
+            fileSystems."/" = {
+              device = "/dev/vda";
+              fsType = "ext4";
+            };
+            system.stateVersion = "26.05";
+            services.code-server-multi.enable = true;
+          };
+
+          vmTests = import ./vm-tests {
+            inherit pkgs;
+            module = self.nixosModules.default;
+          };
+        in
+        self.packages.${systemOf pkgs}
+        // lib.mapAttrs' (name: lib.nameValuePair "vm-${name}") vmTests
+        // {
+          demo = (demo pkgs).system.build.vm;
+
+          dev-shell = self.devShells.${systemOf pkgs}.default;
+
+          formatting = pkgs.runCommand "formatting" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
+            find ${self} -name '*.nix' -exec nixfmt --check {} +
+            touch "$out"
+          '';
+
+          module = evaluates "module" [
+            machine
+            { services.code-server-multi.users.ada.passwordFile = "/run/secrets/ada"; }
+          ];
+
+          module-sops = evaluates "module-sops" [
+            machine
+            sops-nix.nixosModules.sops
+            {
+              sops.defaultSopsFile = "/etc/nowhere.yaml";
+              sops.validateSopsFiles = false;
+              sops.age.keyFile = "/var/lib/sops-nix/key.txt";
+              services.code-server-multi = {
+                sops.enable = true;
+                users.ada = { };
+              };
+            }
+          ];
+
+          image-home-manager =
+            (self.packages.${systemOf pkgs}.default.images.override {
+              homeConfiguration = home-manager.lib.homeManagerConfiguration {
+                inherit pkgs;
+                modules = [
+                  {
+                    home = {
+                      username = "coder";
+                      homeDirectory = "/home/coder";
+                      stateVersion = "26.05";
+                    };
+                    programs.git.enable = true;
+                  }
+                ];
+              };
+            }).image-base;
+        }
+      );
+    };
+}
