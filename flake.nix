@@ -67,10 +67,13 @@
       nixosModules = {
         default =
           { lib, pkgs, ... }:
+          let
+            # Not by nixpkgs.overlays, which can't be set where somebody else has made pkgs, as in NixOS tests.
+            inherit (self.overlays.default pkgs pkgs) code-server-multi;
+          in
           {
             imports = [ ./nixos-modules ];
-            # Not by nixpkgs.overlays, which can't be set where somebody else has made pkgs, as in NixOS tests.
-            services.code-server-multi.package = lib.mkDefault (self.overlays.default pkgs pkgs).code-server-multi;
+            services.code-server-multi.package = lib.mkDefault code-server-multi;
           };
         sops.imports = [ ./nixos-modules/sops.nix ];
       };
@@ -79,7 +82,7 @@
         demo = {
           type = "app";
           program = lib.getExe (demo pkgs).system.build.vm;
-          meta.description = "a virtual machine with two people's workspaces, at http://code.localhost:7080";
+          meta.description = "Two people's workspaces in a virtual machine";
         };
       });
 
@@ -114,10 +117,11 @@
             name: modules:
             let
               inherit (nixos pkgs modules) config;
+              inherit (config.system.build.etc) drvPath;
               failed = map (one: one.message) (lib.filter (one: !one.assertion) config.assertions);
             in
             assert lib.assertMsg (failed == [ ]) (lib.concatLines failed);
-            pkgs.writeText name (builtins.unsafeDiscardStringContext config.system.build.etc.drvPath);
+            pkgs.writeText name (builtins.unsafeDiscardStringContext drvPath);
 
           machine = {
             boot.loader.grub.enable = false;

@@ -21,6 +21,8 @@
             boot.loader.systemd-boot.enable = true;
             system.stateVersion = "26.05";
 
+            # Those of Let's Encrypt: https://letsencrypt.org/repository
+            security.acme.acceptTerms = true;
             services.code-server-multi = {
               enable = true;
               # Its DNS has this name and *.code.example.org point here.

@@ -290,20 +290,39 @@ same "its generation is remembered" "$(readlink "$work/home/.local/state/home-ma
 printf '#!/bin/sh\nexit 1\n' >"$generation/activate"
 same "a configuration that fails keeps nobody out" "$(enter -- sh -c 'echo started >>"$HOME/ran"')" started
 
-# --- the demo's virtual machine, all but its kernel ---
+# --- configurations, all but their kernels ---
 
-holds "the demo has no failed assertion, its port is forwarded, and it prints the passwords" \
-  test "$(value nixosModules.default --apply "module:
+# machine MODULE FUNCTION: what the function says of the configuration, of which failed assertions come first.
+machine() {
+  value nixosModules.default --apply "default:
     let
       shim = import $tree/shim { tree = $tree; };
-      inherit (shim.evalNixos { modules = [ module $work/flake/nixos-modules/demo-vm.nix ]; }) config;
+      inherit (shim.evalNixos { modules = [ default ] ++ $1; }) config;
     in
-    [
-      (map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions))
-      (map (f: [ f.host.port f.guest.port ]) config.virtualisation.forwardPorts)
-      (builtins.attrNames config.services.code-server-multi.users)
-      config.systemd.services.demo-passwords.serviceConfig.StandardOutput
-    ]")" = '[[],[[7080,7080]],["ada","grace"],"journal+console"]'
+    [ (map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions)) ] ++ ($2) config"
+}
+same "the demo has two people, their passwords on its console and its port forwarded" \
+  "$(machine "[ $work/flake/nixos-modules/demo-vm.nix ]" 'config: [
+    (builtins.attrNames config.services.code-server-multi.users)
+    config.systemd.services.demo-passwords.serviceConfig.StandardOutput
+    (map (f: [ f.host.port f.guest.port ]) config.virtualisation.forwardPorts)
+  ]')" '[[],["ada","grace"],"journal+console",[[7080,7080]]]'
+
+cp -r "$work/flake/nixos-modules/template" "$work/template"
+# The tree's stub of a kernel boots nowhere.
+cat >"$work/template/hardware-configuration.nix" <<'END'
+{ lib, ... }:
+{
+  fileSystems."/".device = "/dev/vda";
+  boot.loader.systemd-boot.enable = lib.mkForce false;
+  boot.loader.grub.enable = false;
+}
+END
+same "the template is a whole configuration" \
+  "$(machine "((import $work/template/flake.nix).outputs {
+    nixpkgs.lib.nixosSystem = { modules }: modules;
+    code-server-multi.nixosModules.default = { };
+  }).nixosConfigurations.code" 'config: [ config.services.code-server-multi.domain ]')" '[[],"code.example.org"]'
 
 echo "images: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]
