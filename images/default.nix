@@ -179,6 +179,8 @@ let
     # The same programs that csm mounts there when it runs the image.
     cp ${../share/workspace}/* "$out/opt/code-server-multi/"
     cp ${./entrypoint} "$out/opt/code-server-multi/entrypoint"
+    # nixpkgs has no package of OpenCode's extension, so it comes from Open VSX at the first start, as declared ones do.
+    echo sst-dev.opencode > "$out/etc/code-server-multi/extensions"
     ${lib.optionalString (homeConfiguration != null) ''
       cp ${./activate} "$out/etc/code-server-multi/activate"
       ln -s ${homeConfiguration.activationPackage} "$out/etc/code-server-multi/home"

@@ -1,0 +1,75 @@
+# The daemon: sign-in, dashboard, starting and stopping. It is nobody in particular, and its end ends no workspace.
+{ config, lib, ... }:
+let
+  cfg = config.services.code-server-multi;
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.code-server-multi.internal.run = "/run/code-server-multi";
+
+    systemd.services.code-server-multi = {
+      description = "Sign-in and dashboard of code-server-multi";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "code-server-multi-passwords.service" ];
+      after = [
+        "code-server-multi-passwords.service"
+        "dbus.socket"
+        "polkit.service"
+      ];
+      reloadTriggers = [ cfg.internal.manifestFile ];
+      # Its sockets are gone for a moment only.
+      stopIfChanged = false;
+      serviceConfig = {
+        Type = "notify";
+        ExecStart = "${cfg.package}/bin/csm daemon ${cfg.internal.manifestPath}";
+        ExecReload = [
+          # New people's passwords first; as root, like this unit's start would have it.
+          "+${config.systemd.package}/bin/systemctl start code-server-multi-passwords.service"
+          "/bin/sh -c 'kill -HUP \"$MAINPID\"'"
+        ];
+        User = "code-server-multi";
+        Group = "code-server-multi";
+        RuntimeDirectory = "code-server-multi";
+        # People's launchers and nginx pass through; each socket has its own guard.
+        RuntimeDirectoryMode = "0711";
+        # The workspaces' sockets are in there, and they outlive the daemon.
+        RuntimeDirectoryPreserve = true;
+        StateDirectory = "code-server-multi";
+        StateDirectoryMode = "0700";
+        WatchdogSec = "30s";
+        Restart = "always";
+        RestartSec = "1s";
+
+        # It talks through unix sockets only: to nginx, to systemd, to the command line.
+        PrivateNetwork = true;
+        RestrictAddressFamilies = "AF_UNIX";
+        IPAddressDeny = "any";
+        CapabilityBoundingSet = "";
+        NoNewPrivileges = true;
+        ProtectSystem = "strict";
+        ProtectHome = true;
+        PrivateTmp = true;
+        PrivateDevices = true;
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectProc = "invisible";
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        RemoveIPC = true;
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [
+          "@system-service"
+          "~@privileged @resources"
+        ];
+        UMask = "0077";
+      };
+    };
+  };
+}

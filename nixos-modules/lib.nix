@@ -1,0 +1,67 @@
+# What several of the module's files need to know: names, and amounts as people write them.
+{ lib }:
+rec {
+  # The manifest's grammar for owners; src/model/name.rs says why.
+  validName = name: builtins.match "[a-z][a-z0-9]*(-[a-z0-9]+)*" name != null && lib.stringLength name <= 20;
+  reservedNames = [
+    "admin"
+    "csm"
+    "localhost"
+    "mail"
+    "main"
+    "root"
+    "wpad"
+    "www"
+  ];
+
+  # An owner's account, and their private group.
+  account = name: "csm-${name}";
+
+  # systemd takes a dash in a slice's name for a level of its tree: without the escape, anna-lena's slice would lie in anna's.
+  slice = name: "code-server-${lib.replaceStrings [ "-" ] [ "\\x2d" ] name}";
+  unit = name: "code-server-${name}@";
+
+  # Bytes of "3G", "2560M", "512K" or a number; null when it is none of these.
+  bytes =
+    given:
+    let
+      parts = builtins.match "([0-9]+)([KMGT]?)" (toString given);
+      factor = {
+        "" = 1;
+        K = 1024;
+        M = 1024 * 1024;
+        G = 1024 * 1024 * 1024;
+        T = 1024 * 1024 * 1024 * 1024;
+      };
+    in
+    if parts == null then
+      null
+    else
+      # More than 15 digits overflow; nobody has that much memory.
+      lib.mapNullable (digits: lib.toIntBase10 digits * factor.${lib.last parts}) (
+        if lib.stringLength (lib.head parts) <= 15 then lib.head parts else null
+      );
+
+  # A number as Nix writes it, without the zeros that it adds to a float: 1.5 and not 1.500000.
+  written =
+    given:
+    if builtins.isFloat given then
+      let
+        parts = builtins.match "([0-9]+)\\.([0-9]*[1-9])?0*" (toString given);
+      in
+      if lib.last parts == null then lib.head parts else lib.concatStringsSep "." parts
+    else
+      toString given;
+
+  # Thousandths of a CPU of "1.5", "2" or a number; null when it is none of these.
+  milliCpus =
+    given:
+    let
+      parts = builtins.match "([0-9]{1,4})(\\.([0-9]{1,3}))?" (written given);
+      fraction = lib.elemAt parts 2;
+      padded = if fraction == null then "000" else lib.substring 0 3 "${fraction}00";
+    in
+    if parts == null then null else lib.toIntBase10 (lib.head parts) * 1000 + lib.toIntBase10 padded;
+
+  inStore = path: lib.hasPrefix builtins.storeDir path;
+}

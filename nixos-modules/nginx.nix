@@ -1,0 +1,123 @@
+# The front door: nginx, with the same files that "csm up" gives its own nginx (share/nginx).
+{ config, lib, ... }:
+let
+  cfg = config.services.code-server-multi;
+  inherit (cfg.internal) domain tls acmeName run;
+  share = "${cfg.package}/share/code-server-multi/nginx";
+  people = lib.attrNames cfg.users;
+  socket = name: "unix:${run}/ws/${name}/http.sock";
+
+  # What each host of ours has in common.
+  host =
+    if tls == null then
+      {
+        listen = [
+          {
+            addr = cfg.listen.address;
+            inherit (cfg.listen) port;
+          }
+        ];
+      }
+    else
+      {
+        forceSSL = true;
+      }
+      // (
+        if acmeName != null then
+          {
+            useACMEHost = acmeName;
+            # The wildcard comes by DNS-01; nobody asks these hosts for a challenge.
+            acmeRoot = null;
+          }
+        else
+          {
+            sslCertificate = tls.certificate;
+            sslCertificateKey = tls.certificateKey;
+          }
+      );
+
+  workspace = site: backend: {
+    extraConfig = ''
+      set $csm_site ${site};
+      set $csm_backend ${backend};
+      include ${share}/front.conf;
+      include ${share}/workspace.conf;
+    '';
+  };
+
+  owner = name: lib.nameValuePair "${name}.${domain}" (host // workspace "label:${name}" "csm_ws_${name}");
+
+  # The same workspace on a port of the loopback, for SSH tunnels.
+  loopback =
+    name: port:
+    lib.nameValuePair "code-server-multi-${name}-port" (
+      {
+        serverName = "localhost";
+        listen = [
+          {
+            addr = "127.0.0.1";
+            inherit port;
+          }
+        ];
+      }
+      // workspace "port:${name}" "csm_ws_${name}"
+    );
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.nginx = {
+      enable = lib.mkDefault true;
+      # A changed host must not restart nginx: that would drop everyone's WebSockets.
+      enableReload = true;
+      recommendedTlsSettings = lib.mkDefault true;
+      # A name of two labels and a port in front of the longest domain; people and their hosts.
+      serverNamesHashBucketSize = lib.mkDefault 512;
+      serverNamesHashMaxSize = lib.mkDefault (lib.max 512 (2 * lib.length people));
+
+      commonHttpConfig = ''
+        proxy_cache_path /var/cache/nginx/code-server-multi keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
+        include ${share}/http.conf;
+        upstream csm_front { server unix:${run}/front.sock; keepalive 32; }
+        ${lib.concatMapStrings (name: "upstream csm_ws_${name} { server ${socket name}; keepalive 32; }\n") people}
+      '';
+
+      virtualHosts = {
+        ${domain} = host // {
+          extraConfig = ''
+            set $csm_site dashboard;
+            include ${share}/front.conf;
+            include ${share}/dashboard.conf;
+          '';
+        };
+        # Projects, ports, and names that nobody has, which get a page that says so.
+        code-server-multi-labels =
+          host
+          // {
+            serverName = "~^(?<csm_label>(?:[0-9]+--)?(?<csm_workspace>[a-z][a-z0-9-]*))\\.${
+              lib.replaceStrings [ "." ] [ "\\." ] domain
+            }$";
+          }
+          // workspace "label:$csm_label" "unix:${run}/ws/$csm_workspace/http.sock:";
+        # Any other name gets no certificate and no page of ours.
+        code-server-multi-rejected = {
+          serverName = "_";
+          default = lib.mkDefault true;
+          extraConfig = "return 421;";
+        }
+        // (if tls == null then host else { rejectSSL = true; });
+      }
+      // lib.listToAttrs (map owner people)
+      // lib.listToAttrs (
+        lib.concatMap (name: lib.optional (cfg.users.${name}.port != null) (loopback name cfg.users.${name}.port)) people
+      );
+    };
+
+    # Its way to the daemon's socket.
+    systemd.services.nginx.serviceConfig.SupplementaryGroups = [ "code-server-multi" ];
+
+    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [
+      80
+      443
+    ];
+  };
+}

@@ -1,0 +1,114 @@
+# What configurations are refused for, or warned about: each case a module beside one sound person, and what must be said.
+# `refused` and `warned` are parts of exactly one message; without them nothing may be said. `sound` leaves the person out.
+{ lib }:
+let
+  csm = module: { services.code-server-multi = module; };
+  dan = user: csm { users.dan = user; };
+  domain = "code.example.org";
+in
+{
+  nothing-said.module = csm { domain = "code.localhost"; };
+
+  no-domain.module = { };
+  no-domain.warned = "domain is not set: the workspaces are reachable on this machine alone";
+  no-domain-with-certificate.module = csm { openFirewall = true; certificate = "/c"; certificateKey = "/k"; };
+  no-domain-with-certificate.refused = "domain is not set, but services.code-server-multi.certificate and services.code-server-multi.openFirewall is; set it";
+  no-certificate.module = csm { inherit domain; };
+  no-certificate.warned = "for another proxy that ends TLS on port 443. Set acme.dnsProvider";
+  scheme.module = csm { domain = "https://code.example.org"; };
+  scheme.refused = "is no DNS name; write it without a scheme";
+  capitals.module = csm { domain = "Code.example.org"; };
+  capitals.refused = "is no DNS name";
+
+  two-certificates.module = csm { inherit domain; certificate = "/c"; certificateKey = "/k"; acme.dnsProvider = "cloudflare"; acme.email = "a@example.org"; };
+  two-certificates.more = true;
+  two-certificates.refused = "acme.dnsProvider and services.code-server-multi.certificate are set";
+  half-a-certificate.module = csm { inherit domain; certificate = "/var/lib/c.pem"; };
+  half-a-certificate.refused = "only one of certificate and certificateKey is set; set both";
+  no-email.module = csm { inherit domain; acme.dnsProvider = "cloudflare"; };
+  no-email.refused = "acme.email is not set; name somebody";
+  no-email.more = true;
+  wildcard-without-dns.module = csm { inherit domain; acme.environmentFile = "/run/secrets/acme"; };
+  wildcard-without-dns.refused = "a wildcard certificate needs DNS-01, so name lego's provider";
+  foreign-certificate.module = {
+    security.acme = { acceptTerms = true; defaults.email = "a@example.org"; certs."example.org" = { webroot = "/x"; }; };
+  } // csm { inherit domain; useACMEHost = "example.org"; };
+  foreign-certificate.refused = "is not for *.code.example.org; give it the domain";
+  unknown-certificate.module = csm { inherit domain; useACMEHost = "example.org"; };
+  unknown-certificate.refused = "security.acme.certs.\"example.org\" is not for *.code.example.org";
+  # NixOS has its own words on such a certificate besides.
+  unknown-certificate.more = true;
+  firewall-for-nothing.module = csm { inherit domain; openFirewall = true; };
+  firewall-for-nothing.refused = "openFirewall opens ports 80 and 443, but without a certificate nginx listens on 127.0.0.1:7080";
+
+  no-nginx.module = { services.nginx.enable = false; };
+  no-nginx.refused = "needs nginx, and services.nginx.enable is false";
+  two-default-hosts.module = { services.nginx.virtualHosts.mine.default = true; };
+  two-default-hosts.refused = "code-server-multi-rejected and mine are all the default";
+  base-in-store.module = csm { workspaceBase = "/nix/store/x"; };
+  base-in-store.refused = "where people's homes can't lie; name a directory of its own";
+
+  old-code-server.module = { };
+  old-code-server.codeServer = "4.99.3";
+  old-code-server.refused = "versions before 4.99.4 can be made to send a visitor to another site";
+  older-code-server.module = { };
+  older-code-server.codeServer = "4.115.0";
+  older-code-server.warned = "pkgs.code-server is 4.115.0; versions before 4.124.2 have a known weakness";
+  old-code-server-unused.module = csm { domain = "code.localhost"; baseImage = "docker.io/codercom/code-server:latest"; };
+  old-code-server-unused.codeServer = "4.90.0";
+
+  sops-missing.module = csm { sops.enable = true; };
+  sops-missing.refused = "sops-nix is not imported; add sops-nix.nixosModules.sops";
+
+  no-password.module = dan { passwordFile = lib.mkForce null; };
+  no-password.refused = "users.dan.passwordFile is not set; name a file that holds the password";
+  password-in-store.module = dan { passwordFile = lib.mkForce ./cases.nix; };
+  password-in-store.refused = "in the Nix store, which everyone on this machine can read; keep the secret outside";
+  password-relative.module = dan { passwordFile = lib.mkForce "secrets/dan"; };
+  password-relative.refused = "which is no absolute path";
+  secret-in-store.module = dan { secretEnvironment.TOKEN = "/nix/store/x"; };
+  secret-in-store.refused = "users.dan.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
+  secret-file-in-store.module = dan { secretFiles.".netrc".source = "/nix/store/x"; };
+  secret-file-in-store.refused = "users.dan.secretFiles.\".netrc\".source is /nix/store/x, in the Nix store";
+  default-secret-in-store.module = csm { defaults.secretEnvironment.TOKEN = "/nix/store/x"; };
+  default-secret-in-store.refused = "defaults.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
+  key-in-store.module = csm { inherit domain; certificate = "/var/lib/c.pem"; certificateKey = "/nix/store/x"; };
+  key-in-store.refused = "certificateKey is /nix/store/x, in the Nix store";
+  path-as-value.module = dan { environment.TOKEN = "/run/secrets/token"; };
+  path-as-value.warned = "Move the line to services.code-server-multi.users.dan.secretEnvironment";
+
+  ports-clash.module = csm { users.dan.port = 8081; users.bob = { port = 8081; passwordFile = "/run/secrets/bob"; }; };
+  ports-clash.refused = "port 8081 is that of services.code-server-multi.users.bob.port and services.code-server-multi.users.dan.port";
+  port-of-nginx.module = dan { port = 7080; };
+  port-of-nginx.refused = "users.dan.port and services.code-server-multi.listen.port; give each";
+  port-low.module = dan { port = 80; };
+  port-low.refused = "users.dan.port is 80; choose one from 1024";
+
+  name-reserved.module = csm { users.www.passwordFile = "/run/secrets/www"; };
+  name-reserved.refused = "users.www: the name is reserved";
+  name-invalid.module = csm { users."Anna_Lena".passwordFile = "/run/secrets/a"; };
+  name-invalid.refused = "users.\"Anna_Lena\": a name is 1 to 20 lower-case letters";
+  name-long.module = csm { users.abcdefghijklmnopqrstu.passwordFile = "/run/secrets/a"; };
+  name-long.refused = "a name is 1 to 20 lower-case letters";
+  name-taken.module = { users.users.csm-dan.description = lib.mkForce "somebody else"; };
+  name-taken.refused = "the account csm-dan is declared elsewhere too";
+
+  memory-unreadable.module = dan { memoryLimit = "lots"; };
+  memory-unreadable.refused = "users.dan.memoryLimit is \"lots\", which is no size; write for example \"3G\"";
+  memory-zero.module = dan { memoryLimit = 0; };
+  memory-zero.refused = "users.dan.memoryLimit is \"0\", which is no size";
+  memory-by-default.module = csm { defaults.memoryLimit = "3Gi"; };
+  memory-by-default.refused = "users.dan.memoryLimit is \"3Gi\", which is no size";
+  soft-unreadable.module = dan { memoryHigh = "much"; };
+  soft-unreadable.refused = "users.dan.memoryHigh is \"much\", which is no size";
+  soft-above-hard.module = dan { memoryHigh = "4G"; };
+  soft-above-hard.refused = "users.dan.memoryHigh (4G) is above memoryLimit (3G)";
+  cpu-unreadable.module = dan { cpuLimit = "two"; };
+  cpu-unreadable.refused = "users.dan.cpuLimit is \"two\", which is no number of CPUs";
+  cpu-zero.module = dan { cpuLimit = 0; };
+  cpu-zero.refused = "users.dan.cpuLimit is \"0\", which is no number of CPUs";
+  cpu-written-otherwise.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (dan { cpuLimit = 2.5; memoryLimit = 4294967296; });
+
+  renamed.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (csm { image = "docker.io/x/y:z"; });
+  renamed.warned = "services.code-server-multi.image' defined";
+}

@@ -1,0 +1,6 @@
+{
+  services.code-server-multi = {
+    enable = true;
+    users.dan.passwordFile = "/run/secrets/dan";
+  };
+}

@@ -1,0 +1,8 @@
+{
+  sops.secrets = {
+    code-server-dan = { };
+    code-server-alice = { };
+    opencode-anthropic = { };
+    opencode-openai = { };
+  };
+}

@@ -1,0 +1,22 @@
+# What sops-nix's module declares, as far as configurations here use it.
+{ lib, ... }:
+let
+  secret =
+    { name, ... }:
+    {
+      options.path = lib.mkOption {
+        type = lib.types.str;
+        default = "/run/secrets/${name}";
+      };
+      options.restartUnits = lib.mkOption {
+        type = lib.types.listOf lib.types.str;
+        default = [ ];
+      };
+    };
+in
+{
+  options.sops.secrets = lib.mkOption {
+    type = lib.types.attrsOf (lib.types.submodule secret);
+    default = { };
+  };
+}

@@ -1,0 +1,127 @@
+# Evaluates configurations with the module: `tree` is a prepared NixOS module tree, `csm` a prefix with bin/csm and share.
+{
+  tree,
+  csm ? "/nowhere",
+}:
+let
+  shim = import (/. + "${tree}/nixpkgs/shim");
+  forCodeServer =
+    version:
+    shim {
+      cache = tree;
+      packages =
+        pkgs:
+        {
+          code-server-multi =
+            pkgs.runCommand "code-server-multi" { } ''
+              mkdir "$out"
+              ln -s ${toString csm}/* "$out/"
+            ''
+            // {
+              imageBase = (pkgs.callPackage ../../images { }).image-base;
+            };
+        }
+        // (
+          if version == null then
+            { }
+          else
+            {
+              code-server = (pkgs.runCommand "code-server" { } "mkdir $out") // {
+                inherit version;
+              };
+            }
+        );
+    };
+  plain = forCodeServer null;
+  inherit (plain) lib;
+
+  check =
+    modules:
+    import (/. + "${tree}/nixpkgs/shim/check.nix") {
+      cache = tree;
+      shim = plain;
+      modules = [
+        ../../nixos-modules
+        { system.stateVersion = "26.05"; }
+      ]
+      ++ modules;
+    };
+
+  refusals =
+    name:
+    {
+      module,
+      codeServer ? null,
+      ...
+    }:
+    let
+      inherit
+        (import (/. + "${tree}/nixpkgs/shim/check.nix") {
+          cache = tree;
+          shim = if codeServer == null then plain else forCodeServer codeServer;
+          modules = [
+            ../../nixos-modules
+            ./configurations/minimal.nix
+            { system.stateVersion = "26.05"; }
+            module
+          ];
+        })
+        failedAssertions
+        warnings
+        ;
+    in
+    {
+      refused = failedAssertions;
+      # A machine for trying out has no domain; only where that is the matter is it one.
+      warned = lib.filter (
+        one: name == "no-domain" || !lib.hasInfix "domain is not set: the workspaces are reachable" one
+      ) warnings;
+    };
+
+  cases = import ./cases.nix { inherit lib; };
+  configuration = name: check [ (./configurations + "/${name}.nix") ];
+in
+{
+  inherit lib cases;
+  # For each case what was said.
+  said = lib.mapAttrs refusals cases;
+  expected = lib.mapAttrs (_: case: {
+    refused = case.refused or null;
+    warned = case.warned or null;
+    more = case.more or false;
+  }) cases;
+
+  as-given = check [
+    ./configurations/as-given.nix
+    ./configurations/sops.nix
+    ./configurations/secrets-of-as-given.nix
+  ];
+  minimal = configuration "minimal";
+  full = configuration "full";
+  sops = check [
+    ./configurations/sops.nix
+    {
+      services.code-server-multi = {
+        enable = true;
+        sops.enable = true;
+        users.dan = { };
+      };
+    }
+  ];
+  # That many people, for what each of them costs.
+  people =
+    count:
+    check [
+      {
+        services.code-server-multi = {
+          enable = true;
+          domain = "code.localhost";
+          users = lib.listToAttrs (
+            map (at: lib.nameValuePair "p${toString at}" { passwordFile = "/run/secrets/p${toString at}"; }) (
+              lib.range 1 count
+            )
+          );
+        };
+      }
+    ];
+}
