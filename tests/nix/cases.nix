@@ -33,8 +33,10 @@ in
   foreign-certificate.module = {
     security.acme = { acceptTerms = true; defaults.email = "a@example.org"; certs."example.org" = { webroot = "/x"; }; };
   } // csm { inherit domain; useACMEHost = "example.org"; };
+  # NixOS has its own words on the key's group besides.
+  foreign-certificate.more = true;
   foreign-certificate.refused = "is not for *.code.example.org; give it the domain";
-  unknown-certificate.module = csm { inherit domain; useACMEHost = "example.org"; };
+  unknown-certificate.module = { security.acme = { acceptTerms = true; defaults.email = "a@example.org"; }; } // csm { inherit domain; useACMEHost = "example.org"; };
   unknown-certificate.refused = "security.acme.certs.\"example.org\" is not for *.code.example.org";
   # NixOS has its own words on such a certificate besides.
   unknown-certificate.more = true;
@@ -62,7 +64,7 @@ in
 
   no-password.module = dan { passwordFile = lib.mkForce null; };
   no-password.refused = "users.dan.passwordFile is not set; name a file that holds the password";
-  password-in-store.module = dan { passwordFile = lib.mkForce ./cases.nix; };
+  password-in-store.module = dan { passwordFile = lib.mkForce "/nix/store/x"; };
   password-in-store.refused = "in the Nix store, which everyone on this machine can read; keep the secret outside";
   password-relative.module = dan { passwordFile = lib.mkForce "secrets/dan"; };
   password-relative.refused = "which is no absolute path";
