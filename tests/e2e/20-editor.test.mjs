@@ -50,6 +50,8 @@ test('what runs in a terminal outlives the tab, and another browser finds it', a
     await showTerminal(page);
     // The keys reach what was left running.
     await until('the program to end', async () => {
+      // While the editor starts, parts of it take the keyboard.
+      await page.locator('.terminal-wrapper.active .xterm-helper-textarea').focus();
       await page.keyboard.press('Control+C');
       return (await count()) === 0 || !(await inside('ada', 'sh', '-c', 'pgrep -fx "sleep 4242" || true'));
     });

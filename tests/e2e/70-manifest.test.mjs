@@ -93,6 +93,7 @@ test('a person who is added has a workspace at once; one who is removed is out a
   assert.equal((await linus.visit('')).headers.location?.[0], '/sign-in', 'no session any more');
   await until('the container to go', async () => !(await csm('shell', 'linus', '--', 'true')).stderr.includes('is not running') && (await csm('shell', 'linus', '--', 'true')).status !== 0);
   await closed;
+  await until('what kept the container to end', () => payload().length === pids.length);
   const gone = await send({ label: 'linus', headers: NAVIGATE });
   assert.equal(gone.status, 404);
   assert.ok(readFileSync(`${data}/workspaces/linus/workspace/echo.mjs`).length > 0, 'the files stay');

@@ -66,6 +66,8 @@ const tally = await runFiles(files);
 if (tally.fail > 0 && !tally.failed.has(undefined)) {
   again = [...tally.failed];
   console.log(`a second try for ${again.join(', ')}`);
+  // The last file ends the demo.
+  if (!attach && group().length === 0) await startDemo({ seconds: 300 });
   tally.fail = (await runFiles(again)).fail;
 }
 
