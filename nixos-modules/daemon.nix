@@ -2,6 +2,7 @@
 { config, lib, ... }:
 let
   cfg = config.services.code-server-multi;
+  ours = import ./lib.nix { inherit lib; };
 in
 {
   config = lib.mkIf cfg.enable {
@@ -19,7 +20,7 @@ in
       reloadTriggers = [ cfg.internal.manifestFile ];
       # Its sockets are gone for a moment only.
       stopIfChanged = false;
-      serviceConfig = {
+      serviceConfig = ours.confined // {
         Type = "notify";
         ExecStart = "${cfg.package}/bin/csm daemon ${cfg.internal.manifestPath}";
         ExecReload = [
@@ -40,35 +41,17 @@ in
         Restart = "always";
         RestartSec = "1s";
 
-        # It talks through unix sockets only: to nginx, to systemd, to the command line.
-        PrivateNetwork = true;
-        RestrictAddressFamilies = "AF_UNIX";
         IPAddressDeny = "any";
-        CapabilityBoundingSet = "";
-        NoNewPrivileges = true;
-        ProtectSystem = "strict";
-        ProtectHome = true;
-        PrivateTmp = true;
-        PrivateDevices = true;
         ProtectClock = true;
-        ProtectControlGroups = true;
         ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
         ProtectProc = "invisible";
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
         RemoveIPC = true;
-        RestrictNamespaces = true;
         RestrictRealtime = true;
         RestrictSUIDSGID = true;
-        SystemCallArchitectures = "native";
         SystemCallFilter = [
           "@system-service"
           "~@privileged @resources"
         ];
-        UMask = "0077";
       };
     };
   };

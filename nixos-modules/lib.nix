@@ -63,5 +63,33 @@ rec {
     in
     if parts == null then null else lib.toIntBase10 (lib.head parts) * 1000 + lib.toIntBase10 padded;
 
+  # What a person has of secrets, everyone's among it. The manifest and the unit's credentials must agree on the files' order, and
+  # csm counts them by their path below the home.
+  secretEnvironment = cfg: user: cfg.defaults.secretEnvironment // user.secretEnvironment;
+  secretFiles =
+    cfg: user:
+    lib.mapAttrs' (name: lib.nameValuePair (lib.removePrefix "~/" name)) (cfg.defaults.secretFiles // user.secretFiles);
+
+  # For services that talk through unix sockets alone and need nothing of the machine.
+  confined = {
+    PrivateNetwork = true;
+    RestrictAddressFamilies = "AF_UNIX";
+    CapabilityBoundingSet = "";
+    NoNewPrivileges = true;
+    ProtectSystem = "strict";
+    ProtectHome = true;
+    PrivateTmp = true;
+    PrivateDevices = true;
+    ProtectControlGroups = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    RestrictNamespaces = true;
+    SystemCallArchitectures = "native";
+    UMask = "0077";
+  };
+
   inStore = path: lib.hasPrefix builtins.storeDir path;
 }

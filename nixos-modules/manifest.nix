@@ -29,8 +29,8 @@ let
       memoryLimit = toString user.memoryLimit;
       cpuLimit = ours.written user.cpuLimit;
       environment = defaults.environment // user.environment;
-      secretEnvironment = defaults.secretEnvironment // user.secretEnvironment;
-      secretFiles = lib.mapAttrs (_: file: { inherit (file) source mode; }) (defaults.secretFiles // user.secretFiles);
+      secretEnvironment = ours.secretEnvironment cfg user;
+      secretFiles = lib.mapAttrs (_: file: { inherit (file) source mode; }) (ours.secretFiles cfg user);
       hostServices = lib.unique (defaults.hostServices ++ user.hostServices);
       extensions = lib.unique (defaults.extensions ++ user.extensions);
       settings = defaults.settings // user.settings;

@@ -8,6 +8,7 @@
 }:
 let
   cfg = config.services.code-server-multi;
+  ours = import ./lib.nix { inherit lib; };
   given = lib.filterAttrs (_: user: user.passwordFile != null) cfg.users;
 in
 {
@@ -16,7 +17,7 @@ in
 
     systemd.services.code-server-multi-passwords = {
       description = "Passwords of code-server-multi";
-      serviceConfig = {
+      serviceConfig = ours.confined // {
         Type = "oneshot";
         User = "code-server-multi";
         Group = "code-server-multi";
@@ -27,23 +28,6 @@ in
         LoadCredential = lib.mapAttrsToList (name: user: "${name}:${user.passwordFile}") given;
         # A file that is not there becomes an empty one: that person can't sign in, all others can.
         SetCredential = lib.mapAttrsToList (name: _: "${name}:") given;
-        UMask = "0077";
-        PrivateNetwork = true;
-        CapabilityBoundingSet = "";
-        NoNewPrivileges = true;
-        ProtectSystem = "strict";
-        ProtectHome = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
-        ProtectKernelTunables = true;
-        ProtectKernelModules = true;
-        ProtectKernelLogs = true;
-        ProtectControlGroups = true;
-        RestrictAddressFamilies = "AF_UNIX";
-        RestrictNamespaces = true;
-        LockPersonality = true;
-        MemoryDenyWriteExecute = true;
-        SystemCallArchitectures = "native";
         SystemCallFilter = "@system-service";
       };
       path = [ pkgs.coreutils ];

@@ -8,7 +8,6 @@
 }:
 let
   cfg = config.services.code-server-multi;
-  inherit (cfg) defaults;
   ours = import ./lib.nix { inherit lib; };
 
   # systemd reads secrets as root and hands them to the unit. A file that is not there becomes an empty one, which stops this
@@ -19,9 +18,9 @@ let
   };
   credentials =
     user:
-    lib.mapAttrsToList (name: credential "environment.${name}") (defaults.secretEnvironment // user.secretEnvironment)
+    lib.mapAttrsToList (name: credential "environment.${name}") (ours.secretEnvironment cfg user)
     ++ lib.imap0 (at: file: credential "files.${toString at}" file.source) (
-      lib.attrValues (defaults.secretFiles // user.secretFiles)
+      lib.attrValues (ours.secretFiles cfg user)
     );
 
   high =
