@@ -39,6 +39,7 @@ in
       "d ${cfg.workspaceBase} 0755 root root -"
       "d ${cfg.internal.run} 0711 code-server-multi code-server-multi -"
       "d ${cfg.internal.run}/ws 0711 root root -"
+      "d ${cfg.internal.run}/secrets 0711 root root -"
     ]
     ++ lib.concatMap (
       name:
@@ -52,6 +53,8 @@ in
         "d ${home}/workspace 0700 ${account} ${account} -"
         # Its workspace's socket: nginx may pass, nobody else.
         "d ${cfg.internal.run}/ws/${name} 0710 ${account} ${config.services.nginx.group} -"
+        # Its secrets, which the unit copies there: nobody else may pass.
+        "d ${cfg.internal.run}/secrets/${name} 0700 ${account} ${account} -"
       ]
     ) people;
   };
