@@ -38,22 +38,25 @@ test('a command in the terminal makes a file on the host that belongs to the acc
 const sessions = () => inside('ada', 'tmux', 'list-sessions', '-F', '#{session_name} #{session_attached}');
 
 test('what runs in a terminal outlives the tab, and another browser finds it', async () => {
-  const count = () => inside('ada', 'sh', '-c', 'pgrep -xc sleep || true').then(Number);
-  await inside('ada', 'tmux', 'kill-server');
+  const runs = async () => (await inside('ada', 'sh', '-c', 'pgrep -fx "sleep 4242" || true')) !== '';
+  // No session is left from before, whether or not there was one.
+  await stopped('ada');
+  await running('ada');
   await editor(async (page) => {
     await terminal(page);
-    await type(page, 'tmux rename-session marked; exec sleep 4242');
-    await until('the program to run', async () => (await inside('ada', 'pgrep', '-fx', 'sleep 4242')) !== '');
+    await type(page, 'sleep 4242');
+    await until('the program to run', runs);
   });
-  assert.notEqual(await inside('ada', 'pgrep', '-fx', 'sleep 4242'), '', 'it still runs');
+  assert(await runs(), 'it still runs');
   await editor(async (page) => {
+    // The editor brings the terminal back, or opens a new one, from which tmux leads to the session.
     await showTerminal(page);
-    // The keys reach what was left running.
     await until('the program to end', async () => {
       // While the editor starts, parts of it take the keyboard.
       await page.locator('.terminal-wrapper.active .xterm-helper-textarea').focus();
+      await type(page, 'tmux switch-client -t =0');
       await page.keyboard.press('Control+C');
-      return (await count()) === 0 || !(await inside('ada', 'sh', '-c', 'pgrep -fx "sleep 4242" || true'));
+      return !(await runs());
     });
   });
 });
