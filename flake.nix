@@ -72,10 +72,16 @@
             inherit (self.overlays.default pkgs pkgs) code-server-multi;
           in
           {
+            # One module, whether imported by itself, by the other one, or by both.
+            key = "code-server-multi";
             imports = [ ./nixos-modules ];
             services.code-server-multi.package = lib.mkDefault code-server-multi;
           };
-        sops.imports = [ ./nixos-modules/sops.nix ];
+        # For machines with sops-nix: all of it, with passwords from there.
+        sops = {
+          imports = [ self.nixosModules.default ];
+          services.code-server-multi.sops.enable = lib.mkDefault true;
+        };
       };
 
       apps = forAllSystems (pkgs: {
@@ -158,14 +164,12 @@
           module-sops = evaluates "module-sops" [
             machine
             sops-nix.nixosModules.sops
+            self.nixosModules.sops
             {
               sops.defaultSopsFile = "/etc/nowhere.yaml";
               sops.validateSopsFiles = false;
               sops.age.keyFile = "/var/lib/sops-nix/key.txt";
-              services.code-server-multi = {
-                sops.enable = true;
-                users.ada = { };
-              };
+              services.code-server-multi.users.ada = { };
             }
           ];
 

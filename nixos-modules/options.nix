@@ -248,7 +248,7 @@ in
     certificateKey = lib.mkOption {
       type = lib.types.nullOr path;
       default = null;
-      description = "The private key of `certificate`, in PEM. nginx reads it as root.";
+      description = "The private key of `certificate`, in PEM. nginx must be able to read it: group `nginx`, mode `0440`.";
       example = "/run/secrets/code-key.pem";
     };
 

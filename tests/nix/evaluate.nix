@@ -108,6 +108,26 @@ in
       };
     }
   ];
+  # What the smallest configuration writes, by file: a change of it is seen in the commit that makes it.
+  written =
+    let
+      inherit (configuration "minimal") data config;
+      ours = lib.filterAttrs (name: _: lib.hasPrefix "code-server" name) data.units;
+    in
+    ours
+    // {
+      "nginx.conf" = data.nginxConf;
+      "polkit.rules" = data.polkit;
+      tmpfiles = lib.concatLines (lib.filter (line: lib.hasInfix "code-server-multi" line || lib.hasInfix "/var/lib/vscode" line) data.tmpfiles);
+      "accounts.json" = builtins.toJSON (
+        lib.filterAttrs (name: _: name == "code-server-multi" || lib.hasPrefix "csm-" name) data.users
+      );
+      "manifest.json" = config.services.code-server-multi.internal.manifestFile.manifest;
+    };
+  optionsReference = import ../../docs/options.nix {
+    inherit lib;
+    inherit ((check [ ]).evaluated) options;
+  };
   # That many people, for what each of them costs.
   people =
     count:

@@ -7,39 +7,10 @@
 # shellcheck disable=SC2016 # Nix, and scripts for other shells
 set -euo pipefail
 
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-readonly repo
-readonly tree=${CSM_NIXOS_TREE:?is not set: the directory of a prepared NixOS module tree}/nixpkgs
-readonly system=x86_64-linux
-export NIX_CONFIG='experimental-features = nix-command flakes
-sandbox = false
-build-users-group =
-substituters ='
-
-work=$(mktemp -d)
-trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
-passed=0
-failed=0
-
-pass() {
-  passed=$((passed + 1))
-  echo "pass: $1"
-}
-
-fail() {
-  failed=$((failed + 1))
-  echo "FAIL: $1"
-}
-
-# holds WHAT COMMAND...: the command succeeds.
-holds() {
-  local what=$1
-  shift
-  if "$@" >"$work/said" 2>&1; then pass "$what"; else
-    fail "$what"
-    tail -n 5 "$work/said"
-  fi
-}
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/nix/lib
+. tests/nix/lib
+readonly repo=$PWD tree=${CSM_NIXOS_TREE:?is not set: the directory of a prepared NixOS module tree}/nixpkgs system=x86_64-linux
 
 # same WHAT FOUND EXPECTED
 same() {
@@ -53,10 +24,6 @@ says() { holds "$1" grep -qxF -e "$3" "$2"; }
 
 mkdir -p "$work/flake" "$work/home-manager" "$work/sops-nix"
 (cd "$repo" && tar --exclude=./target --exclude=./.git --exclude=node_modules -c .) | tar -x -C "$work/flake"
-if [ ! -e "$work/flake/vm-tests" ]; then
-  mkdir "$work/flake/vm-tests"
-  echo '{ ... }: { }' >"$work/flake/vm-tests/default.nix"
-fi
 cat >"$work/home-manager/flake.nix" <<'END'
 {
   outputs = _: {
@@ -323,5 +290,4 @@ same "the template is a whole configuration" \
     code-server-multi.nixosModules.default = { };
   }).nixosConfigurations.code" 'config: [ config.services.code-server-multi.domain ]')" '[[],"code.example.org"]'
 
-echo "images: $passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+closing "flake and images"

@@ -1,0 +1,64 @@
+# docs/options.md as the module's options say it: one section for each, those of `defaults` with a person's own.
+{ lib, options }:
+let
+  prefix = "services.code-server-multi.";
+  listed = lib.filter (option: option.visible && !option.internal) (
+    lib.optionAttrSetToDocList options.services.code-server-multi
+  );
+  named = lib.listToAttrs (map (option: lib.nameValuePair (lib.removePrefix prefix option.name) option) listed);
+
+  # `users.<name>.image` → `defaults.image`, if there is such an option.
+  everyone = name: "defaults.${lib.removePrefix "users.<name>." name}";
+  forEveryone = name: lib.hasPrefix "users.<name>." name && named ? ${everyone name};
+
+  indented = text: lib.concatMapStringsSep "\n" (line: "    ${line}") (lib.splitString "\n" text);
+  written =
+    label: value:
+    let
+      text = lib.removeSuffix "\n" value.text;
+    in
+    if value._type == "literalMD" then
+      "${label}: ${text}."
+    else if lib.hasInfix "\n" text then
+      "${label}:\n\n${indented text}"
+    else
+      "${label}: `${text}`";
+  default = name: option: if forEveryone name then named.${everyone name}.default or null else option.default or null;
+
+  section =
+    name:
+    let
+      option = named.${name};
+      given = default name option;
+    in
+    lib.concatStringsSep "\n\n" (
+      [
+        "### `${name}`"
+        (lib.trim option.description)
+        "Type: ${option.type}"
+      ]
+      ++ lib.optional (given != null) (written "Default" given)
+      ++ lib.optional (option ? example) (written "Example" option.example)
+      ++ lib.optional (forEveryone name) "For everyone: `${everyone name}`"
+    );
+
+  ofPeople = lib.filter (lib.hasPrefix "users.<name>.") (lib.attrNames named);
+  ofMachine = lib.filter (name: !lib.hasPrefix "users.<name>." name && !lib.hasPrefix "defaults." name) (
+    lib.attrNames named
+  );
+in
+''
+  # Options of `services.code-server-multi`
+
+  <!-- Made by docs/options.nix from the module; tests/nix/run compares. -->
+
+  The [how-tos](howto) show them at work. Sizes are written as `3G`, `2560M` or `512K`; CPUs as `1.5`.
+
+  ## The machine
+
+  ${lib.concatMapStringsSep "\n\n" section ofMachine}
+
+  ## A person
+
+  ${lib.concatMapStringsSep "\n\n" section ofPeople}
+''

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Evaluates the NixOS module: what it refuses and warns about, and that the files which it writes are sound (the manifest, units,
+# nginx.conf) and are those that are kept here. UPDATE_DOCS=1 writes docs/options.md and tests/nix/written anew.
+# CSM_NIXOS_TREE is the module tree; CSM a prefix with bin/csm and share/code-server-multi (target/debug's by default).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/nix/lib
+. tests/nix/lib
+
+csm=${CSM:-$work/csm}
+if [ -z "${CSM:-}" ]; then
+  cargo build --quiet --locked
+  mkdir -p "$csm/bin" "$csm/share/code-server-multi"
+  cp target/debug/csm "$csm/bin/"
+  cp -r share/nginx share/workspace "$csm/share/code-server-multi/"
+fi
+
+# ask ATTRIBUTE: its value as JSON, or with --raw as text.
+ask() {
+  nix eval --impure "${2:---json}" --expr "with import ./tests/nix/evaluate.nix { tree = \"$CSM_NIXOS_TREE\"; csm = \"$csm\"; }; $1"
+}
+
+# make ATTRIBUTE: builds it and prints its path.
+make() {
+  nix build --impure --no-link --json --expr "with import ./tests/nix/evaluate.nix { tree = \"$CSM_NIXOS_TREE\"; csm = \"$csm\"; }; $1" |
+    jq -r '.[0].outputs.out'
+}
+
+# --- what is refused and warned about ---
+
+ask said >"$work/said.json"
+ask expected >"$work/expected.json"
+while IFS=$'\t' read -r name verdict what; do
+  # shellcheck disable=SC2016 # $1 is the inner shell's
+  holds "$name" sh -c '[ "$1" = ok ] || { echo "$2"; exit 1; }' said "$verdict" "$what"
+done < <(jq -r --slurpfile expected "$work/expected.json" '
+  to_entries[] | .key as $name | $expected[0][$name] as $want | .value as $got
+  | def fits($want; $got; $more): if $want == null then $got == []
+      else ([$got[] | select(contains($want))] | length) == 1 and ($more or ($got | length) == 1) end;
+    (fits($want.refused; $got.refused; $want.more)
+      and (($want.refused != null and $want.warned == null) or fits($want.warned; $got.warned; $want.more))) as $ok
+  | [$name, (if $ok then "ok" else "bad" end), ($got | tostring)] | @tsv' "$work/said.json")
+
+# --- the configurations, and what they generate ---
+
+nothing_refused() { ask "($1).failedAssertions" | tee "$work/refused" | grep -qxF '[]' || { cat "$work/refused"; return 1; }; }
+for name in as-given minimal full sops "people 1000"; do
+  holds "$name is accepted" nothing_refused "$name"
+done
+
+warns_of_paths() { ask as-given.warnings | jq -e '[.[] | select(test("environment\\.(ANTHROPIC|OPENAI)_API_KEY is the path"))] | length == 2'; }
+holds "as-given: paths given as values are warned about, with the option that takes them" warns_of_paths
+
+accounts() { ask full.users | jq -e '[."csm-anna", ."csm-anna-lena"] | all(.isSystemUser and .autoSubUidGidRange)'; }
+holds "full: each person has an account with subordinate ids of its own" accounts
+
+apart() { ask full.units | jq -e 'has("code-server-anna.slice") and has("code-server-anna\\x2dlena.slice") and (has("code-server-anna-lena.slice") | not)'; }
+holds "full: anna-lena's slice does not lie in anna's" apart
+
+untouched() { ask full.units | jq -e '[."code-server-anna@.service", ."code-server-anna-lena@.service"] | all(contains("X-RestartIfChanged=false"))'; }
+holds "full: a switch restarts no workspace" untouched
+
+sops_wiring() { ask 'sops.config.sops.secrets' | jq -e '."code-server-dan".restartUnits == ["code-server-multi-passwords.service"]'; }
+holds "sops: a new password restarts what hands it over, and nothing else" sops_wiring
+
+for name in minimal full as-given; do
+  holds "$name: the manifest is one that csm takes" make "$name.config.services.code-server-multi.internal.manifestFile"
+done
+
+# A certificate of its own in place of the one that is not there; nginx's own directories in this one; and without a directive
+# that nginx has from 1.25.1 on, which Debian 12's has not.
+nginx_takes() {
+  local conf
+  conf=$(make "$1.nginxConfig")
+  mkdir -p "$work/acme" "$work/cache"
+  [ -e "$work/acme/key.pem" ] || openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=test -keyout "$work/acme/key.pem" -out "$work/acme/fullchain.pem"
+  sed -E "s#/var/cache/nginx#$work/cache#g; s#/run/nginx/#$work/#g; s#/var/lib/acme/[^/]*/(chain|fullchain).pem#$work/acme/fullchain.pem#g
+    s#/var/lib/acme/[^/]*/key.pem#$work/acme/key.pem#g; s/^[[:space:]]*http2 on;//" "$conf" >"$work/nginx.conf"
+  nginx -t -e stderr -c "$work/nginx.conf"
+}
+if command -v nginx >/dev/null; then
+  for name in minimal full as-given; do holds "$name: nginx takes its configuration" nginx_takes "$name"; done
+else
+  echo "skipped: nginx's own test of its configuration: nginx is not installed"
+fi
+
+OURS='"code-server-multi.service" "code-server-multi-passwords.service" "code-server-multi-passwords.path"'
+units_are_sound() {
+  local units unit
+  units=$(make "full.unitTree [ $OURS \"code-server-anna@.service\" \"code-server-anna.slice\" ]")
+  mkdir -p "$work/units"
+  cp -rL "$units/systemd/system/." "$work/units/"
+  # systemd-analyze looks for the programs that units name, and instances of templates want names.
+  cp "$work/units/code-server-anna@.service" "$work/units/code-server-anna@main.service"
+  for unit in code-server-multi.service code-server-multi-passwords.service code-server-multi-passwords.path code-server-anna@main.service; do
+    systemd-analyze verify --man=no --recursive-errors=no "$work/units/$unit" 2>&1 | grep -F "$work/units" && return 1
+  done
+  return 0
+}
+little_exposed() {
+  local units
+  units=$(make "full.unitTree [ $OURS ]")
+  systemd-analyze security --offline=true --threshold=20 --no-pager "$units/systemd/system/code-server-multi.service" | tail -n 3
+  systemd-analyze security --offline=true --threshold=20 --no-pager "$units/systemd/system/code-server-multi.service" >/dev/null
+}
+if command -v systemd-analyze >/dev/null; then
+  holds "full: systemd takes its units" units_are_sound
+  holds "full: the daemon's exposure is at most 2.0" little_exposed
+else
+  echo "skipped: systemd's own test of units: systemd-analyze is not installed"
+fi
+
+# --- what is kept ---
+
+# kept THERE FOUND: they are the same.
+kept() {
+  [ -z "${UPDATE_DOCS:-}" ] || cp -rT "$2" "$1"
+  diff -ru "$1" "$2" || { echo "$1 has drifted; run UPDATE_DOCS=1 tests/nix/run"; return 1; }
+}
+
+ask optionsReference --raw >"$work/options.md"
+holds "docs/options.md says what the options say" kept docs/options.md "$work/options.md"
+
+# Without the names of things in the store, which differ from machine to machine, and nginx.conf without its many empty lines.
+written() {
+  local name
+  mkdir -p "$work/written"
+  ask written | sed -E 's#/nix/store/[a-z0-9]{32}-#/nix/store/…-#g' >"$work/written.json"
+  for name in $(jq -r 'keys[]' "$work/written.json"); do
+    jq -r --arg name "$name" '.[$name]' "$work/written.json" | sed -E '/^[[:space:]]*$/d' >"$work/written/$name"
+    case $name in *.json) jq . "$work/written/$name" >"$work/sorted" && mv "$work/sorted" "$work/written/$name" ;; esac
+  done
+}
+written
+[ -z "${UPDATE_DOCS:-}" ] || rm -rf tests/nix/written
+holds "minimal: what is written is what is kept in tests/nix/written" kept tests/nix/written "$work/written"
+
+closing module
