@@ -1,6 +1,7 @@
 //! One event loop: observe → plan → apply → report.
 
 mod entry;
+mod handle;
 pub mod view;
 
 #[cfg(test)]
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::model::container::{container_spec, secret_copies};
@@ -24,6 +25,8 @@ use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Action, Observed, plan};
 use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
+use handle::Command;
+pub use handle::{Handle, Unknown, Verb, Watching};
 use view::Snapshot;
 
 /// At most this many workspaces start at a time; more would only make all of them slow.
@@ -34,31 +37,6 @@ const RESYNC: Duration = Duration::from_secs(30);
 
 /// How often usage is measured while somebody looks.
 const SAMPLE: Duration = Duration::from_secs(3);
-
-/// What people ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Let it run.
-    Start,
-    /// Let it not run.
-    Stop,
-    /// Stop it, and start it as the manifest now says.
-    Restart,
-}
-
-/// A request refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such workspace")]
-pub struct Unknown;
-
-enum Command {
-    Act { id: WorkspaceId, verb: Verb, why: String, answer: oneshot::Sender<Result<(), Unknown>> },
-    Manifest(Arc<Manifest>),
-    Alarm { about: &'static str, alarm: Option<String> },
-    Alive(oneshot::Sender<()>),
-    Watch,
-    Unwatch,
-}
 
 enum Event {
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
@@ -73,77 +51,6 @@ enum Event {
 
 /// Sizes on disk: of a directory, and what is free there.
 pub type DiskProbe = fn(&[PathBuf]) -> (Vec<u64>, Option<u64>);
-
-/// How everything else talks to the daemon.
-#[derive(Clone)]
-pub struct Handle {
-    commands: mpsc::UnboundedSender<Command>,
-    snapshot: watch::Receiver<Arc<Snapshot>>,
-}
-
-impl Handle {
-    /// The newest picture.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.borrow().clone()
-    }
-
-    /// Follows the pictures; while it lives, usage is measured.
-    pub fn watch(&self) -> Watching {
-        let _ = self.commands.send(Command::Watch);
-        Watching { handle: self.clone() }
-    }
-
-    /// Follows the pictures without asking for usage.
-    pub fn follow(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshot.clone()
-    }
-
-    /// Asks for something. `why` is shown as the reason.
-    pub async fn act(&self, id: WorkspaceId, verb: Verb, why: String) -> Result<(), Unknown> {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Act { id, verb, why, answer });
-        answered.await.unwrap_or(Err(Unknown))
-    }
-
-    /// Resolves when the daemon's loop has come around.
-    pub async fn alive(&self) {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Alive(answer));
-        if answered.await.is_err() {
-            // The loop has ended: no sign of life.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Puts a new manifest into force.
-    pub fn set_manifest(&self, manifest: Arc<Manifest>) {
-        let _ = self.commands.send(Command::Manifest(manifest));
-    }
-
-    /// Raises an alarm on the dashboard, or takes it back. `about` tells alarms apart.
-    pub fn alarm(&self, about: &'static str, alarm: Option<String>) {
-        let _ = self.commands.send(Command::Alarm { about, alarm });
-    }
-}
-
-/// Somebody looks.
-pub struct Watching {
-    handle: Handle,
-}
-
-impl Watching {
-    /// The next picture.
-    pub async fn changed(&mut self) -> Option<Arc<Snapshot>> {
-        self.handle.snapshot.changed().await.ok()?;
-        Some(self.handle.snapshot.borrow_and_update().clone())
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        let _ = self.handle.commands.send(Command::Unwatch);
-    }
-}
 
 /// The daemon. [`Daemon::run`] is its loop; [`Handle`] is the way in.
 pub struct Daemon<R, H> {
