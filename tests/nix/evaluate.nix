@@ -82,7 +82,7 @@ let
   configuration = name: check [ (./configurations + "/${name}.nix") ];
 in
 {
-  inherit lib cases;
+  inherit lib cases check;
   # For each case what was said.
   said = lib.mapAttrs refusals cases;
   expected = lib.mapAttrs (_: case: {
@@ -107,6 +107,13 @@ in
         users.dan = { };
       };
     }
+  ];
+  # A configuration of the documents, on a machine that may have sops-nix or agenix.
+  example = file: check [
+    file
+    ./configurations/sops.nix
+    ./configurations/secrets-of-as-given.nix
+    ./configurations/agenix.nix
   ];
   # What the smallest configuration writes, by file: a change of it is seen in the commit that makes it.
   written =

@@ -110,6 +110,23 @@ else
   echo "skipped: systemd's own test of units: systemd-analyze is not installed"
 fi
 
+# --- what the documents show ---
+
+mkdir "$work/examples"
+# What does not begin with a brace is a part of a configuration.
+awk -v to="$work/examples" '
+  /^ *```/ && file { if (part) print "}" > file; close(file); file = ""; next }
+  /^ *```nix/ { name = FILENAME; gsub("[/.]", "-", name); file = to "/" ($2 == "flake" ? "flake-" : "module-") name "-" FNR ".nix"; begun = part = 0; next }
+  file && !begun && NF { begun = 1; if ($1 !~ /^[{]/) { part = 1; print "{ config, lib, pkgs, ... }:\n{" > file } }
+  file { print > file }' README.md docs/howto/*.md
+parses() { nix-instantiate --parse "$1" >/dev/null; }
+for file in "$work"/examples/flake-*.nix; do
+  [ ! -e "$file" ] || holds "the example $(basename "$file" .nix) parses" parses "$file"
+done
+for file in "$work"/examples/module-*.nix; do
+  holds "the example $(basename "$file" .nix) is accepted" nothing_refused "example $file"
+done
+
 # --- what is kept ---
 
 # kept THERE FOUND: they are the same.
