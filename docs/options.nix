@@ -5,7 +5,9 @@ let
   listed = lib.filter (option: option.visible && !option.internal) (
     lib.optionAttrSetToDocList options.services.code-server-multi
   );
-  named = lib.listToAttrs (map (option: lib.nameValuePair (lib.removePrefix prefix option.name) option) listed);
+  named = lib.listToAttrs (
+    map (option: lib.nameValuePair (lib.removePrefix prefix option.name) option) listed
+  );
 
   # `users.<name>.image` → `defaults.image`, if there is such an option.
   everyone = name: "defaults.${lib.removePrefix "users.<name>." name}";
@@ -23,7 +25,9 @@ let
       "${label}:\n\n${indented text}"
     else
       "${label}: `${text}`";
-  default = name: option: if forEveryone name then named.${everyone name}.default or null else option.default or null;
+  default =
+    name: option:
+    if forEveryone name then named.${everyone name}.default or null else option.default or null;
 
   section =
     name:
@@ -43,9 +47,9 @@ let
     );
 
   ofPeople = lib.filter (lib.hasPrefix "users.<name>.") (lib.attrNames named);
-  ofMachine = lib.filter (name: !lib.hasPrefix "users.<name>." name && !lib.hasPrefix "defaults." name) (
-    lib.attrNames named
-  );
+  ofMachine = lib.filter (
+    name: !lib.hasPrefix "users.<name>." name && !lib.hasPrefix "defaults." name
+  ) (lib.attrNames named);
 in
 ''
   # Options of `services.code-server-multi`

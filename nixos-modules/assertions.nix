@@ -33,14 +33,23 @@ let
   system =
     lib.optional (cfg.domain == null && (certificates != [ ] || cfg.openFirewall))
       "${option}.domain is not set, but ${
-        lib.concatStringsSep " and " (map (name: "${option}.${name}") (certificates ++ lib.optional cfg.openFirewall "openFirewall"))
+        lib.concatStringsSep " and " (
+          map (name: "${option}.${name}") (certificates ++ lib.optional cfg.openFirewall "openFirewall")
+        )
       } is; set it to the DNS name of the dashboard, for example \"code.example.org\"."
     ++
-      lib.optional (cfg.domain != null && builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+" cfg.domain == null)
+      lib.optional
+        (
+          cfg.domain != null
+          &&
+            builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+" cfg.domain == null
+        )
         "${option}.domain is \"${cfg.domain}\", which is no DNS name; write it without a scheme, a port and capitals, for example \"code.example.org\"."
     ++
       lib.optional (lib.length certificates > 1)
-        "${lib.concatMapStringsSep " and " (name: "${option}.${name}") certificates} are set, each a way to a certificate of its own; keep one."
+        "${
+          lib.concatMapStringsSep " and " (name: "${option}.${name}") certificates
+        } are set, each a way to a certificate of its own; keep one."
     ++ lib.optional (
       (cfg.certificate == null) != (cfg.certificateKey == null)
     ) "${option}: only one of certificate and certificateKey is set; set both."
@@ -54,9 +63,9 @@ let
     ++
       lib.optional (cfg.openFirewall && certificates == [ ])
         "${option}.openFirewall opens ports 80 and 443, but without a certificate nginx listens on ${cfg.listen.address}:${toString cfg.listen.port}; set acme.dnsProvider, useACMEHost or certificate, or leave openFirewall out."
-    ++
-      lib.optional (!config.services.nginx.enable)
-        "${option} needs nginx, and services.nginx.enable is false; leave that out, or set it to true."
+    ++ lib.optional (
+      !config.services.nginx.enable
+    ) "${option} needs nginx, and services.nginx.enable is false; leave that out, or set it to true."
     ++
       lib.optional (lib.length defaultHosts > 1)
         "services.nginx.virtualHosts: ${lib.concatStringsSep " and " defaultHosts} are all the default of ports 80 and 443; set services.nginx.virtualHosts.code-server-multi-rejected.default = false to keep yours."
@@ -66,7 +75,10 @@ let
     ++
       lib.optional (usesOwnImage && !lib.versionAtLeast code-server.version oldest)
         "pkgs.code-server is ${code-server.version}; versions before ${oldest} can be made to send a visitor to another site by a port's address. Update nixpkgs, or set ${option}.baseImage to an image with a newer one."
-    ++ lib.optional (lib.hasPrefix "/nix/store" cfg.workspaceBase || builtins.match "/.+" cfg.workspaceBase == null) "${option}.workspaceBase is \"${cfg.workspaceBase}\", where people's homes can't lie; name a directory of its own, for example \"/var/lib/vscode\"."
+    ++
+      lib.optional
+        (lib.hasPrefix "/nix/store" cfg.workspaceBase || builtins.match "/.+" cfg.workspaceBase == null)
+        "${option}.workspaceBase is \"${cfg.workspaceBase}\", where people's homes can't lie; name a directory of its own, for example \"/var/lib/vscode\"."
     ++ inStore "${option}.certificateKey" cfg.certificateKey
     ++ inStore "${option}.acme.environmentFile" cfg.acme.environmentFile
     ++ secrets "${option}.defaults" defaults
@@ -74,7 +86,9 @@ let
 
   usesOwnImage = lib.hasPrefix "docker-archive:${builtins.storeDir}" cfg.baseImage;
 
-  defaultHosts = lib.attrNames (lib.filterAttrs (_: host: host.default) config.services.nginx.virtualHosts);
+  defaultHosts = lib.attrNames (
+    lib.filterAttrs (_: host: host.default) config.services.nginx.virtualHosts
+  );
 
   wildcard =
     let
@@ -83,10 +97,12 @@ let
       fix = "; give it the domain \"*.${cfg.domain}\" and the extra name \"${cfg.domain}\", which needs DNS-01, or set ${option}.acme.dnsProvider instead.";
     in
     lib.optionals (cfg.useACMEHost != null && cfg.domain != null) (
-        lib.optional (!lib.elem "*.${cfg.domain}" names) "security.acme.certs.\"${cfg.useACMEHost}\" is not for *.${cfg.domain}${fix}"
-        ++
-          lib.optional (certificate.dnsProvider == null && lib.any (lib.hasPrefix "*.") names)
-            "security.acme.certs.\"${cfg.useACMEHost}\" is for a wildcard and has no dnsProvider; a wildcard needs DNS-01, so name lego's provider for your DNS."
+      lib.optional (
+        !lib.elem "*.${cfg.domain}" names
+      ) "security.acme.certs.\"${cfg.useACMEHost}\" is not for *.${cfg.domain}${fix}"
+      ++
+        lib.optional (certificate.dnsProvider == null && lib.any (lib.hasPrefix "*.") names)
+          "security.acme.certs.\"${cfg.useACMEHost}\" is for a wildcard and has no dnsProvider; a wildcard needs DNS-01, so name lego's provider for your DNS."
     );
 
   # What binds a port of the loopback, by port.
@@ -104,7 +120,10 @@ let
       clashes = lib.filterAttrs (_: all: lib.length all > 1) (lib.groupBy (one: one.port) taken);
     in
     lib.mapAttrsToList (
-      port: all: "port ${port} is that of ${lib.concatMapStringsSep " and " (one: one.by) all}; give each a port of its own."
+      port: all:
+      "port ${port} is that of ${
+        lib.concatMapStringsSep " and " (one: one.by) all
+      }; give each a port of its own."
     ) clashes;
 
   inStore =
@@ -119,7 +138,9 @@ let
     where: user:
     lib.concatLists (
       lib.mapAttrsToList (name: inStore "${where}.secretEnvironment.${name}") user.secretEnvironment
-      ++ lib.mapAttrsToList (name: file: inStore "${where}.secretFiles.\"${name}\".source" file.source) user.secretFiles
+      ++ lib.mapAttrsToList (
+        name: file: inStore "${where}.secretFiles.\"${name}\".source" file.source
+      ) user.secretFiles
     );
 
   person =
@@ -154,7 +175,9 @@ let
     ++
       lib.optional (cpus == null || cpus < 10)
         "${where}.cpuLimit is \"${ours.written user.cpuLimit}\", which is no number of CPUs; write for example \"1.5\" or \"2\"."
-    ++ lib.optional (user.port != null && user.port < 1024) "${where}.port is ${toString user.port}; choose one from 1024.";
+    ++ lib.optional (
+      user.port != null && user.port < 1024
+    ) "${where}.port is ${toString user.port}; choose one from 1024.";
 
   # The value of a variable that looks like the path of a secret was meant as its content.
   paths =
@@ -179,7 +202,11 @@ in
           "${option}: there is no certificate, so nginx listens on ${cfg.listen.address}:${toString cfg.listen.port} for another proxy that ends TLS on port 443. Set acme.dnsProvider to have one made."
       ++
         lib.optional
-          (usesOwnImage && lib.versionAtLeast code-server.version oldest && !lib.versionAtLeast code-server.version better)
+          (
+            usesOwnImage
+            && lib.versionAtLeast code-server.version oldest
+            && !lib.versionAtLeast code-server.version better
+          )
           "pkgs.code-server is ${code-server.version}; versions before ${better} have a known weakness, which csm's own sign-in does not touch. Update nixpkgs when it has a newer one."
       ++ paths "${option}.defaults" defaults.environment
       ++ lib.concatLists (

@@ -2,7 +2,8 @@
 { lib }:
 rec {
   # The manifest's grammar for owners; src/model/name.rs says why.
-  validName = name: builtins.match "[a-z][a-z0-9]*(-[a-z0-9]+)*" name != null && lib.stringLength name <= 20;
+  validName =
+    name: builtins.match "[a-z][a-z0-9]*(-[a-z0-9]+)*" name != null && lib.stringLength name <= 20;
   reservedNames = [
     "admin"
     "csm"
@@ -68,7 +69,9 @@ rec {
   secretEnvironment = cfg: user: cfg.defaults.secretEnvironment // user.secretEnvironment;
   secretFiles =
     cfg: user:
-    lib.mapAttrs' (name: lib.nameValuePair (lib.removePrefix "~/" name)) (cfg.defaults.secretFiles // user.secretFiles);
+    lib.mapAttrs' (name: lib.nameValuePair (lib.removePrefix "~/" name)) (
+      cfg.defaults.secretFiles // user.secretFiles
+    );
 
   # For services that talk through unix sockets alone and need nothing of the machine.
   confined = {

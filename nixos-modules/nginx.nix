@@ -2,7 +2,12 @@
 { config, lib, ... }:
 let
   cfg = config.services.code-server-multi;
-  inherit (cfg.internal) domain tls acmeName run;
+  inherit (cfg.internal)
+    domain
+    tls
+    acmeName
+    run
+    ;
   share = "${cfg.package}/share/code-server-multi/nginx";
   people = lib.attrNames cfg.users;
   socket = name: "unix:${run}/ws/${name}/http.sock";
@@ -45,7 +50,8 @@ let
     '';
   };
 
-  owner = name: lib.nameValuePair "${name}.${domain}" (host // workspace "label:${name}" "csm_ws_${name}");
+  owner =
+    name: lib.nameValuePair "${name}.${domain}" (host // workspace "label:${name}" "csm_ws_${name}");
 
   # The same workspace on a port of the loopback, for SSH tunnels.
   loopback =
@@ -78,7 +84,9 @@ in
         proxy_cache_path /var/cache/nginx/code-server-multi keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
         include ${share}/http.conf;
         upstream csm_front { server unix:${run}/front.sock; keepalive 32; }
-        ${lib.concatMapStrings (name: "upstream csm_ws_${name} { server ${socket name}; keepalive 32; }\n") people}
+        ${lib.concatMapStrings (
+          name: "upstream csm_ws_${name} { server ${socket name}; keepalive 32; }\n"
+        ) people}
       '';
 
       virtualHosts = {
@@ -108,7 +116,9 @@ in
       }
       // lib.listToAttrs (map owner people)
       // lib.listToAttrs (
-        lib.concatMap (name: lib.optional (cfg.users.${name}.port != null) (loopback name cfg.users.${name}.port)) people
+        lib.concatMap (
+          name: lib.optional (cfg.users.${name}.port != null) (loopback name cfg.users.${name}.port)
+        ) people
       );
     };
 

@@ -161,10 +161,12 @@ let
     { name, ... }:
     {
       options =
-        shared (option: _: {
-          default = cfg.defaults.${option};
-          defaultText = lib.literalExpression "config.services.code-server-multi.defaults.${option}";
-        })
+        shared (
+          option: _: {
+            default = cfg.defaults.${option};
+            defaultText = lib.literalExpression "config.services.code-server-multi.defaults.${option}";
+          }
+        )
         // {
           passwordFile = lib.mkOption {
             type = lib.types.nullOr path;

@@ -89,7 +89,11 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    systemd.services = lib.mapAttrs' (name: user: lib.nameValuePair (ours.unit name) (service name user)) cfg.users;
-    systemd.slices = lib.mapAttrs' (name: user: lib.nameValuePair (ours.slice name) (slice name user)) cfg.users;
+    systemd.services = lib.mapAttrs' (
+      name: user: lib.nameValuePair (ours.unit name) (service name user)
+    ) cfg.users;
+    systemd.slices = lib.mapAttrs' (
+      name: user: lib.nameValuePair (ours.slice name) (slice name user)
+    ) cfg.users;
   };
 }

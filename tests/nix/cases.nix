@@ -11,7 +11,11 @@ in
 
   no-domain.module = { };
   no-domain.warned = "domain is not set: the workspaces are reachable on this machine alone";
-  no-domain-with-certificate.module = csm { openFirewall = true; certificate = "/c"; certificateKey = "/k"; };
+  no-domain-with-certificate.module = csm {
+    openFirewall = true;
+    certificate = "/c";
+    certificateKey = "/k";
+  };
   no-domain-with-certificate.refused = "domain is not set, but services.code-server-multi.certificate and services.code-server-multi.openFirewall is; set it";
   no-certificate.module = csm { inherit domain; };
   no-certificate.warned = "for another proxy that ends TLS on port 443. Set acme.dnsProvider";
@@ -20,32 +24,73 @@ in
   capitals.module = csm { domain = "Code.example.org"; };
   capitals.refused = "is no DNS name";
 
-  two-certificates.module = csm { inherit domain; certificate = "/c"; certificateKey = "/k"; acme.dnsProvider = "cloudflare"; acme.email = "a@example.org"; };
+  two-certificates.module = csm {
+    inherit domain;
+    certificate = "/c";
+    certificateKey = "/k";
+    acme.dnsProvider = "cloudflare";
+    acme.email = "a@example.org";
+  };
   two-certificates.more = true;
   two-certificates.refused = "acme.dnsProvider and services.code-server-multi.certificate are set";
-  half-a-certificate.module = csm { inherit domain; certificate = "/var/lib/c.pem"; };
+  half-a-certificate.module = csm {
+    inherit domain;
+    certificate = "/var/lib/c.pem";
+  };
   half-a-certificate.refused = "only one of certificate and certificateKey is set; set both";
-  no-email.module = csm { inherit domain; acme.dnsProvider = "cloudflare"; };
+  no-email.module = csm {
+    inherit domain;
+    acme.dnsProvider = "cloudflare";
+  };
   no-email.refused = "acme.email is not set; name somebody";
   no-email.more = true;
-  wildcard-without-dns.module = csm { inherit domain; acme.environmentFile = "/run/secrets/acme"; };
+  wildcard-without-dns.module = csm {
+    inherit domain;
+    acme.environmentFile = "/run/secrets/acme";
+  };
   wildcard-without-dns.refused = "a wildcard certificate needs DNS-01, so name lego's provider";
   foreign-certificate.module = {
-    security.acme = { acceptTerms = true; defaults.email = "a@example.org"; certs."example.org" = { webroot = "/x"; }; };
-  } // csm { inherit domain; useACMEHost = "example.org"; };
+    security.acme = {
+      acceptTerms = true;
+      defaults.email = "a@example.org";
+      certs."example.org" = {
+        webroot = "/x";
+      };
+    };
+  }
+  // csm {
+    inherit domain;
+    useACMEHost = "example.org";
+  };
   # NixOS has its own words on the key's group besides.
   foreign-certificate.more = true;
   foreign-certificate.refused = "is not for *.code.example.org; give it the domain";
-  unknown-certificate.module = { security.acme = { acceptTerms = true; defaults.email = "a@example.org"; }; } // csm { inherit domain; useACMEHost = "example.org"; };
+  unknown-certificate.module = {
+    security.acme = {
+      acceptTerms = true;
+      defaults.email = "a@example.org";
+    };
+  }
+  // csm {
+    inherit domain;
+    useACMEHost = "example.org";
+  };
   unknown-certificate.refused = "security.acme.certs.\"example.org\" is not for *.code.example.org";
   # NixOS has its own words on such a certificate besides.
   unknown-certificate.more = true;
-  firewall-for-nothing.module = csm { inherit domain; openFirewall = true; };
+  firewall-for-nothing.module = csm {
+    inherit domain;
+    openFirewall = true;
+  };
   firewall-for-nothing.refused = "openFirewall opens ports 80 and 443, but without a certificate nginx listens on 127.0.0.1:7080";
 
-  no-nginx.module = { services.nginx.enable = false; };
+  no-nginx.module = {
+    services.nginx.enable = false;
+  };
   no-nginx.refused = "needs nginx, and services.nginx.enable is false";
-  two-default-hosts.module = { services.nginx.virtualHosts.mine.default = true; };
+  two-default-hosts.module = {
+    services.nginx.virtualHosts.mine.default = true;
+  };
   two-default-hosts.refused = "code-server-multi-rejected and mine are all the default";
   base-in-store.module = csm { workspaceBase = "/nix/store/x"; };
   base-in-store.refused = "where people's homes can't lie; name a directory of its own";
@@ -56,7 +101,10 @@ in
   older-code-server.module = { };
   older-code-server.codeServer = "4.115.0";
   older-code-server.warned = "pkgs.code-server is 4.115.0; versions before 4.124.2 have a known weakness";
-  old-code-server-unused.module = csm { domain = "code.localhost"; baseImage = "docker.io/codercom/code-server:latest"; };
+  old-code-server-unused.module = csm {
+    domain = "code.localhost";
+    baseImage = "docker.io/codercom/code-server:latest";
+  };
   old-code-server-unused.codeServer = "4.90.0";
 
   sops-missing.module = csm { sops.enable = true; };
@@ -74,12 +122,22 @@ in
   secret-file-in-store.refused = "users.dan.secretFiles.\".netrc\".source is /nix/store/x, in the Nix store";
   default-secret-in-store.module = csm { defaults.secretEnvironment.TOKEN = "/nix/store/x"; };
   default-secret-in-store.refused = "defaults.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
-  key-in-store.module = csm { inherit domain; certificate = "/var/lib/c.pem"; certificateKey = "/nix/store/x"; };
+  key-in-store.module = csm {
+    inherit domain;
+    certificate = "/var/lib/c.pem";
+    certificateKey = "/nix/store/x";
+  };
   key-in-store.refused = "certificateKey is /nix/store/x, in the Nix store";
   path-as-value.module = dan { environment.TOKEN = "/run/secrets/token"; };
   path-as-value.warned = "Move the line to services.code-server-multi.users.dan.secretEnvironment";
 
-  ports-clash.module = csm { users.dan.port = 8081; users.bob = { port = 8081; passwordFile = "/run/secrets/bob"; }; };
+  ports-clash.module = csm {
+    users.dan.port = 8081;
+    users.bob = {
+      port = 8081;
+      passwordFile = "/run/secrets/bob";
+    };
+  };
   ports-clash.refused = "port 8081 is that of services.code-server-multi.users.bob.port and services.code-server-multi.users.dan.port";
   port-of-nginx.module = dan { port = 7080; };
   port-of-nginx.refused = "users.dan.port and services.code-server-multi.listen.port; give each";
@@ -92,7 +150,9 @@ in
   name-invalid.refused = "users.\"Anna_Lena\": a name is 1 to 20 lower-case letters";
   name-long.module = csm { users.abcdefghijklmnopqrstu.passwordFile = "/run/secrets/a"; };
   name-long.refused = "a name is 1 to 20 lower-case letters";
-  name-taken.module = { users.users.csm-dan.description = lib.mkForce "somebody else"; };
+  name-taken.module = {
+    users.users.csm-dan.description = lib.mkForce "somebody else";
+  };
   name-taken.refused = "the account csm-dan is declared elsewhere too";
 
   memory-unreadable.module = dan { memoryLimit = "lots"; };
@@ -109,8 +169,13 @@ in
   cpu-unreadable.refused = "users.dan.cpuLimit is \"two\", which is no number of CPUs";
   cpu-zero.module = dan { cpuLimit = 0; };
   cpu-zero.refused = "users.dan.cpuLimit is \"0\", which is no number of CPUs";
-  cpu-written-otherwise.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (dan { cpuLimit = 2.5; memoryLimit = 4294967296; });
+  cpu-written-otherwise.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (dan {
+    cpuLimit = 2.5;
+    memoryLimit = 4294967296;
+  });
 
-  renamed.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (csm { image = "docker.io/x/y:z"; });
+  renamed.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (csm {
+    image = "docker.io/x/y:z";
+  });
   renamed.warned = "services.code-server-multi.image' defined";
 }

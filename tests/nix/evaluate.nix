@@ -109,12 +109,14 @@ in
     }
   ];
   # A configuration of the documents, on a machine that may have sops-nix or agenix.
-  example = file: check [
-    file
-    ./configurations/sops.nix
-    ./configurations/secrets-of-as-given.nix
-    ./configurations/agenix.nix
-  ];
+  example =
+    file:
+    check [
+      file
+      ./configurations/sops.nix
+      ./configurations/secrets-of-as-given.nix
+      ./configurations/agenix.nix
+    ];
   # What the smallest configuration writes, by file: a change of it is seen in the commit that makes it.
   written =
     let
@@ -125,7 +127,11 @@ in
     // {
       "nginx.conf" = data.nginxConf;
       "polkit.rules" = data.polkit;
-      tmpfiles = lib.concatLines (lib.filter (line: lib.hasInfix "code-server-multi" line || lib.hasInfix "/var/lib/vscode" line) data.tmpfiles);
+      tmpfiles = lib.concatLines (
+        lib.filter (
+          line: lib.hasInfix "code-server-multi" line || lib.hasInfix "/var/lib/vscode" line
+        ) data.tmpfiles
+      );
       "accounts.json" = builtins.toJSON (
         lib.filterAttrs (name: _: name == "code-server-multi" || lib.hasPrefix "csm-" name) data.users
       );
