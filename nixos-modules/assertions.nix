@@ -63,6 +63,14 @@ let
     ++
       lib.optional (cfg.openFirewall && certificates == [ ])
         "${option}.openFirewall opens ports 80 and 443, but without a certificate nginx listens on ${cfg.listen.address}:${toString cfg.listen.port}; set acme.dnsProvider, useACMEHost or certificate, or leave openFirewall out."
+    ++
+      lib.optional
+        (
+          certificates == [ ]
+          && !ours.isLocalhost cfg.internal.domain
+          && builtins.match "127\\.[0-9.]+|\\[::1]" cfg.listen.address == null
+        )
+        "${option}.listen.address is ${cfg.listen.address}: without a certificate passwords would cross the network in plain text. Set acme.dnsProvider, useACMEHost or certificate, or listen on 127.0.0.1 for a proxy on this machine that ends TLS."
     ++ lib.optional (
       !config.services.nginx.enable
     ) "${option} needs nginx, and services.nginx.enable is false; leave that out, or set it to true."
@@ -198,7 +206,7 @@ in
       lib.optional (cfg.domain == null)
         "${option}.domain is not set: the workspaces are reachable on this machine alone, at http://<name>.code.localhost:${toString cfg.listen.port}. Set it to a DNS name for everyone else."
       ++
-        lib.optional (cfg.domain != null && !lib.hasSuffix ".localhost" cfg.domain && certificates == [ ])
+        lib.optional (cfg.domain != null && !ours.isLocalhost cfg.domain && certificates == [ ])
           "${option}: there is no certificate, so nginx listens on ${cfg.listen.address}:${toString cfg.listen.port} for another proxy that ends TLS on port 443. Set acme.dnsProvider to have one made."
       ++
         lib.optional

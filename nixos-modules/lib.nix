@@ -94,5 +94,8 @@ rec {
     UMask = "0077";
   };
 
+  # Names that browsers trust without TLS, as they never leave the machine.
+  isLocalhost = domain: domain == "localhost" || lib.hasSuffix ".localhost" domain;
+
   inStore = path: lib.hasPrefix builtins.storeDir path;
 }

@@ -258,8 +258,8 @@ in
       address = lib.mkOption {
         type = lib.types.str;
         default = "127.0.0.1";
-        description = "Without a certificate: the address that another proxy, which ends TLS on port 443, finds nginx at.";
-        example = "192.168.1.2";
+        description = "Without a certificate: the address of this machine's loopback at which another proxy, which ends TLS on port 443, finds nginx.";
+        example = "127.0.0.2";
       };
       port = lib.mkOption {
         type = lib.types.port;

@@ -53,14 +53,18 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
     Ok(())
 }
 
+/// Removes the copies of secrets. The directory itself may be somebody else's to make and to remove.
+pub fn clear(secrets: &Path) -> io::Result<()> {
+    match fs::read_dir(secrets) {
+        Ok(old) => old.flatten().try_for_each(|old| fs::remove_dir_all(old.path())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn copy_secrets(copies: &[SecretCopy], to: &Path, credentials: Option<&Path>) -> Result<(), String> {
     let failed = |error: io::Error| format!("can't write secrets below {}: {error}", to.display());
-    // The directory itself may be somebody else's to make and to remove.
-    match fs::read_dir(to) {
-        Ok(old) => old.flatten().try_for_each(|old| fs::remove_dir_all(old.path())).map_err(failed)?,
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        Err(_) => {}
-    }
+    clear(to).map_err(failed)?;
     for copy in copies {
         let source = credentials.map_or_else(|| copy.source.clone(), |directory| directory.join(copy.credential()));
         let (content, _) = read_secret(&source)

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
-use crate::adapters::prepare::prepare;
+use crate::adapters::prepare::{clear, prepare};
 use crate::adapters::ready;
 use crate::model::container::{container_spec, secret_copies};
 use crate::model::label::WorkspaceId;
@@ -42,12 +42,15 @@ pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
     };
     let credentials = environment::given("CREDENTIALS_DIRECTORY");
     prepare(&request, &layout.secrets(id), credentials.as_deref()).map_err(Failure::new)?;
-    block_on(async {
+    let ended = block_on(async {
         // Under systemd the unit's own cgroup carries the limits.
         let split = std::env::var_os("INVOCATION_ID").is_some();
         let arguments = args::run(&request.spec, &engine().await?, split).map_err(Failure::new)?;
         supervise(arguments, &request).await
-    })
+    });
+    // What does not run needs no secrets; the next start copies them anew.
+    clear(&layout.secrets(id)).map_err(|error| Failure::new(format!("can't remove the secrets' copies: {error}")))?;
+    ended
 }
 
 async fn engine() -> Result<Engine, Failure> {

@@ -84,6 +84,12 @@ in
   };
   firewall-for-nothing.refused = "openFirewall opens ports 80 and 443, but without a certificate nginx listens on 127.0.0.1:7080";
 
+  plain-text.module = csm {
+    inherit domain;
+    listen.address = "192.168.1.2";
+  };
+  plain-text.refused = "listen.address is 192.168.1.2: without a certificate passwords would cross the network";
+
   no-nginx.module = {
     services.nginx.enable = false;
   };
