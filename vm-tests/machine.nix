@@ -18,6 +18,7 @@ in
   networking.hosts."127.0.0.1" = [
     domain
     "ada.${domain}"
+    "grace.${domain}"
     "nobody.${domain}"
   ];
   security.pki.certificateFiles = [ "${certificate}/certificate.pem" ];
@@ -27,6 +28,7 @@ in
     "d /run/test 0700 root root -"
     "f /run/test/ada 0400 root root - correct-horse"
     "f /run/test/grace 0400 root root - battery-staple"
+    "C /run/test/certificate.pem 0444 root root - ${certificate}/certificate.pem"
     "C /run/test/key.pem 0440 root nginx - ${certificate}/key.pem"
     "z /run/test 0711 root root -"
   ];
@@ -34,7 +36,7 @@ in
   services.code-server-multi = {
     enable = true;
     inherit domain;
-    certificate = "${certificate}/certificate.pem";
+    certificate = "/run/test/certificate.pem";
     certificateKey = "/run/test/key.pem";
     users.ada = {
       passwordFile = "/run/test/ada";

@@ -1,0 +1,63 @@
+# What ada's workspace, and ada's account should somebody break out of it, reaches of grace and of the machine. A refusal counts
+# only with its reason: a program that is missing must not pass for a closed door.
+wait_for_front_door()
+# pasta takes the network over as it finds it when a workspace starts.
+address = machine.wait_until_succeeds("ip route get 192.0.2.1 | sed -n 's/.* src \\([0-9.]*\\).*/\\1/p'").strip()
+machine.succeed("echo secret > /run/test/token")
+start("ada", "grace")
+machine.succeed("echo private > /var/lib/vscode/grace/home/diary")
+
+
+def refused(run, name, command, reason):
+    status, said = machine.execute(run(name, f"{{ {command}; }} 2>&1"))
+    assert status != 0 and reason in said, f"{command} by {name}: not \"{reason}\", but {status}: {said}"
+
+
+with subtest("inside, nothing of the others is there"):
+    for path in ("/var/lib/vscode", "/run/code-server-multi", "/run/code-server-multi-passwords", "/run/credentials"):
+        refused(inside, "ada", f"ls {path}", "No such file or directory")
+
+with subtest("the account enters nothing of grace's"):
+    for path in (
+        "/var/lib/vscode/grace/home/diary",
+        "/run/code-server-multi/ws/grace/http.sock",
+        "/run/code-server-multi/secrets/grace/environment/TOKEN",
+        f"/run/credentials/{unit('grace')}/environment.TOKEN",
+        "/run/code-server-multi-passwords/grace",
+        "/run/code-server-workspaces/grace/main/containers",
+        "/var/lib/code-server-workspaces/grace/main/.local",
+    ):
+        machine.succeed(f"test -e {path}")
+        refused(as_account, "ada", f"ls {path}", "Permission denied")
+    refused(as_account, "ada", f"kill -0 {main_pid(unit('grace'))}", "Operation not permitted")
+    refused(as_account, "ada", f"systemctl --no-ask-password stop {unit('grace')}", "Interactive authentication required")
+
+with subtest("the daemon's sockets are closed to the account"):
+    for socket in ("api.sock", "front.sock"):
+        machine.succeed(f"test -S /run/code-server-multi/{socket}")
+        connect = f"curl --silent --verbose --unix-socket /run/code-server-multi/{socket} http://csm/healthz"
+        refused(as_account, "ada", connect, "Permission denied")
+
+with subtest("the host's loopback is closed, but for the port that is named"):
+    assert machine.succeed("curl --fail --silent http://127.0.0.1:5433/") == "unnamed", "the service itself does not answer"
+    for host in ("127.0.0.1", address):
+        refused(inside, "ada", f"curl --silent --verbose http://{host}:5433/", "Connection refused")
+    said = machine.succeed(inside("ada", "curl --fail --silent http://127.0.0.1:5432/"))
+    assert said == "named", f"the named service answers {said}"
+    refused(inside, "grace", "curl --silent --verbose http://127.0.0.1:5432/", "Connection refused")
+
+with subtest("the cloud's metadata address is filtered"):
+    machine.succeed("ip address add 169.254.169.254/32 dev lo")
+    ask = "curl --fail --silent --connect-timeout 5 http://169.254.169.254:5433/"
+    assert machine.succeed(ask) == "unnamed", "the service itself does not answer"
+    status, said = machine.execute(inside("ada", ask))
+    # 28: no answer at all. The filter drops without a word, so what shows it to be the reason is that nothing else is in the way.
+    assert status == 28, f"curl ends with {status}: {said}"
+    machine.succeed("systemctl set-property --runtime code-server-ada.slice IPAddressDeny=")
+    machine.wait_until_succeeds(inside("ada", ask))
+
+with subtest("grace's address is not for ada"):
+    ada = Visitor("ada")
+    ada.sign_in()
+    page = ada.curl(f"--location --write-out '%{{http_code}}' {NAVIGATE} https://grace.code.test/")
+    assert page.endswith("403") and "This workspace belongs to grace" in page, f"ada gets {page}"

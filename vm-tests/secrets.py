@@ -1,0 +1,71 @@
+# Secrets reach the workspace that they are for, and show up nowhere else.
+wait_for_front_door()
+# Made there, so that no command that runs has it among its arguments.
+machine.succeed("head --bytes=16 /dev/urandom | od -A n -t x1 | tr -d ' \\n' > /run/test/canary")
+machine.succeed("cd /run/test && umask 077 && for name in token netrc key; do (echo -n $name-; cat canary) > $name; done")
+
+
+def occurrences(command):
+    machine.succeed(f"{command} > /run/test/searched && test -s /run/test/searched")
+    return int(machine.succeed("grep --count --text --fixed-strings --file=/run/test/canary /run/test/searched || true"))
+
+
+def token(name):
+    return machine.succeed(inside(name, '. /opt/code-server-multi/environment && echo -n "$TOKEN"'))
+
+
+start("ada")
+
+with subtest("variables and files are there, with their modes"):
+    assert token("ada") == machine.succeed("cat /run/test/token"), "the variable has another value"
+    for path, source, mode in ((".netrc", "netrc", "600"), (".config/key", "key", "400")):
+        actual = machine.succeed(inside("ada", f"stat --format '%a %U' ~/{path}")).strip()
+        assert actual == f"{mode} coder", f"{path} is {actual}"
+        content = machine.succeed(inside("ada", f"cat ~/{path}"))
+        assert content == machine.succeed(f"cat /run/test/{source}"), f"{path} holds {content}"
+
+with subtest("they are nowhere else"):
+    assert occurrences("cat /run/code-server-multi/secrets/ada/environment/TOKEN") == 1, "this search finds nothing at all"
+    for command in (
+        "journalctl --no-pager --output=export",
+        "cat /etc/code-server-multi/manifest.json",
+        "ps -e -ww -o args",
+        # The launcher, podman and what it keeps running.
+        f"for pid in $(cat $({cgroup('ada')})/cgroup.procs); do cat /proc/$pid/environ || true; done",
+        f"systemctl show --all {unit('ada')}",
+        f"systemctl cat {unit('ada')}",
+        as_account("ada", "podman container inspect csm-ada"),
+    ):
+        assert occurrences(command) == 0, f"a secret is in what this prints: {command}"
+
+with subtest("a secret that is missing or empty stops that workspace alone, and the journal says why"):
+    before = processes("ada")
+    for make in ("rm -f /run/test/late", "truncate --size=0 /run/test/late"):
+        machine.succeed(make)
+        machine.fail(f"systemctl start {unit('grace')}")
+        this_start = f"_SYSTEMD_INVOCATION_ID=$(systemctl show --property=InvocationID --value {unit('grace')})"
+        said = machine.succeed(f"journalctl --sync && journalctl --no-pager {this_start}")
+        assert "the secret /run/test/late is empty or not there; write its value into it" in said, f"after {make}: {said}"
+    assert processes("ada") == before, "ada's workspace went down with it"
+    machine.succeed("echo -n came-late > /run/test/late")
+    start("grace")
+    assert token("grace") == "came-late", "grace has another value"
+
+with subtest("a new value is there after the workspace's next start"):
+    before = processes("grace")
+    machine.succeed("echo -n rotated > /run/test/token")
+    machine.succeed(f"systemctl restart {unit('ada')}")
+    assert token("ada") == "rotated", "ada still has the old value"
+    assert processes("grace") == before, "grace's workspace was restarted too"
+
+with subtest("a new password is in force at once"):
+    daemon = main_pid("code-server-multi")
+    machine.succeed("echo -n new-password > /run/test/ada")
+    machine.wait_until_succeeds("grep new-password /run/code-server-multi-passwords/ada")
+    Visitor("ada").sign_in()
+    assert main_pid("code-server-multi") == daemon, "the daemon was restarted for it"
+
+with subtest("a workspace that is stopped leaves no copies"):
+    machine.succeed(f"systemctl stop {unit('ada')}")
+    left = machine.succeed("ls /run/code-server-multi/secrets/ada").strip()
+    assert left == "", f"these are left: {left}"

@@ -1,0 +1,51 @@
+# A switch adds, changes and removes people while others work. The generations are specialisations, declared in default.nix.
+wait_for_front_door()
+start("ada", "grace")
+base = machine.succeed("readlink --canonicalize /run/current-system").strip()
+daemon = main_pid("code-server-multi")
+
+
+def switch(generation):
+    machine.succeed(f"{base}{generation}/bin/switch-to-configuration test")
+
+
+def running(*names):
+    return {"nginx": main_pid("nginx"), **{name: processes(name) for name in names}}
+
+
+before = running("ada", "grace")
+
+with subtest("a person is added"):
+    switch("/specialisation/added")
+    wait_for_status("https://alan.code.test/", 303)
+    assert running("ada", "grace") == before, "adding alan restarted somebody"
+    assert main_pid("code-server-multi") == daemon, "a new manifest is read again, and restarts no daemon"
+    start("alan")
+    Visitor("alan").sign_in()
+    machine.succeed(inside("alan", "echo kept > ~/project/kept"))
+
+with_alan = running("ada", "grace", "alan")
+
+with subtest("a limit and a host of nginx are changed"):
+    switch("/specialisation/changed")
+    # nginx reloads on its own time.
+    machine.wait_until_succeeds("curl --fail --silent http://extra.test/ | grep extra")
+    limit = machine.succeed("systemctl show --property=MemoryMax --value code-server-ada.slice").strip()
+    assert limit == str(2 << 30), f"ada's slice has MemoryMax={limit}"
+    assert running("ada", "grace", "alan") == with_alan, "a changed limit restarted somebody"
+    assert main_pid("code-server-multi") == daemon, "a changed limit restarts no daemon"
+
+with subtest("the daemon's own unit is changed"):
+    switch("/specialisation/upgraded")
+    wait_for_status("https://code.test/sign-in", 200)
+    assert main_pid("code-server-multi") != daemon, "the daemon runs with its old unit"
+    assert running("ada", "grace", "alan") == with_alan, "the daemon's restart restarted somebody else"
+
+with subtest("a person is removed"):
+    switch("")
+    wait_for_status("https://alan.code.test/", 404)
+    state = machine.succeed(f"systemctl show --property=ActiveState --value {unit('alan')}").strip()
+    assert state == "inactive", f"alan's workspace is {state}"
+    kept = machine.succeed("cat /var/lib/vscode/alan/workspace/kept").strip()
+    assert kept == "kept", f"alan's file holds {kept}"
+    assert running("ada", "grace") == before, "removing alan restarted somebody"
