@@ -17,6 +17,8 @@ in
 
     systemd.services.code-server-multi-passwords = {
       description = "Passwords of code-server-multi";
+      # Each password that changes, and each reload of the daemon, runs it: many at once are no failure.
+      startLimitIntervalSec = 0;
       serviceConfig = ours.confined // {
         Type = "oneshot";
         User = "code-server-multi";

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use futures_util::stream::BoxStream;
 use serde_json::{Map, Value};
 
-use crate::model::container::{ContainerSpec, SecretCopy};
+use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
 use crate::model::label::WorkspaceId;
+use crate::model::layout::{self, Layout};
+use crate::model::manifest::{Manifest, Owner};
+use crate::model::settings;
 use crate::model::workspace::{Progress, Timestamp, Usage};
 use crate::plan::Observed;
 
@@ -23,8 +26,27 @@ pub struct StartRequest {
     pub settings: Map<String, Value>,
     /// The owner's home on the host.
     pub home: PathBuf,
-    /// Where code-server will listen.
+    /// Where code-server will bind its socket. The owner may put anything there.
+    pub bound: PathBuf,
+    /// Where the socket is to be found by others once it is one.
     pub socket: PathBuf,
+}
+
+impl StartRequest {
+    /// What an owner's declared workspace needs.
+    pub fn new(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Self {
+        let mut settings = settings::defaults();
+        settings.extend(owner.settings.clone());
+        let spec = container_spec(manifest, owner, layout);
+        Self {
+            secrets: secret_copies(owner),
+            settings,
+            home: layout::home(&manifest.workspace_base, &owner.name),
+            bound: layout.inside(&spec.workspace).join(SOCKET),
+            socket: layout.socket(&spec.workspace),
+            spec,
+        }
+    }
 }
 
 /// Why something could not be done: a reason for people, and the last lines of the workspace's log if it got that far.

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use cap_std::ambient_authority;
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptionsExt as _};
 use serde_json::{Map, Value};
 
 use super::files::{make_directory, read_secret};
@@ -19,6 +19,8 @@ use crate::model::settings;
 use crate::ports::StartRequest;
 
 const SETTINGS: &str = ".local/share/code-server/User";
+/// A bigger file of settings is left as it is, in bytes.
+const SETTINGS_MOST: u64 = 1 << 20;
 const GIVEN: &str = ".local/share/code-server/csm-settings.json";
 
 /// Makes directories, copies secrets, merges settings. The error names what could not be done. With `credentials`, systemd has read
@@ -28,16 +30,18 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
         let text = format!("can't {what} {}", path.display());
         move |error: io::Error| format!("{text}: {error}")
     };
-    for mount in request.spec.mounts.iter().filter(|mount| !mount.read_only) {
-        // The socket's directory lets nginx's group through, and nobody else.
-        let mode = if Some(mount.source.as_path()) == request.socket.parent() { 0o710 } else { 0o700 };
-        make_directory(&mount.source, mode).map_err(context("make", &mount.source))?;
+    // The socket's directory lets nginx's group through, and nobody else.
+    if let Some(directory) = request.socket.parent() {
+        make_directory(directory, 0o710).map_err(context("make", directory))?;
     }
-    match fs::remove_file(&request.socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(context("remove the old", &request.socket)(error));
+    for mount in request.spec.mounts.iter().filter(|mount| !mount.read_only) {
+        make_directory(&mount.source, 0o700).map_err(context("make", &mount.source))?;
+    }
+    for old in [&request.bound, &request.socket] {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context("remove the old", old)(error)),
+            _ => {}
         }
-        _ => {}
     }
     copy_secrets(&request.secrets, secrets, credentials)?;
     let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
@@ -96,14 +100,10 @@ fn make_mount_point(home: &Dir, below: &str, directory: bool) -> io::Result<()> 
 }
 
 fn merge_settings(home: &Dir, declared: &Map<String, Value>) -> io::Result<()> {
-    let read = |path: &str| match home.read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        other => other,
-    };
-    let mut given: BTreeSet<String> = serde_json::from_str(&read(GIVEN)?).unwrap_or_default();
+    let mut given: BTreeSet<String> = serde_json::from_str(&read(home, GIVEN)?).unwrap_or_default();
     let before = given.len();
     let path = format!("{SETTINGS}/settings.json");
-    let Some(merged) = settings::merge(&read(&path)?, declared, &mut given) else {
+    let Some(merged) = settings::merge(&read(home, &path)?, declared, &mut given) else {
         return if given.len() == before { Ok(()) } else { write(home, GIVEN, &serde_json::to_string(&given)?) };
     };
     home.create_dir_all(SETTINGS)?;
@@ -111,10 +111,33 @@ fn merge_settings(home: &Dir, declared: &Map<String, Value>) -> io::Result<()> {
     write(home, GIVEN, &serde_json::to_string(&given)?)
 }
 
+/// A small file below the home; one that is not there is empty. The owner may have put a FIFO there, or something without end.
+fn read(home: &Dir, path: &str) -> io::Result<String> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let mut options = cap_std::fs::OpenOptions::new();
+    options.read(true).custom_flags(i32::try_from(flags).unwrap_or(0));
+    let file = match home.open_with(path, &options) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        other => other?,
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > SETTINGS_MOST {
+        return Err(io::Error::other(format!("{path} is not a regular file of at most 1 MiB")));
+    }
+    let mut text = String::new();
+    file.take(SETTINGS_MOST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Whole or not at all, below the home.
 fn write(home: &Dir, path: &str, content: &str) -> io::Result<()> {
     let temporary = format!("{path}.csm");
-    let mut file = home.create(&temporary)?;
+    match home.remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // A new file, whatever the owner had there.
+    let mut file = home.open_with(&temporary, cap_std::fs::OpenOptions::new().write(true).create_new(true))?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
     home.rename(&temporary, home, path)
@@ -139,6 +162,26 @@ mod tests {
         fs::write(&file, "{}").expect("written");
         merge_settings(&home, &declared()).expect("merged");
         assert_eq!(fs::read_to_string(&file).expect("there"), "{}", "the person took it out");
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Dir::open_ambient_dir(dir.path(), ambient_authority()).expect("opened");
+        let settings = dir.path().join(SETTINGS);
+        fs::create_dir_all(&settings).expect("made");
+        let fifo = |name: &str| {
+            rustix::fs::mknodat(rustix::fs::CWD, settings.join(name), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+                .expect("made");
+        };
+        fifo("settings.json.csm");
+        merge_settings(&home, &declared()).expect("merged in spite of it");
+        fs::remove_file(settings.join("settings.json")).expect("removed");
+        fifo("settings.json");
+        assert!(merge_settings(&home, &declared()).is_err());
+        fs::remove_file(settings.join("settings.json")).expect("removed");
+        fs::File::create(settings.join("settings.json")).and_then(|file| file.set_len(1 << 40)).expect("made");
+        assert!(merge_settings(&home, &declared()).is_err());
     }
 
     #[test]

@@ -14,9 +14,7 @@ use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
 use crate::adapters::prepare::{clear, prepare};
 use crate::adapters::ready;
-use crate::model::container::{container_spec, secret_copies};
 use crate::model::label::WorkspaceId;
-use crate::model::{layout, settings};
 use crate::ports::StartRequest;
 
 pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
@@ -31,15 +29,7 @@ pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
             crate::model::text::listed(manifest.owners.keys())
         ))
     })?;
-    let mut declared = settings::defaults();
-    declared.extend(owner.settings.clone());
-    let request = StartRequest {
-        spec: container_spec(&manifest, owner, &layout),
-        secrets: secret_copies(owner),
-        settings: declared,
-        home: layout::home(&manifest.workspace_base, &owner.name),
-        socket: layout.socket(id),
-    };
+    let request = StartRequest::new(&manifest, owner, &layout);
     let credentials = environment::given("CREDENTIALS_DIRECTORY");
     prepare(&request, &layout.secrets(id), credentials.as_deref()).map_err(Failure::new)?;
     let ended = block_on(async {
@@ -83,7 +73,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<Exi
                 // 143: it ended because it was asked to.
                 return Ok(if code == 143 { ExitCode::SUCCESS } else { ExitCode::from(code) });
             }
-            () = ready::answers(&request.socket), if !ready => {
+            () = ready::published(request), if !ready => {
                 ready = true;
                 tracing::info!(workspace = %request.spec.workspace, "ready");
                 if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {

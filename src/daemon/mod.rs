@@ -16,11 +16,10 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::model::container::{container_spec, secret_copies};
+use crate::model::container::container_spec;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::{self, Layout};
 use crate::model::manifest::Manifest;
-use crate::model::settings;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Action, Observed, plan};
 use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
@@ -343,15 +342,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
 
     fn start(&mut self, id: &WorkspaceId) {
         let Some(owner) = self.manifest.owner_of(id) else { return };
-        let mut settings = settings::defaults();
-        settings.extend(owner.settings.clone());
-        let request = StartRequest {
-            spec: container_spec(&self.manifest, owner, &self.layout),
-            secrets: secret_copies(owner),
-            settings,
-            home: layout::home(&self.manifest.workspace_base, &owner.name),
-            socket: self.layout.socket(id),
-        };
+        let request = StartRequest::new(&self.manifest, owner, &self.layout);
         let digest = request.spec.digest();
         self.attempts += 1;
         let attempt = self.attempts;

@@ -19,6 +19,9 @@ pub const USER: u32 = 1000;
 /// Where the workspace's socket directory appears inside.
 const RUN: &str = "/run/csm";
 
+/// The name of code-server's socket there.
+pub const SOCKET: &str = "http.sock";
+
 /// Where `share/workspace` appears inside.
 const SHARE: &str = "/opt/code-server-multi";
 
@@ -125,7 +128,7 @@ pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Co
     let mut mounts = vec![
         mount(layout::home(base, &owner.name), HOME.to_owned(), false),
         mount(layout::project(base, &owner.name), format!("{HOME}/project"), false),
-        mount(layout.workspace_run(&id), RUN.to_owned(), false),
+        mount(layout.inside(&id), RUN.to_owned(), false),
         mount(layout.share.join("workspace"), SHARE.to_owned(), true),
     ];
     if owner.packages.is_some() || owner.image.as_str().starts_with(STORE_ARCHIVE) {
@@ -183,13 +186,13 @@ fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId, port_host: &str
     command.push("--".to_owned());
     let flags = [
         "--auth=none",
-        "--socket=/run/csm/http.sock",
         "--disable-telemetry",
         "--disable-update-check",
         "--disable-getting-started-override",
         "--disable-workspace-trust",
     ];
     command.extend(flags.map(str::to_owned));
+    command.push(format!("--socket={RUN}/{SOCKET}"));
     command.push(format!("--app-name={id} · {}", manifest.domain));
     command.push(format!("--proxy-domain={port_host}"));
     command.push(format!("{HOME}/project"));

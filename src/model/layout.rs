@@ -18,14 +18,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The workspace's directory of sockets; it guards them, as code-server chmods its socket after listening.
-    pub fn workspace_run(&self, id: &WorkspaceId) -> PathBuf {
-        self.run.join("ws").join(id.to_string())
+    /// What the workspace itself can write: code-server binds its socket there.
+    pub fn inside(&self, id: &WorkspaceId) -> PathBuf {
+        self.workspace_run(id).join("inside")
     }
 
-    /// code-server's socket.
+    /// code-server's socket as everyone else finds it: a second name that the workspace can't reach. Were it the first one, its
+    /// owner could put a link to somebody else's socket there. The directory guards it, as code-server chmods it after listening.
     pub fn socket(&self, id: &WorkspaceId) -> PathBuf {
         self.workspace_run(id).join("http.sock")
+    }
+
+    fn workspace_run(&self, id: &WorkspaceId) -> PathBuf {
+        self.run.join("ws").join(id.to_string())
     }
 
     /// The workspace's secrets, as files that only its account reads.

@@ -116,7 +116,7 @@ impl PodmanRuntime {
         let container = self.podman.containers().get(name);
         let ended = ContainerWaitOpts::builder().conditions([ContainerStatus::Exited]).build();
         let why = tokio::select! {
-            () = ready::answers(&request.socket) => return Ok(()),
+            () = ready::published(request) => return Ok(()),
             _ = container.wait(&ended) => {
                 let all = self.observe().await.unwrap_or_default();
                 let code = all.get(&request.spec.workspace).and_then(|ended| ended.exit_code);

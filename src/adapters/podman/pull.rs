@@ -57,8 +57,11 @@ pub(super) async fn pull(
         RuntimeError::new(format!("the image {image} can't be had: {}; {remedy}", why.trim()))
     };
     let path = format!("/v1.40/images/create?fromImage={}", percent_encode(image));
-    let mut answer = unix_http::request(socket, Method::POST, &path, &[], "")
+    let silent = || failed(&format!("nothing came for {} s", SILENCE.as_secs()));
+    let asked = unix_http::request(socket, Method::POST, &path, &[], "");
+    let mut answer = tokio::time::timeout(SILENCE, asked)
         .await
+        .map_err(|_| silent())?
         .map_err(|error| failed(&format!("podman can't be reached ({error})")))?;
     if !answer.status().is_success() {
         let status = answer.status();
@@ -74,7 +77,7 @@ pub(super) async fn pull(
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(failed(&error.to_string())),
-            Err(_) => return Err(failed(&format!("nothing came for {} s", SILENCE.as_secs()))),
+            Err(_) => return Err(silent()),
         };
         let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
         if !report.error.is_empty() {
