@@ -184,15 +184,18 @@ async fn check(
     }
     let owner = name.as_ref().and_then(|name| manifest.owners.get(name));
     let file = owner.map(|owner| owner.password_file.path().to_owned());
-    let stored = app.passwords.verify(file, given.password.clone()).await;
+    let turn = app.passwords.turn().await.ok_or(Refusal::Internal)?;
+    // Those who were ahead in the queue may have used up what was free when this one joined it.
+    app.access().limiter.take(app.now(), &against).map_err(|wait| Refusal::TooMany { wait })?;
+    let stored = turn.verify(file, given.password.clone()).await;
     let Some((owner, stored)) = owner.zip(stored) else {
-        app.access().limiter.failed(app.now(), against);
         Counters::count(&app.counters.refused);
         tracing::warn!(name = ?given.name.chars().take(40).collect::<String>(), source = text(headers, "x-csm-source"), "sign-in refused");
         let error = "That name and password do not belong together.";
         let name = given.name.chars().take(40).collect::<String>();
         return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, &given.handshake, &name, error)));
     };
+    app.access().limiter.give_back(&against);
     Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored) }))
 }
 

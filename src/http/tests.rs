@@ -1,0 +1,179 @@
+//! The pages and the API, asked as nginx asks them, over a daemon with a fake runtime.
+
+use std::collections::BTreeMap;
+
+use argon2::password_hash::{PasswordHasher as _, SaltString};
+use argon2::{Algorithm, Argon2, Params, Version};
+use axum::body::Body;
+use axum::http::header;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::daemon::{Daemon, DiskProbe};
+use crate::model::label::WorkspaceId;
+use crate::model::manifest::Machine;
+use crate::model::workspace::{Progress, Usage};
+use crate::plan::Observed;
+use crate::ports::{RuntimeError, StartRequest};
+
+/// A runtime whose containers are entries of a map, and whose logs are one line and then silence.
+#[derive(Clone, Default)]
+struct Fake {
+    containers: Arc<Mutex<BTreeMap<WorkspaceId, Observed>>>,
+    changed: Arc<Notify>,
+}
+
+impl Fake {
+    fn put(&self, name: &str, running: bool) {
+        let observed = Observed { digest: "old".into(), running_since: running.then_some(5), exit_code: Some(7) };
+        self.containers.lock().unwrap().insert(name.parse().unwrap(), observed);
+        self.changed.notify_one();
+    }
+}
+
+impl Runtime for Fake {
+    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+        Ok(self.containers.lock().unwrap().clone())
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        stream::unfold(self.changed.clone(), |changed| async move {
+            changed.notified().await;
+            Some(((), changed))
+        })
+        .boxed()
+    }
+
+    async fn start(&self, request: StartRequest, _: impl Fn(Progress) + Send + Sync) -> Result<(), RuntimeError> {
+        self.put(&request.spec.workspace.to_string(), true);
+        Ok(())
+    }
+
+    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.put(&id.to_string(), false);
+        Ok(())
+    }
+
+    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.containers.lock().unwrap().remove(id);
+        Ok(())
+    }
+
+    fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+        stream::iter([Ok("its first words".to_owned())]).chain(stream::pending()).boxed()
+    }
+
+    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+        BTreeMap::new()
+    }
+
+    async fn unenforced(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The pages over a daemon, and what they stand on.
+struct Stage {
+    app: Arc<App>,
+    _manifest: watch::Sender<Arc<Manifest>>,
+    _directory: tempfile::TempDir,
+}
+
+/// A cheap argon2 hash: these tests are not about its cost.
+fn hash(password: &str) -> String {
+    let cheap = Params::new(8, 1, 1, None).unwrap();
+    let salt = SaltString::encode_b64(&[7; 16]).unwrap();
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, cheap)
+        .hash_password(password.as_bytes(), &salt)
+        .unwrap()
+        .to_string()
+}
+
+/// The people of a stage: Dan, and Grace if she is an admin or not.
+fn declared(directory: &Path, grace_is_admin: bool) -> Arc<Manifest> {
+    let file = directory.join("password");
+    let text = serde_json::json!({
+        "version": 1, "domain": "code.localhost", "image": "x",
+        "users": {
+            "dan": { "passwordFile": file, "memoryLimit": "1G" },
+            "grace": { "passwordFile": file, "memoryLimit": "1G", "admin": grace_is_admin },
+        },
+    });
+    let (manifest, issues) = Manifest::parse(&text.to_string(), &Machine { memory: 8 << 30, cpus: 4 });
+    manifest.unwrap_or_else(|| panic!("{issues:?}")).into()
+}
+
+fn stage() -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("password"), hash("right")).unwrap();
+    let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
+    let state = State::open(&layout.database()).unwrap();
+    let clock: Clock = || 1000;
+    let disk: DiskProbe = |directories| (vec![0; directories.len()], None);
+    let fake = Fake::default();
+    let (manifest, in_force) = watch::channel(declared(directory.path(), true));
+    let people = in_force.borrow().clone();
+    let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, disk, layout.clone(), people);
+    tokio::spawn(daemon.run(std::future::pending()));
+    let app = App::new(in_force, handle, fake, state, layout, clock).unwrap();
+    Stage { app, _manifest: manifest, _directory: directory }
+}
+
+/// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
+struct Ask(axum::http::request::Builder, String);
+
+impl Stage {
+    fn ask(&self, method: &str, site: &str, target: &str) -> Ask {
+        let parsed: Site = site.parse().unwrap();
+        let manifest = self.app.manifest();
+        let origin = match &parsed {
+            Site::Workspace(label) => manifest.origin(label),
+            _ => manifest.dashboard_origin(),
+        };
+        let host = origin.split_once("://").unwrap().1;
+        let request = Request::builder().method(method).uri(target).header("x-csm-site", site).header("host", host);
+        Ask(request.header("x-csm-method", method).header("x-csm-source", "10.0.0.1"), origin)
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        dispatch(Shared(self.app.clone()), request).await
+    }
+}
+
+impl Ask {
+    fn with(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value), self.1)
+    }
+
+    fn own(self) -> Self {
+        let origin = self.1.clone();
+        self.with("origin", &origin)
+    }
+
+    fn form(self, form: &str) -> Request {
+        self.with("content-type", "application/x-www-form-urlencoded").0.body(Body::from(form.to_owned())).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_guesses_side_by_side_are_ten() {
+    let stage = stage();
+    let guess = |n| stage.ask("POST", "dashboard", "/sign-in").own().form(&format!("name=dan&password=guess-{n}"));
+    let answers = join_all((0..100).map(|n| stage.answer(guess(n)))).await;
+    let tried = answers.iter().filter(|answer| answer.status() == StatusCode::UNAUTHORIZED).count();
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS).collect();
+    assert_eq!((tried, refused.len()), (10, 90));
+    assert!(refused.iter().all(|answer| answer.headers()[header::RETRY_AFTER] == "30"));
+}
+
+#[tokio::test]
+async fn right_passwords_are_never_too_many() {
+    let stage = stage();
+    for _ in 0..15 {
+        let request = stage.ask("POST", "dashboard", "/sign-in").own().form("name=dan&password=right");
+        assert_eq!(stage.answer(request).await.status(), StatusCode::SEE_OTHER);
+    }
+}
