@@ -12,6 +12,8 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::access::cookies;
+use crate::access::session::Session;
 use crate::daemon::{Daemon, DiskProbe};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Machine;
@@ -78,8 +80,8 @@ impl Runtime for Fake {
 /// The pages over a daemon, and what they stand on.
 struct Stage {
     app: Arc<App>,
-    _manifest: watch::Sender<Arc<Manifest>>,
-    _directory: tempfile::TempDir,
+    manifest: watch::Sender<Arc<Manifest>>,
+    directory: tempfile::TempDir,
 }
 
 /// A cheap argon2 hash: these tests are not about its cost.
@@ -119,7 +121,7 @@ fn stage() -> Stage {
     let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, disk, layout.clone(), people);
     tokio::spawn(daemon.run(std::future::pending()));
     let app = App::new(in_force, handle, fake, state, layout, clock).unwrap();
-    Stage { app, _manifest: manifest, _directory: directory }
+    Stage { app, manifest, directory }
 }
 
 /// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
@@ -138,6 +140,15 @@ impl Stage {
         Ask(request.header("x-csm-method", method).header("x-csm-source", "10.0.0.1"), origin)
     }
 
+    /// A session that is there, and the value of its cookie.
+    fn signed_in(&self, name: &str) -> (Session, String) {
+        let id = format!("session-of-{name}");
+        let (session, cookie) = Session::new(name.parse().unwrap(), id, "secret", "credential".into(), self.app.now());
+        self.app.state.insert_session(&session).unwrap();
+        self.app.access().sessions.insert(session.clone());
+        (session, format!("{}={cookie}", cookies::SESSION))
+    }
+
     async fn answer(&self, request: Request) -> Response {
         dispatch(Shared(self.app.clone()), request).await
     }
@@ -151,6 +162,10 @@ impl Ask {
     fn own(self) -> Self {
         let origin = self.1.clone();
         self.with("origin", &origin)
+    }
+
+    fn bare(self) -> Request {
+        self.0.body(Body::empty()).unwrap()
     }
 
     fn form(self, form: &str) -> Request {
@@ -176,4 +191,42 @@ async fn right_passwords_are_never_too_many() {
         let request = stage.ask("POST", "dashboard", "/sign-in").own().form("name=dan&password=right");
         assert_eq!(stage.answer(request).await.status(), StatusCode::SEE_OTHER);
     }
+}
+
+/// The next bytes of a body; `None` when nothing comes for an hour.
+async fn next(body: &mut axum::body::BodyDataStream) -> Option<Option<String>> {
+    let next = tokio::time::timeout(std::time::Duration::from_secs(3600), body.next()).await.ok()?;
+    Some(next.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_log_ends_with_the_session() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("dan");
+    let follow = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs?follow=true").with("cookie", &cookie);
+    let mut body = stage.answer(follow.bare()).await.into_body().into_data_stream();
+    assert_eq!(next(&mut body).await, Some(Some("its first words\n".to_owned())));
+    assert_eq!(next(&mut body).await, None, "signed in, it goes on");
+    stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    assert_eq!(next(&mut body).await, Some(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_log_ends_with_the_right_to_see_it() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("grace");
+    let follow = |of: &str| {
+        let target = format!("/api/v1/workspaces/{of}/logs?follow=true");
+        stage.answer(stage.ask("GET", "dashboard", &target).with("cookie", &cookie).bare())
+    };
+    let mut of_dan = follow("dan").await.into_body().into_data_stream();
+    let mut her_own = follow("grace").await.into_body().into_data_stream();
+    for body in [&mut of_dan, &mut her_own] {
+        assert_eq!(next(body).await, Some(Some("its first words\n".to_owned())));
+    }
+    stage.manifest.send_replace(declared(stage.directory.path(), false));
+    assert_eq!(next(&mut of_dan).await, Some(None), "no admin any more");
+    assert_eq!(next(&mut her_own).await, None);
+    stage.app.access().sessions.remove("session-of-grace");
+    assert_eq!(next(&mut her_own).await, Some(None));
 }
