@@ -1,6 +1,7 @@
 //! The pages and the API, asked as nginx asks them, over a daemon with a fake runtime.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::access::cookies;
 use crate::access::session::Session;
+use crate::daemon::view::Snapshot;
 use crate::daemon::{Daemon, DiskProbe};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Machine;
@@ -80,6 +82,7 @@ impl Runtime for Fake {
 /// The pages over a daemon, and what they stand on.
 struct Stage {
     app: Arc<App>,
+    fake: Fake,
     manifest: watch::Sender<Arc<Manifest>>,
     directory: tempfile::TempDir,
 }
@@ -120,8 +123,8 @@ fn stage() -> Stage {
     let people = in_force.borrow().clone();
     let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, disk, layout.clone(), people);
     tokio::spawn(daemon.run(std::future::pending()));
-    let app = App::new(in_force, handle, fake, state, layout, clock).unwrap();
-    Stage { app, manifest, directory }
+    let app = App::new(in_force, handle, fake.clone(), state, layout, clock).unwrap();
+    Stage { app, fake, manifest, directory }
 }
 
 /// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
@@ -147,6 +150,20 @@ impl Stage {
         self.app.state.insert_session(&session).unwrap();
         self.app.access().sessions.insert(session.clone());
         (session, format!("{}={cookie}", cookies::SESSION))
+    }
+
+    /// The cookie of a session on a workspace's host.
+    fn let_in(&self, session: &Session, site: &str) -> String {
+        format!("{}={}", cookies::WORKSPACE, self.app.key.site_token(&session.id, &site.parse().unwrap()))
+    }
+
+    /// Waits until a workspace is in a state.
+    async fn until(&self, name: &str, word: &str) {
+        let id: WorkspaceId = name.parse().unwrap();
+        let mut pictures = self.app.daemon.follow();
+        let there = |now: &Arc<Snapshot>| now.workspaces.get(&id).is_some_and(|view| view.state.word() == word);
+        let found = tokio::time::timeout(Duration::from_secs(60), pictures.wait_for(there)).await;
+        drop(found.unwrap_or_else(|_| panic!("{name} never {word}: {:?}", self.app.daemon.snapshot())).unwrap());
     }
 
     async fn answer(&self, request: Request) -> Response {
@@ -195,7 +212,7 @@ async fn right_passwords_are_never_too_many() {
 
 /// The next bytes of a body; `None` when nothing comes for an hour.
 async fn next(body: &mut axum::body::BodyDataStream) -> Option<Option<String>> {
-    let next = tokio::time::timeout(std::time::Duration::from_secs(3600), body.next()).await.ok()?;
+    let next = tokio::time::timeout(Duration::from_secs(3600), body.next()).await.ok()?;
     Some(next.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap()))
 }
 
@@ -229,4 +246,44 @@ async fn a_followed_log_ends_with_the_right_to_see_it() {
     assert_eq!(next(&mut her_own).await, None);
     stage.app.access().sessions.remove("session-of-grace");
     assert_eq!(next(&mut her_own).await, Some(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workspace_that_fails_before_its_editor_answers_is_told_on_the_wake_page() {
+    let stage = stage();
+    stage.fake.put("dan", true);
+    stage.until("dan", "running").await;
+    let cookie = stage.let_in(&stage.signed_in("dan").0, "label:dan");
+    let events = stage.ask("GET", "label:dan", "/_csm/events").with("cookie", &cookie).bare();
+    let mut events = stage.answer(events).await.into_body().into_data_stream();
+    // Nothing listens on the editor's socket: there is nothing to tell yet but that the connection lives.
+    let first = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+    assert!(first.is_err(), "{first:?}");
+    stage.fake.put("dan", false);
+    stage.until("dan", "failed").await;
+    let told = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("told").unwrap().unwrap();
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    assert!(told.starts_with("event: part") && told.contains("failed"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_on_another_owners_page_wakes_nothing() {
+    let stage = stage();
+    let (session, _) = stage.signed_in("dan");
+    for site in ["label:dan", "label:3000--dan"] {
+        let cookie = stage.let_in(&session, site);
+        let visit = |from: &str, into: &str| {
+            let ask = stage.ask("GET", site, "/_csm/wake").with("cookie", &cookie).with("sec-fetch-mode", "navigate");
+            stage.answer(ask.with("sec-fetch-site", from).with("sec-fetch-dest", into).bare())
+        };
+        stage.until("dan", "stopped").await;
+        let framed = visit("same-site", "iframe").await;
+        assert_eq!(framed.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let text = axum::body::to_bytes(framed.into_body(), 1000).await.unwrap();
+        assert_eq!(text, "the workspace does not run; open it in a browser\n", "{site}");
+        stage.until("dan", "stopped").await;
+        visit("same-site", "document").await;
+        stage.until("dan", "running").await;
+        stage.app.daemon.act("dan".parse().unwrap(), crate::daemon::Verb::Stop, "enough".into()).await.unwrap();
+    }
 }
