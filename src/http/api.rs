@@ -408,7 +408,7 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
 async fn health(Shared(app): Shared<Arc<App>>) -> Response {
     let mut wrong = app.daemon.snapshot().alarms.clone();
     if !app.state.healthy() {
-        wrong.push("the state database does not answer".to_owned());
+        wrong.push("the state database can't be read or written; see the log, and whether its disk is full".to_owned());
     }
     if wrong.is_empty() {
         (StatusCode::OK, "ok\n").into_response()

@@ -147,7 +147,7 @@ impl Stage {
     fn signed_in(&self, name: &str) -> (Session, String) {
         let id = format!("session-of-{name}");
         let (session, cookie) = Session::new(name.parse().unwrap(), id, "secret", "credential".into(), self.app.now());
-        self.app.state.insert_session(&session).unwrap();
+        self.app.state.insert_session(&session, self.app.now()).unwrap();
         self.app.access().sessions.insert(session.clone());
         (session, format!("{}={cookie}", cookies::SESSION))
     }
@@ -286,4 +286,24 @@ async fn a_frame_on_another_owners_page_wakes_nothing() {
         stage.until("dan", "running").await;
         stage.app.daemon.act("dan".parse().unwrap(), crate::daemon::Verb::Stop, "enough".into()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_sign_out_signs_out_when_the_disk_is_full() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("dan");
+    let database = rusqlite::Connection::open(stage.app.layout.database()).unwrap();
+    let full = "CREATE TRIGGER full BEFORE DELETE ON session BEGIN SELECT RAISE(ABORT, 'disk is full'); END";
+    database.execute_batch(full).unwrap();
+    let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    assert_eq!(out.status(), StatusCode::SEE_OTHER);
+    assert_eq!(out.headers()[header::SET_COOKIE], cookies::set(cookies::SESSION, "", 0));
+    let again = stage.answer(stage.ask("GET", "dashboard", "/").with("cookie", &cookie).bare()).await;
+    assert_eq!(again.headers()[header::LOCATION], "/sign-in");
+    let kept = || stage.app.state.sessions(0).unwrap().len();
+    stage.app.revoke();
+    assert_eq!(kept(), 1);
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    stage.app.revoke();
+    assert_eq!(kept(), 0, "it would come back with the next start");
 }
