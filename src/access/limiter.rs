@@ -37,15 +37,29 @@ impl Limiter {
         against.iter().filter_map(wait).filter(|wait| *wait > 0).max()
     }
 
-    /// Notes a wrong password.
-    pub fn failed(&mut self, now: Timestamp, against: Vec<Against>) {
+    /// Notes a try as wrong before it is made, so that tries made side by side count each other; or says how long to wait, and notes
+    /// nothing. Waiting never becomes longer by trying: no debt is more than BURST tries ahead.
+    pub fn take(&mut self, now: Timestamp, against: &[Against]) -> Result<(), u64> {
+        if let Some(wait) = self.wait(now, against) {
+            return Err(wait);
+        }
         if self.0.len() >= MOST {
             self.0.retain(|_, debt| *debt > now);
         }
         for key in against {
-            if self.0.len() < MOST || self.0.contains_key(&key) {
-                let debt = self.0.entry(key).or_insert(now);
+            if self.0.len() < MOST || self.0.contains_key(key) {
+                let debt = self.0.entry(key.clone()).or_insert(now);
                 *debt = (*debt).max(now) + REFILL;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the note of a try back: its password was right.
+    pub fn give_back(&mut self, against: &[Against]) {
+        for key in against {
+            if let Some(debt) = self.0.get_mut(key) {
+                *debt = debt.saturating_sub(REFILL);
             }
         }
     }
@@ -58,22 +72,43 @@ mod tests {
     #[test]
     fn ten_tries_then_one_in_thirty_seconds() {
         let mut limiter = Limiter::default();
-        let key = || vec![Against::Source("10.0.0.1".into())];
+        let key = [Against::Source("10.0.0.1".into())];
         for _ in 0..10 {
-            assert_eq!(limiter.wait(1000, &key()), None);
-            limiter.failed(1000, key());
+            assert_eq!(limiter.take(1000, &key), Ok(()));
         }
-        assert_eq!(limiter.wait(1000, &key()), Some(30));
-        assert_eq!(limiter.wait(1030, &key()), None);
+        assert_eq!(limiter.wait(1000, &key), Some(30));
+        assert_eq!(limiter.wait(1030, &key), None);
         assert_eq!(limiter.wait(1000, &[Against::Source("10.0.0.2".into())]), None);
         assert_eq!(limiter.wait(1000, &[Against::Device("d".into())]), None, "a known browser has its own count");
+    }
+
+    #[test]
+    fn a_thousand_at_once_are_ten_tries_and_no_longer_wait() {
+        let mut limiter = Limiter::default();
+        let key = [Against::Source("10.0.0.1".into()), Against::Name("dan".into())];
+        let taken = (0..1000).filter(|_| limiter.take(1000, &key).is_ok()).count();
+        assert_eq!((taken, limiter.take(1000, &key)), (10, Err(30)));
+        assert_eq!(limiter.take(1030, &key), Ok(()));
+        assert_eq!(limiter.take(1030, &key), Err(30));
+        assert_eq!(limiter.wait(1030 + BURST * REFILL, &key), None);
+    }
+
+    #[test]
+    fn a_right_password_costs_nothing() {
+        let mut limiter = Limiter::default();
+        let key = [Against::Source("10.0.0.1".into())];
+        for _ in 0..100 {
+            assert_eq!(limiter.take(1000, &key), Ok(()));
+            limiter.give_back(&key);
+        }
+        assert_eq!(limiter.take(1000, &key), Ok(()));
     }
 
     #[test]
     fn strangers_cannot_fill_the_memory() {
         let mut limiter = Limiter::default();
         for n in 0..MOST as u64 + 100 {
-            limiter.failed(1000, vec![Against::Source(n.to_string())]);
+            assert_eq!(limiter.take(1000, &[Against::Source(n.to_string())]), Ok(()));
         }
         assert_eq!(limiter.0.len(), MOST);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, Salt, SaltString};
 use argon2::{Argon2, Block, Params, Version};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::read_secret;
 use crate::access::token::same;
@@ -27,10 +27,23 @@ impl Default for Passwords {
 }
 
 impl Passwords {
+    /// Waits for a turn. Others may have tried meanwhile: whoever limits tries asks once more when it has come.
+    pub async fn turn(&self) -> Option<Turn> {
+        self.turns.clone().acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
+    }
+}
+
+/// The right to verify one password.
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turn {
     /// What the file holds, if the password is the one in it. `None` for a name that nobody has: the work is the same.
-    pub async fn verify(&self, file: Option<PathBuf>, password: String) -> Option<Vec<u8>> {
-        let _turn = self.turns.acquire().await.ok()?;
+    pub async fn verify(self, file: Option<PathBuf>, password: String) -> Option<Vec<u8>> {
         let verified = tokio::task::spawn_blocking(move || {
+            // The turn lasts as long as the work, even when nobody waits for its end any more.
+            let _turn = self;
             let stored = file.and_then(|file| stored(&file));
             let right = matches(stored.as_deref(), &password);
             stored.filter(|_| right)

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use crate::access::session::Session;
 use crate::access::token::Key;
@@ -26,6 +27,8 @@ const TABLES: &str = "
     ) STRICT;
     PRAGMA user_version = 1;
 ";
+
+const EXPIRE: &str = "DELETE FROM session WHERE expires <= ?1";
 
 /// Why the database can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,8 @@ pub enum StateError {
 #[derive(Clone)]
 pub struct State {
     connection: Arc<Mutex<Connection>>,
+    /// Whether the last write failed: reads may go well on a disk that is full.
+    failing: Arc<AtomicBool>,
 }
 
 impl State {
@@ -73,11 +78,23 @@ impl State {
             VERSION => {}
             found => return Err(StateError::Newer { path: path.display().to_string(), found }),
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), failing: Arc::default() })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes, all of it or nothing, and remembers whether it went well.
+    fn write<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StateError> {
+        let mut connection = self.connection();
+        let written = connection.transaction().and_then(|transaction| {
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        });
+        self.failing.store(written.is_err(), Ordering::Relaxed);
+        Ok(written?)
     }
 
     /// The daemon's key; `random` becomes the key when there is none yet.
@@ -90,7 +107,7 @@ impl State {
     /// The sessions that are still good.
     pub fn sessions(&self, now: Timestamp) -> Result<Vec<Session>, StateError> {
         let connection = self.connection();
-        connection.execute("DELETE FROM session WHERE expires <= ?1", [now.cast_signed()])?;
+        connection.execute(EXPIRE, [now.cast_signed()])?;
         let mut query = connection.prepare("SELECT id, owner, secret_digest, credential, expires FROM session")?;
         let rows = query.query_map([], |row| {
             let (owner, expires): (String, i64) = (row.get(1)?, row.get(4)?);
@@ -108,24 +125,27 @@ impl State {
         Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
     }
 
-    /// Keeps a session.
-    pub fn insert_session(&self, session: &Session) -> Result<(), StateError> {
-        self.connection().execute(
-            "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                session.id,
-                session.owner.as_str(),
-                session.secret_digest,
-                session.credential,
-                session.expires.cast_signed()
-            ],
-        )?;
-        Ok(())
+    /// Keeps a session, in place of those that have ended by `now`.
+    pub fn insert_session(&self, session: &Session, now: Timestamp) -> Result<(), StateError> {
+        self.write(|connection| {
+            connection.execute(EXPIRE, [now.cast_signed()])?;
+            connection.execute(
+                "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    session.id,
+                    session.owner.as_str(),
+                    session.secret_digest,
+                    session.credential,
+                    session.expires.cast_signed()
+                ],
+            )?;
+            Ok(())
+        })
     }
 
     /// Forgets a session.
     pub fn delete_session(&self, id: &str) -> Result<(), StateError> {
-        self.connection().execute("DELETE FROM session WHERE id = ?1", [id])?;
+        self.write(|connection| connection.execute("DELETE FROM session WHERE id = ?1", [id]))?;
         Ok(())
     }
 
@@ -139,9 +159,12 @@ impl State {
         rows.filter_map(|row| row.map(|(id, past)| Some((id.parse().ok()?, past))).transpose()).collect()
     }
 
-    /// Whether the database still answers.
+    /// Whether the database can still be read, and written. After a write that failed another one is tried, which changes nothing.
     pub fn healthy(&self) -> bool {
-        self.connection().query_row("SELECT 1", [], |_| Ok(())).optional().is_ok()
+        if self.failing.load(Ordering::Relaxed) {
+            return self.write(|connection| connection.execute("UPDATE secret SET value = value", [])).is_ok();
+        }
+        self.connection().query_row("SELECT count(*) FROM session", [], |_| Ok(())).is_ok()
     }
 }
 
@@ -154,11 +177,13 @@ impl History for State {
     }
 
     fn note(&self, id: &WorkspaceId, ended: &Remembered) {
-        let noted = self.connection().execute(
-            "INSERT INTO workspace VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (id) DO UPDATE SET failed = excluded.failed, reason = excluded.reason, at = excluded.at",
-            params![id.to_string(), ended.failed, ended.reason, ended.at.cast_signed()],
-        );
+        let noted = self.write(|connection| {
+            connection.execute(
+                "INSERT INTO workspace VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET failed = excluded.failed, reason = excluded.reason, at = excluded.at",
+                params![id.to_string(), ended.failed, ended.reason, ended.at.cast_signed()],
+            )
+        });
         if let Err(error) = noted {
             tracing::error!(workspace = %id, %error, "can't note how it ended");
         }
@@ -176,13 +201,48 @@ mod tests {
         let session = Session::new("dan".parse().expect("a name"), "id".into(), "secret", "c".into(), 100).0;
         let signature = {
             let state = State::open(&path).expect("opened");
-            state.insert_session(&session).expect("kept");
+            state.insert_session(&session, 100).expect("kept");
             state.key([1; 32]).expect("a key").sign(&["x"])
         };
         let state = State::open(&path).expect("opened again");
         assert_eq!(state.sessions(101).expect("read"), vec![session.clone()]);
         assert_eq!(state.key([2; 32]).expect("the same key").sign(&["x"]), signature);
         assert!(state.sessions(session.expires).expect("read").is_empty(), "it has ended");
+    }
+
+    #[test]
+    fn sessions_that_have_ended_make_room_for_new_ones() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::open(&dir.path().join("state.db")).expect("opened");
+        let session = |id: &str, now| Session::new("dan".parse().expect("a name"), id.into(), "s", "c".into(), now).0;
+        let (first, second) = (session("first", 100), session("second", 200));
+        state.insert_session(&first, 100).expect("kept");
+        state.insert_session(&second, first.expires).expect("kept");
+        assert_eq!(state.sessions(0).expect("read"), vec![second]);
+    }
+
+    #[test]
+    fn a_write_that_failed_is_seen_until_one_succeeds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::open(&dir.path().join("state.db")).expect("opened");
+        state.key([1; 32]).expect("a key");
+        let full = |full| state.connection().pragma_update(None, "query_only", full).expect("set");
+        full(true);
+        assert!(state.healthy(), "nothing was written yet");
+        state.delete_session("any").expect_err("refused");
+        assert!(!state.healthy());
+        assert!(!state.healthy(), "still");
+        full(false);
+        assert!(state.healthy(), "there is room again");
+    }
+
+    #[test]
+    fn a_table_that_is_gone_is_no_health() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::open(&dir.path().join("state.db")).expect("opened");
+        assert!(state.healthy());
+        state.connection().execute_batch("DROP TABLE session").expect("dropped");
+        assert!(!state.healthy());
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Query, State as Shared};
+use axum::extract::{Extension, FromRequestParts, Path, Query, State as Shared};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use super::App;
@@ -30,6 +30,9 @@ use crate::model::manifest::Manifest;
 use crate::model::name::Name;
 use crate::model::workspace::State;
 use crate::ports::{Runtime, RuntimeError};
+
+/// How often it is asked anew whether somebody may follow a log: nginx keeps a yes as long.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Where a workspace's log comes from.
 pub trait Logs: Send + Sync {
@@ -58,6 +61,18 @@ pub enum Who {
 }
 
 impl Who {
+    /// On the dashboard's host it is a person with a session, and what changes something comes from our own pages. On the socket,
+    /// where nginx has no part, there is no such context.
+    fn of(app: &App, context: Option<&Context>, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let Some(context) = context else { return Ok(Self::Operator) };
+        let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
+        if !provenance(headers).is_own(&context.origin) {
+            return Err(Refusal::Foreign);
+        }
+        let admin = app.manifest.borrow().owners.get(&session.owner).is_some_and(|owner| owner.admin);
+        Ok(Self::Person { name: session.owner, admin })
+    }
+
     /// Whether this workspace concerns them.
     pub(super) fn sees(&self, id: &WorkspaceId) -> bool {
         match self {
@@ -79,16 +94,8 @@ impl std::fmt::Display for Who {
 impl FromRequestParts<Arc<App>> for Who {
     type Rejection = ApiRefusal;
 
-    /// On the dashboard's host it is a person with a session, and what changes something comes from our own pages. On the socket,
-    /// where nginx has no part, there is no such context.
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiRefusal> {
-        let Some(context) = parts.extensions.get::<Context>() else { return Ok(Self::Operator) };
-        let session = session(app, context, &parts.headers).ok_or(ApiRefusal(Refusal::SignedOut))?;
-        if !provenance(&parts.headers).is_own(&context.origin) {
-            return Err(ApiRefusal(Refusal::Foreign));
-        }
-        let admin = app.manifest.borrow().owners.get(&session.owner).is_some_and(|owner| owner.admin);
-        Ok(Self::Person { name: session.owner, admin })
+        Ok(Self::of(app, parts.extensions.get(), &parts.headers)?)
     }
 }
 
@@ -166,8 +173,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "GET",
         path: "/api/v1/workspaces/{id}/logs",
-        about: "What it printed: the last `?lines=` (default 100); with `?follow=true` also what comes.",
-        answer: "`200`: plain text. `404`: it has not run yet, or Podman does not answer.",
+        about: "What it printed: the last `?lines=` (default 100); with `?follow=true` also what comes, until the reader leaves or may not see it any more.",
+        answer: "`200`: plain text. `404`: it has not run yet, or Podman does not answer within 20 s.",
         socket_only: false,
         route: || get(logs),
     },
@@ -323,11 +330,15 @@ fn hundred() -> usize {
 async fn logs(
     who: Who,
     Shared(app): Shared<Arc<App>>,
+    context: Option<Extension<Context>>,
+    headers: HeaderMap,
     Path(id): Path<String>,
     Query(which): Query<Which>,
 ) -> Result<Response, ApiRefusal> {
     let view = find(&app, &who, &id)?;
-    let mut lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
+    let lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
+    let context = context.map(|Extension(context)| context);
+    let mut lines = lines.take_until(no_longer_sees(app, context, headers, view.id.clone()).boxed());
     let first = match lines.next().await {
         Some(Err(error)) => return Err(Refusal::NotFound(error.message).into()),
         first => stream::iter(first),
@@ -336,6 +347,13 @@ async fn logs(
     let text =
         lines.map(|line| line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n")));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
+}
+
+/// Resolves when whoever asked may not see a workspace any more: signed out, removed, or no admin now.
+async fn no_longer_sees(app: Arc<App>, context: Option<Context>, headers: HeaderMap, id: WorkspaceId) {
+    while Who::of(&app, context.as_ref(), &headers).is_ok_and(|who| who.sees(&id)) {
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// What a manifest would change.
@@ -390,7 +408,7 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
 async fn health(Shared(app): Shared<Arc<App>>) -> Response {
     let mut wrong = app.daemon.snapshot().alarms.clone();
     if !app.state.healthy() {
-        wrong.push("the state database does not answer".to_owned());
+        wrong.push("the state database can't be read or written; see the log, and whether its disk is full".to_owned());
     }
     if wrong.is_empty() {
         (StatusCode::OK, "ok\n").into_response()

@@ -11,6 +11,9 @@ mod sign_in;
 mod wake;
 mod workspace;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +58,8 @@ pub struct App {
 /// What changes with each sign-in.
 pub struct Access {
     sessions: Sessions,
+    /// Sessions that have ended and are still in the database.
+    undeleted: Vec<String>,
     handshakes: Handshakes,
     limiter: Limiter,
 }
@@ -100,7 +105,8 @@ impl App {
     ) -> Result<Arc<Self>, StartError> {
         let key = state.key(crate::adapters::machine::random()?)?;
         let sessions = Sessions::new(state.sessions(clock())?);
-        let access = Access { sessions, handshakes: Handshakes::default(), limiter: Limiter::default() };
+        let access =
+            Access { sessions, undeleted: Vec::new(), handshakes: Handshakes::default(), limiter: Limiter::default() };
         Ok(Arc::new(Self {
             manifest,
             daemon,

@@ -34,7 +34,8 @@ impl App {
         }
     }
 
-    fn revoke(&self) {
+    pub(super) fn revoke(&self) {
+        self.delete_ended();
         let manifest = self.manifest();
         let sessions: Vec<(String, Name, String)> = self
             .access()
@@ -53,10 +54,23 @@ impl App {
                 continue;
             }
             tracing::info!(%owner, "a session ended: its password has changed, or the person is gone");
-            self.access().sessions.remove(&id);
-            if let Err(error) = self.state.delete_session(&id) {
-                tracing::error!(%error, "a session could not be ended");
-            }
+            self.end_session(&id);
         }
+    }
+
+    /// Ends a session at once, even when the database can't be written; then its row there goes later.
+    pub(super) fn end_session(&self, id: &str) {
+        self.access().sessions.remove(id);
+        if let Err(error) = self.state.delete_session(id) {
+            tracing::error!(%error, "a session has ended, but is still in the database: a restart now would bring it back");
+            self.access().undeleted.push(id.to_owned());
+        }
+    }
+
+    /// Tries again what [`Self::end_session`] could not do. That was logged; until it succeeds, `/healthz` tells.
+    fn delete_ended(&self) {
+        let mut ended = std::mem::take(&mut self.access().undeleted);
+        ended.retain(|id| self.state.delete_session(id).is_err());
+        self.access().undeleted.append(&mut ended);
     }
 }

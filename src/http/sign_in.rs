@@ -184,15 +184,18 @@ async fn check(
     }
     let owner = name.as_ref().and_then(|name| manifest.owners.get(name));
     let file = owner.map(|owner| owner.password_file.path().to_owned());
-    let stored = app.passwords.verify(file, given.password.clone()).await;
+    let turn = app.passwords.turn().await.ok_or(Refusal::Internal)?;
+    // Those who were ahead in the queue may have used up what was free when this one joined it.
+    app.access().limiter.take(app.now(), &against).map_err(|wait| Refusal::TooMany { wait })?;
+    let stored = turn.verify(file, given.password.clone()).await;
     let Some((owner, stored)) = owner.zip(stored) else {
-        app.access().limiter.failed(app.now(), against);
         Counters::count(&app.counters.refused);
         tracing::warn!(name = ?given.name.chars().take(40).collect::<String>(), source = text(headers, "x-csm-source"), "sign-in refused");
         let error = "That name and password do not belong together.";
         let name = given.name.chars().take(40).collect::<String>();
         return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, &given.handshake, &name, error)));
     };
+    app.access().limiter.give_back(&against);
     Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored) }))
 }
 
@@ -200,20 +203,20 @@ async fn check(
 fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Session, String), Refusal> {
     let (id, secret) = (token()?, token()?);
     let (session, cookie) = Session::new(proven.owner, id, &secret, proven.credential, app.now());
-    app.state.insert_session(&session).map_err(|error| {
+    app.state.insert_session(&session, app.now()).map_err(|error| {
         tracing::error!(%error, "a session could not be kept");
         Refusal::Internal
     })?;
-    let mut access = app.access();
-    access.sessions.expire(app.now());
+    let before = {
+        let mut access = app.access();
+        access.sessions.expire(app.now());
+        access.sessions.insert(session.clone());
+        cookie_session(&access.sessions, headers, app.now())
+    };
     // A sign-in ends the browser's session before it, whosever it was.
-    if let Some(before) = cookie_session(&access.sessions, headers, app.now()) {
-        access.sessions.remove(&before);
-        if let Err(error) = app.state.delete_session(&before) {
-            tracing::error!(%error, "a session could not be ended");
-        }
+    if let Some(before) = before {
+        app.end_session(&before);
     }
-    access.sessions.insert(session.clone());
     Counters::count(&app.counters.signed_in);
     tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
     Ok((session, cookie))
@@ -247,11 +250,7 @@ pub(super) async fn sign_out(
         return Err(Refusal::Foreign);
     }
     if let Some(session) = session(&app, &context, &headers) {
-        app.state.delete_session(&session.id).map_err(|error| {
-            tracing::error!(%error, "a session could not be ended");
-            Refusal::Internal
-        })?;
-        app.access().sessions.remove(&session.id);
+        app.end_session(&session.id);
         tracing::info!(owner = %session.owner, "signed out");
     }
     let set = [(header::SET_COOKIE, cookies::set(cookies::SESSION, "", 0))];

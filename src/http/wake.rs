@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use futures_util::{Stream, stream};
+use tokio::sync::watch;
 
 use super::App;
 use super::context::{Context, provenance, session};
@@ -17,7 +18,7 @@ use crate::access::session::Session;
 use crate::access::site::Site;
 use crate::adapters::ready;
 use crate::daemon::Verb;
-use crate::daemon::view::View;
+use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::State;
 
@@ -47,7 +48,9 @@ pub(super) async fn wake(
 ) -> Result<Response, Refusal> {
     let (id, session) = admitted(&app, &context, &headers)?;
     let later = [(header::RETRY_AFTER, HeaderValue::from_static("2"))];
-    if !provenance(&headers).is_navigation() {
+    // A page of another owner could frame this host, a port's host too: those are for the editor, which runs when it frames them.
+    let from = provenance(&headers);
+    if !from.is_navigation() || !from.is_own(&context.origin) {
         let sleeping = "the workspace does not run; open it in a browser\n";
         return Ok((StatusCode::SERVICE_UNAVAILABLE, later, sleeping).into_response());
     }
@@ -88,6 +91,19 @@ pub(super) async fn start(
     Ok(Redirect::to("/"))
 }
 
+fn runs(view: &View) -> bool {
+    matches!(view.state, State::Running { .. })
+}
+
+/// Waits for code-server to answer; `false` when the workspace does not run any more, `None` when the daemon ends.
+async fn answers(app: &App, id: &WorkspaceId, snapshots: &mut watch::Receiver<Arc<Snapshot>>) -> Option<bool> {
+    let socket = app.layout.socket(id);
+    tokio::select! {
+        () = ready::answers(&socket) => Some(true),
+        ended = snapshots.wait_for(|now| !now.workspaces.get(id).is_some_and(|view| runs(view))) => ended.ok().map(|_| false),
+    }
+}
+
 /// `GET /_csm/events`: the wake page's progress. Its last event is `ready`.
 pub(super) async fn events(
     Shared(app): Shared<Arc<App>>,
@@ -105,8 +121,10 @@ pub(super) async fn events(
             loop {
                 let view = snapshots.borrow_and_update().workspaces.get(&id).cloned();
                 match view {
-                    Some(view) if matches!(view.state, State::Running { .. }) => {
-                        ready::answers(&app.layout.socket(&id)).await;
+                    Some(view) if runs(&view) => {
+                        if !answers(&app, &id, &mut snapshots).await? {
+                            continue;
+                        }
                         return Some((
                             Ok(Event::default().event("ready").data("now")),
                             (app, id, snapshots, told, true),

@@ -5,6 +5,7 @@
 pub mod args;
 mod create;
 pub mod engine;
+mod logs;
 mod pull;
 mod usage;
 
@@ -17,11 +18,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use hyper::Method;
 use podman_api::Podman;
-use podman_api::conn::TtyChunk;
 use podman_api::models::ContainerStatus;
 use podman_api::opts::{
-    ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ContainerLogsOpts, ContainerStopOpts,
-    ContainerWaitOpts, EventsOpts,
+    ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ContainerStopOpts, ContainerWaitOpts, EventsOpts,
 };
 use tokio::sync::{OnceCell, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -213,33 +212,7 @@ impl Runtime for PodmanRuntime {
     }
 
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        let (tell, told) = mpsc::channel(64);
-        let podman = self.podman.clone();
-        let name = container_name(id);
-        tokio::spawn(async move {
-            let container = podman.containers().get(name);
-            let options =
-                ContainerLogsOpts::builder().stdout(true).stderr(true).tail(lines.to_string()).follow(follow).build();
-            let mut chunks = container.logs(&options);
-            while let Some(chunk) = chunks.next().await {
-                let text = match chunk {
-                    Ok(TtyChunk::StdOut(bytes) | TtyChunk::StdErr(bytes)) => {
-                        String::from_utf8_lossy(&bytes).into_owned()
-                    }
-                    Ok(TtyChunk::StdIn(_)) => continue,
-                    Err(error) => {
-                        let _ = tell.send(absent(error)).await;
-                        return;
-                    }
-                };
-                for line in text.lines() {
-                    if tell.send(Ok(line.to_owned())).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        ReceiverStream::new(told).boxed()
+        logs::lines(self.podman.clone(), logs::Asked { container: container_name(id), lines, follow })
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
@@ -256,13 +229,6 @@ impl Runtime for PodmanRuntime {
 
     async fn unenforced(&self) -> Vec<String> {
         self.engine().await.map(Engine::unenforced).unwrap_or_default()
-    }
-}
-
-fn absent(error: podman_api::Error) -> Result<String, RuntimeError> {
-    match absent_is_fine(Err(explain(error))) {
-        Ok(()) => Err(RuntimeError::new("there is no log: the workspace has not run yet")),
-        Err(error) => Err(error),
     }
 }
 

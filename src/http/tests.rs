@@ -1,0 +1,309 @@
+//! The pages and the API, asked as nginx asks them, over a daemon with a fake runtime.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use argon2::password_hash::{PasswordHasher as _, SaltString};
+use argon2::{Algorithm, Argon2, Params, Version};
+use axum::body::Body;
+use axum::http::header;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::access::cookies;
+use crate::access::session::Session;
+use crate::daemon::view::Snapshot;
+use crate::daemon::{Daemon, DiskProbe};
+use crate::model::label::WorkspaceId;
+use crate::model::manifest::Machine;
+use crate::model::workspace::{Progress, Usage};
+use crate::plan::Observed;
+use crate::ports::{RuntimeError, StartRequest};
+
+/// A runtime whose containers are entries of a map, and whose logs are one line and then silence.
+#[derive(Clone, Default)]
+struct Fake {
+    containers: Arc<Mutex<BTreeMap<WorkspaceId, Observed>>>,
+    changed: Arc<Notify>,
+}
+
+impl Fake {
+    fn put(&self, name: &str, running: bool) {
+        let observed = Observed { digest: "old".into(), running_since: running.then_some(5), exit_code: Some(7) };
+        self.containers.lock().unwrap().insert(name.parse().unwrap(), observed);
+        self.changed.notify_one();
+    }
+}
+
+impl Runtime for Fake {
+    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+        Ok(self.containers.lock().unwrap().clone())
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        stream::unfold(self.changed.clone(), |changed| async move {
+            changed.notified().await;
+            Some(((), changed))
+        })
+        .boxed()
+    }
+
+    async fn start(&self, request: StartRequest, _: impl Fn(Progress) + Send + Sync) -> Result<(), RuntimeError> {
+        self.put(&request.spec.workspace.to_string(), true);
+        Ok(())
+    }
+
+    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.put(&id.to_string(), false);
+        Ok(())
+    }
+
+    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.containers.lock().unwrap().remove(id);
+        Ok(())
+    }
+
+    fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+        stream::iter([Ok("its first words".to_owned())]).chain(stream::pending()).boxed()
+    }
+
+    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+        BTreeMap::new()
+    }
+
+    async fn unenforced(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The pages over a daemon, and what they stand on.
+struct Stage {
+    app: Arc<App>,
+    fake: Fake,
+    manifest: watch::Sender<Arc<Manifest>>,
+    directory: tempfile::TempDir,
+}
+
+/// A cheap argon2 hash: these tests are not about its cost.
+fn hash(password: &str) -> String {
+    let cheap = Params::new(8, 1, 1, None).unwrap();
+    let salt = SaltString::encode_b64(&[7; 16]).unwrap();
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, cheap)
+        .hash_password(password.as_bytes(), &salt)
+        .unwrap()
+        .to_string()
+}
+
+/// The people of a stage: Dan, and Grace if she is an admin or not.
+fn declared(directory: &Path, grace_is_admin: bool) -> Arc<Manifest> {
+    let file = directory.join("password");
+    let text = serde_json::json!({
+        "version": 1, "domain": "code.localhost", "image": "x",
+        "users": {
+            "dan": { "passwordFile": file, "memoryLimit": "1G" },
+            "grace": { "passwordFile": file, "memoryLimit": "1G", "admin": grace_is_admin },
+        },
+    });
+    let (manifest, issues) = Manifest::parse(&text.to_string(), &Machine { memory: 8 << 30, cpus: 4 });
+    manifest.unwrap_or_else(|| panic!("{issues:?}")).into()
+}
+
+fn stage() -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("password"), hash("right")).unwrap();
+    let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
+    let state = State::open(&layout.database()).unwrap();
+    let clock: Clock = || 1000;
+    let disk: DiskProbe = |directories| (vec![0; directories.len()], None);
+    let fake = Fake::default();
+    let (manifest, in_force) = watch::channel(declared(directory.path(), true));
+    let people = in_force.borrow().clone();
+    let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, disk, layout.clone(), people);
+    tokio::spawn(daemon.run(std::future::pending()));
+    let app = App::new(in_force, handle, fake.clone(), state, layout, clock).unwrap();
+    Stage { app, fake, manifest, directory }
+}
+
+/// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
+struct Ask(axum::http::request::Builder, String);
+
+impl Stage {
+    fn ask(&self, method: &str, site: &str, target: &str) -> Ask {
+        let parsed: Site = site.parse().unwrap();
+        let manifest = self.app.manifest();
+        let origin = match &parsed {
+            Site::Workspace(label) => manifest.origin(label),
+            _ => manifest.dashboard_origin(),
+        };
+        let host = origin.split_once("://").unwrap().1;
+        let request = Request::builder().method(method).uri(target).header("x-csm-site", site).header("host", host);
+        Ask(request.header("x-csm-method", method).header("x-csm-source", "10.0.0.1"), origin)
+    }
+
+    /// A session that is there, and the value of its cookie.
+    fn signed_in(&self, name: &str) -> (Session, String) {
+        let id = format!("session-of-{name}");
+        let (session, cookie) = Session::new(name.parse().unwrap(), id, "secret", "credential".into(), self.app.now());
+        self.app.state.insert_session(&session, self.app.now()).unwrap();
+        self.app.access().sessions.insert(session.clone());
+        (session, format!("{}={cookie}", cookies::SESSION))
+    }
+
+    /// The cookie of a session on a workspace's host.
+    fn let_in(&self, session: &Session, site: &str) -> String {
+        format!("{}={}", cookies::WORKSPACE, self.app.key.site_token(&session.id, &site.parse().unwrap()))
+    }
+
+    /// Waits until a workspace is in a state.
+    async fn until(&self, name: &str, word: &str) {
+        let id: WorkspaceId = name.parse().unwrap();
+        let mut pictures = self.app.daemon.follow();
+        let there = |now: &Arc<Snapshot>| now.workspaces.get(&id).is_some_and(|view| view.state.word() == word);
+        let found = tokio::time::timeout(Duration::from_secs(60), pictures.wait_for(there)).await;
+        drop(found.unwrap_or_else(|_| panic!("{name} never {word}: {:?}", self.app.daemon.snapshot())).unwrap());
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        dispatch(Shared(self.app.clone()), request).await
+    }
+}
+
+impl Ask {
+    fn with(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value), self.1)
+    }
+
+    fn own(self) -> Self {
+        let origin = self.1.clone();
+        self.with("origin", &origin)
+    }
+
+    fn bare(self) -> Request {
+        self.0.body(Body::empty()).unwrap()
+    }
+
+    fn form(self, form: &str) -> Request {
+        self.with("content-type", "application/x-www-form-urlencoded").0.body(Body::from(form.to_owned())).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_guesses_side_by_side_are_ten() {
+    let stage = stage();
+    let guess = |n| stage.ask("POST", "dashboard", "/sign-in").own().form(&format!("name=dan&password=guess-{n}"));
+    let answers = join_all((0..100).map(|n| stage.answer(guess(n)))).await;
+    let tried = answers.iter().filter(|answer| answer.status() == StatusCode::UNAUTHORIZED).count();
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS).collect();
+    assert_eq!((tried, refused.len()), (10, 90));
+    assert!(refused.iter().all(|answer| answer.headers()[header::RETRY_AFTER] == "30"));
+}
+
+#[tokio::test]
+async fn right_passwords_are_never_too_many() {
+    let stage = stage();
+    for _ in 0..15 {
+        let request = stage.ask("POST", "dashboard", "/sign-in").own().form("name=dan&password=right");
+        assert_eq!(stage.answer(request).await.status(), StatusCode::SEE_OTHER);
+    }
+}
+
+/// The next bytes of a body; `None` when nothing comes for an hour.
+async fn next(body: &mut axum::body::BodyDataStream) -> Option<Option<String>> {
+    let next = tokio::time::timeout(Duration::from_secs(3600), body.next()).await.ok()?;
+    Some(next.map(|bytes| String::from_utf8(bytes.unwrap().to_vec()).unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_log_ends_with_the_session() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("dan");
+    let follow = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs?follow=true").with("cookie", &cookie);
+    let mut body = stage.answer(follow.bare()).await.into_body().into_data_stream();
+    assert_eq!(next(&mut body).await, Some(Some("its first words\n".to_owned())));
+    assert_eq!(next(&mut body).await, None, "signed in, it goes on");
+    stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    assert_eq!(next(&mut body).await, Some(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_log_ends_with_the_right_to_see_it() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("grace");
+    let follow = |of: &str| {
+        let target = format!("/api/v1/workspaces/{of}/logs?follow=true");
+        stage.answer(stage.ask("GET", "dashboard", &target).with("cookie", &cookie).bare())
+    };
+    let mut of_dan = follow("dan").await.into_body().into_data_stream();
+    let mut her_own = follow("grace").await.into_body().into_data_stream();
+    for body in [&mut of_dan, &mut her_own] {
+        assert_eq!(next(body).await, Some(Some("its first words\n".to_owned())));
+    }
+    stage.manifest.send_replace(declared(stage.directory.path(), false));
+    assert_eq!(next(&mut of_dan).await, Some(None), "no admin any more");
+    assert_eq!(next(&mut her_own).await, None);
+    stage.app.access().sessions.remove("session-of-grace");
+    assert_eq!(next(&mut her_own).await, Some(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workspace_that_fails_before_its_editor_answers_is_told_on_the_wake_page() {
+    let stage = stage();
+    stage.fake.put("dan", true);
+    stage.until("dan", "running").await;
+    let cookie = stage.let_in(&stage.signed_in("dan").0, "label:dan");
+    let events = stage.ask("GET", "label:dan", "/_csm/events").with("cookie", &cookie).bare();
+    let mut events = stage.answer(events).await.into_body().into_data_stream();
+    // Nothing listens on the editor's socket: there is nothing to tell yet but that the connection lives.
+    let first = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+    assert!(first.is_err(), "{first:?}");
+    stage.fake.put("dan", false);
+    stage.until("dan", "failed").await;
+    let told = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("told").unwrap().unwrap();
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    assert!(told.starts_with("event: part") && told.contains("failed"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_on_another_owners_page_wakes_nothing() {
+    let stage = stage();
+    let (session, _) = stage.signed_in("dan");
+    for site in ["label:dan", "label:3000--dan"] {
+        let cookie = stage.let_in(&session, site);
+        let visit = |from: &str, into: &str| {
+            let ask = stage.ask("GET", site, "/_csm/wake").with("cookie", &cookie).with("sec-fetch-mode", "navigate");
+            stage.answer(ask.with("sec-fetch-site", from).with("sec-fetch-dest", into).bare())
+        };
+        stage.until("dan", "stopped").await;
+        let framed = visit("same-site", "iframe").await;
+        assert_eq!(framed.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let text = axum::body::to_bytes(framed.into_body(), 1000).await.unwrap();
+        assert_eq!(text, "the workspace does not run; open it in a browser\n", "{site}");
+        stage.until("dan", "stopped").await;
+        visit("same-site", "document").await;
+        stage.until("dan", "running").await;
+        stage.app.daemon.act("dan".parse().unwrap(), crate::daemon::Verb::Stop, "enough".into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_signs_out_when_the_disk_is_full() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("dan");
+    let database = rusqlite::Connection::open(stage.app.layout.database()).unwrap();
+    let full = "CREATE TRIGGER full BEFORE DELETE ON session BEGIN SELECT RAISE(ABORT, 'disk is full'); END";
+    database.execute_batch(full).unwrap();
+    let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    assert_eq!(out.status(), StatusCode::SEE_OTHER);
+    assert_eq!(out.headers()[header::SET_COOKIE], cookies::set(cookies::SESSION, "", 0));
+    let again = stage.answer(stage.ask("GET", "dashboard", "/").with("cookie", &cookie).bare()).await;
+    assert_eq!(again.headers()[header::LOCATION], "/sign-in");
+    let kept = || stage.app.state.sessions(0).unwrap().len();
+    stage.app.revoke();
+    assert_eq!(kept(), 1);
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    stage.app.revoke();
+    assert_eq!(kept(), 0, "it would come back with the next start");
+}
