@@ -14,7 +14,6 @@ use crate::daemon::Verb;
 use crate::model::container::editor_url;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::workspace::State;
 
 /// How long a program that ended by itself stays down.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -187,9 +186,7 @@ async fn stop_workspaces(served: &Served) {
         // Stopping what does not run does nothing.
         let _ = served.handle.act(id, Verb::Stop, "csm up ended".to_owned()).await;
     }
-    let all_stopped = snapshots.wait_for(|snapshot| {
-        snapshot.workspaces.values().all(|view| matches!(view.state, State::Stopped | State::Failed))
-    });
+    let all_stopped = snapshots.wait_for(|snapshot| snapshot.workspaces.values().all(|view| view.is_down()));
     if tokio::time::timeout(STOP, all_stopped).await.is_err() {
         tracing::error!("not all workspaces stopped within {} s; the next csm up takes them over", STOP.as_secs());
     }

@@ -63,6 +63,8 @@ pub struct Daemon<R, H> {
     entries: BTreeMap<WorkspaceId, Entry>,
     observed: Option<BTreeMap<WorkspaceId, Observed>>,
     leaving: BTreeSet<WorkspaceId>,
+    /// What could not be stopped. It is tried again at the next resync, or when somebody asks: at once would be for ever.
+    paused: BTreeSet<WorkspaceId>,
     alarms: BTreeMap<&'static str, String>,
     notes: Vec<String>,
     disk_free: Option<u64>,
@@ -101,6 +103,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             entries: BTreeMap::new(),
             observed: None,
             leaving: BTreeSet::new(),
+            paused: BTreeSet::new(),
             alarms: BTreeMap::new(),
             notes: Vec::new(),
             disk_free: None,
@@ -142,7 +145,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 }
                 Some(event) = self.events.recv() => self.event(event),
                 Some(()) = changes.next() => self.observe(),
-                _ = resync.tick() => self.observe(),
+                _ = resync.tick() => {
+                    self.paused.clear();
+                    self.observe();
+                }
                 _ = sample.tick(), if self.watchers > 0 => self.sample(),
             }
             self.apply();
@@ -183,6 +189,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Act { id, verb, why, answer } => {
+                self.paused.remove(&id);
                 let outcome = self.entries.get_mut(&id).ok_or(Unknown);
                 let _ = answer.send(outcome.map(|entry| entry.ask(verb, why)));
                 // A start that is given up may have got as far as a container.
@@ -276,6 +283,9 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 }
                 let ended = outcome.is_ok();
                 if let Some(entry) = self.entries.get_mut(&id) {
+                    if !ended {
+                        self.paused.insert(id.clone());
+                    }
                     entry.stopped(now, outcome);
                     self.history.note(&id, &entry.remember());
                 }
@@ -314,7 +324,9 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let now = (self.clock)();
         let first = self.observed.is_none();
         for (id, entry) in &mut self.entries {
-            if entry.reconcile(now, first, observed.get(id)) {
+            if entry.stopped_late(now, observed.get(id)) {
+                self.history.note(id, &entry.remember());
+            } else if entry.reconcile(now, first, observed.get(id)) {
                 self.history.note(id, &entry.remember());
                 let mut lines = self.runtime.logs(id, 40, false);
                 let (id, report) = (id.clone(), self.report.clone());
@@ -335,6 +347,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         for action in plan(&desired, observed) {
             match action {
                 Action::Start(id) => self.start(&id),
+                Action::Stop(id) if self.paused.contains(&id) => {}
                 Action::Stop(id) => self.stop(id),
                 Action::Remove(id) => self.remove(id),
             }

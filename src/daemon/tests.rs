@@ -21,8 +21,18 @@ struct World {
     containers: BTreeMap<WorkspaceId, Observed>,
     calls: Vec<String>,
     fail: Option<RuntimeError>,
+    /// How many calls to stop fail.
+    refusals: u32,
     unreachable: bool,
     gated: bool,
+}
+
+impl World {
+    fn refuse(&mut self) -> Result<(), RuntimeError> {
+        let refused = self.refusals > 0;
+        self.refusals = self.refusals.saturating_sub(1);
+        if refused { Err(RuntimeError::new("podman is slow")) } else { Ok(()) }
+    }
 }
 
 impl Fake {
@@ -79,6 +89,7 @@ impl Runtime for Fake {
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let mut world = self.world();
         world.calls.push(format!("stop {id}"));
+        world.refuse()?;
         if let Some(there) = world.containers.get_mut(id) {
             there.running_since = None;
         }
@@ -240,6 +251,71 @@ async fn a_start_can_be_given_up_and_what_it_made_is_stopped() {
     while !fake.calls().contains(&"stop dan".to_owned()) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// A daemon whose dan runs and was asked to stop or restart, which failed.
+async fn stuck(fake: &Fake, verb: Verb) -> Handle {
+    let handle = begin(fake, &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    fake.world().refusals = 1;
+    handle.act(id("dan"), verb, "asked by dan".into()).await.unwrap();
+    until(&handle, "dan", "failed").await;
+    // It stays so, whatever is observed meanwhile.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(handle.snapshot().workspaces[&id("dan")].state, State::Failed);
+    handle
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stopped_late_stays_down() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Stop).await;
+    fake.put("dan", false);
+    let view = until(&handle, "dan", "stopped").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("asked by dan", ""));
+    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!(fake.calls(), ["start dan", "stop dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_fails_says_why_and_is_tried_again_after_a_pause() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Stop).await;
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("stopping failed", "podman is slow"));
+    assert!(view.settled, "who waits for the outcome is told");
+    assert!(!view.is_down(), "Ctrl-C waits for it, and warns");
+    assert_eq!(fake.calls(), ["start dan", "stop dan"]);
+    let view = until(&handle, "dan", "stopped").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("asked by dan", ""));
+    assert!(view.is_down());
+    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_fails_to_stop_says_why_and_restarts_later() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Restart).await;
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!((view.failure.as_str(), view.settled), ("podman is slow", true));
+    assert_eq!(until(&handle, "dan", "running").await.reason, "asked by dan");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan", "start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_stopped_is_stopped_or_kept_when_somebody_asks() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Stop).await;
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.failure, "");
+    fake.world().refusals = 1;
+    handle.act(id("dan"), Verb::Stop, "stopped".into()).await.unwrap();
+    until(&handle, "dan", "failed").await;
+    handle.act(id("dan"), Verb::Stop, "at once".into()).await.unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(1), until(&handle, "dan", "stopped")).await;
+    assert_eq!(stopped.unwrap().reason, "at once");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan", "stop dan"]);
 }
 
 #[tokio::test(start_paused = true)]
