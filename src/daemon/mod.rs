@@ -63,7 +63,7 @@ pub struct Daemon<R, H> {
     entries: BTreeMap<WorkspaceId, Entry>,
     observed: Option<BTreeMap<WorkspaceId, Observed>>,
     leaving: BTreeSet<WorkspaceId>,
-    /// What could not be stopped. It is tried again at the next resync, or when somebody asks: at once would be for ever.
+    /// What could not be stopped or removed, declared or not. It is tried again at the next resync, or when somebody asks: at once would be for ever.
     paused: BTreeSet<WorkspaceId>,
     alarms: BTreeMap<&'static str, String>,
     notes: Vec<String>,
@@ -282,10 +282,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                     tracing::warn!(workspace = %id, error = %error, "stop failed");
                 }
                 let ended = outcome.is_ok();
+                if !ended {
+                    self.paused.insert(id.clone());
+                }
                 if let Some(entry) = self.entries.get_mut(&id) {
-                    if !ended {
-                        self.paused.insert(id.clone());
-                    }
                     entry.stopped(now, outcome);
                     self.history.note(&id, &entry.remember());
                 }
@@ -300,7 +300,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 self.deeds += 1;
                 match outcome {
                     Ok(()) => drop(self.observed.as_mut().and_then(|observed| observed.remove(&id))),
-                    Err(error) => tracing::warn!(workspace = %id, error = %error, "removal failed"),
+                    Err(error) => {
+                        tracing::warn!(workspace = %id, error = %error, "removal failed");
+                        self.paused.insert(id);
+                    }
                 }
             }
             Event::Ended(id, log) => {
@@ -347,7 +350,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         for action in plan(&desired, observed) {
             match action {
                 Action::Start(id) => self.start(&id),
-                Action::Stop(id) if self.paused.contains(&id) => {}
+                Action::Stop(id) | Action::Remove(id) if self.paused.contains(&id) => {}
                 Action::Stop(id) => self.stop(id),
                 Action::Remove(id) => self.remove(id),
             }

@@ -21,7 +21,7 @@ struct World {
     containers: BTreeMap<WorkspaceId, Observed>,
     calls: Vec<String>,
     fail: Option<RuntimeError>,
-    /// How many calls to stop fail.
+    /// How many calls to stop or remove fail. Not all: a daemon that tries without a pause would never let the time go on.
     refusals: u32,
     unreachable: bool,
     gated: bool,
@@ -99,6 +99,7 @@ impl Runtime for Fake {
     async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let mut world = self.world();
         world.calls.push(format!("remove {id}"));
+        world.refuse()?;
         world.containers.remove(id);
         Ok(())
     }
@@ -189,6 +190,22 @@ async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(fake.calls(), ["stop eve", "remove eve"]);
+}
+
+/// How often somebody undeclared, whom Podman does not let go, is tried in ten resyncs.
+async fn tries(running: bool) -> usize {
+    let fake = Fake::default();
+    fake.put("eve", running);
+    fake.world().refusals = 100;
+    let _handle = begin(&fake, &Memory::default(), &["dan"]);
+    tokio::time::sleep(RESYNC * 10).await;
+    fake.calls().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_declared_and_can_not_go_is_tried_again_after_a_pause() {
+    assert!((9..=11).contains(&tries(true).await), "stop");
+    assert!((9..=11).contains(&tries(false).await), "remove");
 }
 
 #[tokio::test(start_paused = true)]
