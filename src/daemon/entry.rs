@@ -195,7 +195,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn sampled(&mut self, usage: Option<Usage>, disk: Option<u64>, over: Duration) {
+    pub(super) fn sampled(&mut self, usage: Option<Usage>, over: Duration) {
         self.cpu = match (self.usage, usage) {
             (Some(before), Some(now)) => {
                 let millis = u64::try_from(over.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -204,6 +204,9 @@ impl Entry {
             _ => None,
         };
         self.usage = usage;
+    }
+
+    pub(super) fn walked(&mut self, disk: Option<u64>) {
         self.disk = disk.or(self.disk);
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::model::container::{container_spec, secret_copies};
 use crate::model::label::WorkspaceId;
@@ -38,6 +38,9 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// How often usage is measured while somebody looks.
 const SAMPLE: Duration = Duration::from_secs(3);
 
+/// How long disks rest between two measurements: each is a walk over all homes.
+const DISK_REST: Duration = Duration::from_secs(60);
+
 enum Event {
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
     Progress(WorkspaceId, u64, Progress),
@@ -45,7 +48,8 @@ enum Event {
     Stopped(WorkspaceId, Result<(), RuntimeError>),
     Removed(WorkspaceId, Result<(), RuntimeError>),
     Ended(WorkspaceId, Vec<String>),
-    Sampled { usage: BTreeMap<WorkspaceId, Usage>, disk: BTreeMap<WorkspaceId, u64>, free: Option<u64> },
+    Sampled(BTreeMap<WorkspaceId, Usage>),
+    Walked { disk: BTreeMap<WorkspaceId, u64>, free: Option<u64> },
     Notes(Vec<String>),
 }
 
@@ -74,6 +78,12 @@ pub struct Daemon<R, H> {
     /// Counts what the daemon did to containers: an observation that began before the last such deed tells of the past.
     deeds: u64,
     observing: bool,
+    sampling: bool,
+    /// When usage was last measured.
+    sampled: Option<Instant>,
+    walking: bool,
+    /// When the last walk over the homes ended.
+    walked: Option<Instant>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedReceiver<Event>,
     report: mpsc::UnboundedSender<Event>,
@@ -112,6 +122,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             attempts: 0,
             deeds: 0,
             observing: false,
+            sampling: false,
+            sampled: None,
+            walking: false,
+            walked: None,
             commands,
             events,
             report,
@@ -172,17 +186,29 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         self.spawn(async move { Event::Observed(deeds, runtime.observe().await) });
     }
 
-    fn sample(&self) {
+    fn sample(&mut self) {
+        self.walk();
+        if std::mem::replace(&mut self.sampling, true) {
+            return;
+        }
         let runtime = self.runtime.clone();
+        self.spawn(async move { Event::Sampled(runtime.usage().await) });
+    }
+
+    /// Measures the disk, unless that is being done or was done just now. Usage does not wait for it.
+    fn walk(&mut self) {
+        let rests = self.walked.is_some_and(|ended| ended.elapsed() < DISK_REST);
+        if rests || std::mem::replace(&mut self.walking, true) {
+            return;
+        }
         let probe = self.disk;
-        let base = self.manifest.workspace_base.clone();
+        let base = &self.manifest.workspace_base;
         let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
+        let directories: Vec<PathBuf> = ids.iter().map(|id| layout::owner_directory(base, &id.owner)).collect();
         self.spawn(async move {
-            let usage = runtime.usage().await;
-            let directories: Vec<PathBuf> = ids.iter().map(|id| layout::owner_directory(&base, &id.owner)).collect();
             let (sizes, free) =
                 tokio::task::spawn_blocking(move || probe(&directories)).await.unwrap_or((Vec::new(), None));
-            Event::Sampled { usage, disk: ids.into_iter().zip(sizes).collect(), free }
+            Event::Walked { disk: ids.into_iter().zip(sizes).collect(), free }
         });
     }
 
@@ -311,14 +337,25 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                     entry.log = log;
                 }
             }
-            Event::Sampled { .. } if self.watchers == 0 => {}
-            Event::Sampled { usage, disk, free } => {
+            Event::Sampled(usage) => self.sampled(&usage),
+            Event::Walked { disk, free } => {
+                (self.walking, self.walked) = (false, Some(Instant::now()));
                 self.disk_free = free;
                 for (id, entry) in &mut self.entries {
-                    entry.sampled(usage.get(id).copied(), disk.get(id).copied(), SAMPLE);
+                    entry.walked(disk.get(id).copied());
                 }
             }
             Event::Notes(notes) => self.notes = notes,
+        }
+    }
+
+    fn sampled(&mut self, usage: &BTreeMap<WorkspaceId, Usage>) {
+        self.sampling = false;
+        let over = self.sampled.replace(Instant::now()).map_or(SAMPLE, |before| before.elapsed());
+        if self.watchers > 0 {
+            for (id, entry) in &mut self.entries {
+                entry.sampled(usage.get(id).copied(), over);
+            }
         }
     }
 

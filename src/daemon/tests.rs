@@ -1,4 +1,5 @@
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::Notify;
@@ -109,8 +110,10 @@ impl Runtime for Fake {
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        self.world().calls.push("usage".to_owned());
-        BTreeMap::new()
+        let mut world = self.world();
+        world.calls.push("usage".to_owned());
+        let running = world.containers.iter().filter(|(_, there)| there.running_since.is_some());
+        running.map(|(id, _)| (id.clone(), Usage { memory: 7, ..Usage::default() })).collect()
     }
 
     async fn unenforced(&self) -> Vec<String> {
@@ -147,9 +150,12 @@ fn manifest(users: &[&str], memory: &str) -> Arc<Manifest> {
 }
 
 fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
+    begin_on(|directories| (vec![0; directories.len()], None), fake, history, users)
+}
+
+fn begin_on(disk: DiskProbe, fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
     let clock: fn() -> Timestamp = || 100;
     let layout = Layout { run: "/run/csm".into(), state: "/s".into(), share: "/share".into() };
-    let disk: DiskProbe = |directories| (vec![0; directories.len()], None);
     let (daemon, handle) = Daemon::new(fake.clone(), history.clone(), clock, disk, layout, manifest(users, "1G"));
     tokio::spawn(daemon.run(std::future::pending()));
     handle
@@ -374,6 +380,52 @@ async fn usage_is_measured_only_while_somebody_looks() {
     drop(watching);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(fake.calls().len() <= measured + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_are_walked_once_a_minute() {
+    static WALKS: AtomicUsize = AtomicUsize::new(0);
+    let probe: DiskProbe = |directories| (vec![WALKS.fetch_add(1, Ordering::SeqCst) as u64; directories.len()], None);
+    let handle = begin_on(probe, &Fake::default(), &Memory::default(), &["dan"]);
+    for looks in 0..10 {
+        let watching = handle.watch();
+        tokio::time::sleep(DISK_REST / 10).await;
+        assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(0), "look {looks}");
+        drop(watching);
+    }
+    let _watching = handle.watch();
+    tokio::time::sleep(DISK_REST * 5).await;
+    let walks = WALKS.load(Ordering::SeqCst);
+    assert!((5..=7).contains(&walks), "{walks}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_takes_long_is_the_only_one_and_keeps_no_figures_back() {
+    static WALKS: AtomicUsize = AtomicUsize::new(0);
+    static HELD: Mutex<bool> = Mutex::new(true);
+    static LET_GO: Condvar = Condvar::new();
+    let probe: DiskProbe = |directories| {
+        WALKS.fetch_add(1, Ordering::SeqCst);
+        drop(LET_GO.wait_while(HELD.lock().unwrap(), |held| *held));
+        (vec![3; directories.len()], None)
+    };
+    let handle = begin_on(probe, &Fake::default(), &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    let _watching = handle.watch();
+    // While a thread is at work, paused time goes on only by hand.
+    for _ in 0..100 {
+        tokio::time::advance(SAMPLE).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let during = handle.snapshot().workspaces[&id("dan")].clone();
+    *HELD.lock().unwrap() = false;
+    LET_GO.notify_all();
+    tokio::time::sleep(SAMPLE).await;
+    assert_eq!((during.usage.map(|usage| usage.memory), during.disk), (Some(7), None));
+    assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(3));
+    assert_eq!(WALKS.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
