@@ -28,33 +28,34 @@ const STOP: Duration = Duration::from_secs(30);
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    let manifest = environment::load_valid(path, Against::Files)?;
-    let layout = environment::layout()?;
     log();
-    block_on(up(path, manifest, layout))
+    let (source, manifest) = ManifestSource::begin(path, Against::Files)?;
+    let layout = environment::layout()?;
+    block_on(up(source, manifest, layout))
 }
 
-async fn up(path: &Path, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
+async fn up(source: ManifestSource, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
     // Before anything starts: a signal from now on stops what is there.
-    let end = asked_to_end();
-    tokio::pin!(end);
+    let mut end = pin!(asked_to_end()?);
     let lock = claim(&layout, 0o710)?;
-    let podman = podman_service(&layout).await?;
-    let source = ManifestSource::new(path.to_owned(), Against::Files);
-    // Before the daemon, which starts workspaces: when nginx can't run, there is nothing to stop yet.
-    let nginx = Nginx::start(&layout, &manifest).await.map_err(|error| Failure::new(error.to_string()))?;
+    // Watched before nginx reads it, as the manifest is before csm does.
+    let certificate = certificate(&manifest);
+    let (podman, nginx) = tokio::select! {
+        // What has begun ends with csm.
+        () = &mut end => return Ok(ExitCode::SUCCESS),
+        begun = begin(&layout, &manifest) => begun?,
+    };
     let served = serve(&layout, manifest.clone(), lock)?;
     announce(&manifest);
     let mut back = Back { layout: &layout, handle: &served.handle, service: Some(podman) };
-    let mut front =
-        Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate: certificate(&manifest) };
-    let ended = {
+    let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate };
+    {
         let mut kept = pin!(back.keep());
-        let ended = tokio::select! {
-            ended = &mut end => ended,
+        tokio::select! {
+            () = end => {}
             never = front.keep() => match never {},
             never = &mut kept => match never {},
-        };
+        }
         eprintln!("stopping");
         // In order: nobody new comes in, the workspaces stop, then what they needed.
         if let Some(nginx) = front.nginx.take() {
@@ -64,12 +65,18 @@ async fn up(path: &Path, manifest: Manifest, layout: Layout) -> Result<ExitCode,
             () = stop_workspaces(&served) => {}
             never = &mut kept => match never {},
         }
-        ended
-    };
+    }
     if let Some(podman) = back.service {
         podman.stop().await;
     }
-    ended.map(|()| ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Before the daemon, which starts workspaces: when one of these can't run, there is nothing to stop yet.
+async fn begin(layout: &Layout, manifest: &Manifest) -> Result<(Tied, Nginx), Failure> {
+    let podman = podman_service(layout).await?;
+    let nginx = Nginx::start(layout, manifest).await.map_err(|error| Failure::new(error.to_string()))?;
+    Ok((podman, nginx))
 }
 
 fn announce(manifest: &Manifest) {
