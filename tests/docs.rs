@@ -120,6 +120,7 @@ fn the_workspace_in_the_api_page_is_what_the_api_answers() {
         cpu: Some(120),
         disk: Some(73_400_320),
         settled: true,
+        stuck: false,
         update_pending: false,
         url: "https://ada.code.example.org/".to_owned(),
     };

@@ -1,6 +1,7 @@
 //! `csm daemon`: the daemon alone, for an nginx that somebody else runs.
 
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,28 +14,26 @@ use super::{Failure, block_on, environment, log, refuse_root};
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    // Certificates are nginx's to read, and secrets the launchers'.
-    let manifest = environment::load_valid(path, Against::Machine)?;
-    let layout = environment::layout()?;
     log();
+    // Certificates are nginx's to read, and secrets the launchers'.
+    let (mut source, manifest) = ManifestSource::begin(path, Against::Machine)?;
+    let layout = environment::layout()?;
     block_on(async {
-        let end = asked_to_end();
-        tokio::pin!(end);
-        let lock = claim(&layout, 0o711)?;
-        let mut source = ManifestSource::new(path.to_owned(), Against::Machine);
+        let mut end = pin!(asked_to_end()?);
         // "systemctl reload". A manifest in /etc is a link to a link: no watch sees it change.
         let mut hangup =
             signal(SignalKind::hangup()).map_err(|error| Failure::new(format!("can't receive signals: {error}")))?;
+        let lock = claim(&layout, 0o711)?;
         let served = serve(&layout, manifest, lock)?;
         tell(&[NotifyState::Ready]);
         let mut watchdog = tokio::time::interval(watchdog_period());
         loop {
             let current = served.manifest.borrow().clone();
             let next = tokio::select! {
-                ended = &mut end => {
+                () = &mut end => {
                     // Workspaces keep running: the next daemon takes them over.
                     tell(&[NotifyState::Stopping]);
-                    return ended.map(|()| ExitCode::SUCCESS);
+                    return Ok(ExitCode::SUCCESS);
                 }
                 next = source.next(&current) => next,
                 _ = hangup.recv() => source.read(&current),

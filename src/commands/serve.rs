@@ -1,6 +1,6 @@
 //! What `up` and `daemon` have in common: the daemon, its pages, and a manifest that is read again when it changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,9 +91,11 @@ pub(super) struct ManifestSource {
 }
 
 impl ManifestSource {
-    pub(super) fn new(path: PathBuf, against: Against) -> Self {
-        let changes = watch_files::file(&path);
-        Self { path, against, changes }
+    /// The file's first content, and what follows. It is watched before it is read: whatever is written while csm starts is seen.
+    pub(super) fn begin(path: &Path, against: Against) -> Result<(Self, Manifest), Failure> {
+        let changes = watch_files::file(path);
+        let manifest = environment::load_valid(path, against)?;
+        Ok((Self { path: path.to_owned(), against, changes }, manifest))
     }
 
     /// The next content: a manifest that can take the place of `current`, or why it can't.
@@ -121,14 +123,49 @@ impl ManifestSource {
     }
 }
 
-/// Resolves on SIGINT or SIGTERM.
-pub(super) async fn asked_to_end() -> Result<(), Failure> {
+/// Resolves on SIGINT or SIGTERM. From the call on, not from the first poll, neither ends the process by itself.
+pub(super) fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
     let failed = |error| Failure::new(format!("can't receive signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_before_anybody_waits_for_it_is_kept() {
+        for early in [Signal::INT, Signal::TERM] {
+            let end = asked_to_end().unwrap();
+            kill_process(getpid(), early).unwrap();
+            tokio::time::timeout(Duration::from_secs(10), end).await.expect("it was asked to end");
+        }
     }
-    Ok(())
+
+    #[tokio::test]
+    async fn a_manifest_written_while_csm_starts_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("manifest.json");
+        let write = |domain: &str| {
+            let user = r#"{"dan":{"passwordFile":"/p"}}"#;
+            let text = format!(r#"{{"version":1,"domain":"{domain}","image":"x","users":{user}}}"#);
+            files::write_atomically(&path, text.as_bytes(), 0o600).unwrap();
+        };
+        write("a.localhost");
+        let (mut source, first) = ManifestSource::begin(&path, Against::Nothing).unwrap();
+        write("b.localhost");
+        let next = tokio::time::timeout(Duration::from_secs(10), source.next(&first)).await.expect("it was seen");
+        assert_eq!(next.unwrap().domain.to_string(), "b.localhost");
+    }
 }

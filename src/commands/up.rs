@@ -1,6 +1,8 @@
 //! `csm up`: daemon, nginx and workspaces in one foreground process.
 
+use std::convert::Infallible;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,58 +12,71 @@ use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
 use crate::adapters::nginx::Nginx;
 use crate::adapters::watch::{self, Changes};
-use crate::daemon::Verb;
+use crate::daemon::{Handle, Verb};
 use crate::model::container::editor_url;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::workspace::State;
 
 /// How long a program that ended by itself stays down.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// How long Podman's service has to begin to listen.
+const LISTEN: Duration = Duration::from_secs(30);
 
 /// How long workspaces have to stop.
 const STOP: Duration = Duration::from_secs(30);
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    let manifest = environment::load_valid(path, Against::Files)?;
-    let layout = environment::layout()?;
     log();
-    block_on(up(path, manifest, layout))
+    let (source, manifest) = ManifestSource::begin(path, Against::Files)?;
+    let layout = environment::layout()?;
+    block_on(up(source, manifest, layout))
 }
 
-async fn up(path: &Path, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
+async fn up(source: ManifestSource, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
     // Before anything starts: a signal from now on stops what is there.
-    let end = asked_to_end();
-    tokio::pin!(end);
+    let mut end = pin!(asked_to_end()?);
     let lock = claim(&layout, 0o710)?;
-    let mut podman = podman_service(&layout).await?;
-    let source = ManifestSource::new(path.to_owned(), Against::Files);
-    let served = serve(&layout, manifest.clone(), lock)?;
-    let nginx = Nginx::start(&layout, &manifest).await.map_err(|error| Failure::new(error.to_string()))?;
-    announce(&manifest);
-    let mut front =
-        Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate: certificate(&manifest) };
-    let ended = loop {
-        tokio::select! {
-            ended = &mut end => break ended,
-            () = front.tend() => {}
-            how = podman.wait() => {
-                let how = how.map_or_else(|error| error.to_string(), |status| status.to_string());
-                tracing::error!(%how, "podman's service ended; starting it again");
-                tokio::time::sleep(PAUSE).await;
-                podman = podman_service(&layout).await?;
-            }
-        }
+    // Watched before nginx reads it, as the manifest is before csm does.
+    let certificate = certificate(&manifest);
+    let (podman, nginx) = tokio::select! {
+        // What has begun ends with csm.
+        () = &mut end => return Ok(ExitCode::SUCCESS),
+        begun = begin(&layout, &manifest) => begun?,
     };
-    eprintln!("stopping");
-    // In order: nobody new comes in, the workspaces stop, then what they needed.
-    if let Some(nginx) = front.nginx.take() {
-        nginx.stop().await;
+    let served = serve(&layout, manifest.clone(), lock)?;
+    announce(&manifest);
+    let mut back = Back { layout: &layout, handle: &served.handle, service: Some(podman) };
+    let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate };
+    {
+        let mut kept = pin!(back.keep());
+        tokio::select! {
+            () = end => {}
+            never = front.keep() => match never {},
+            never = &mut kept => match never {},
+        }
+        eprintln!("stopping");
+        // In order: nobody new comes in, the workspaces stop, then what they needed.
+        if let Some(nginx) = front.nginx.take() {
+            nginx.stop().await;
+        }
+        tokio::select! {
+            () = stop_workspaces(&served) => {}
+            never = &mut kept => match never {},
+        }
     }
-    stop_workspaces(&served).await;
-    podman.stop().await;
-    ended.map(|()| ExitCode::SUCCESS)
+    if let Some(podman) = back.service {
+        podman.stop().await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Before the daemon, which starts workspaces: when one of these can't run, there is nothing to stop yet.
+async fn begin(layout: &Layout, manifest: &Manifest) -> Result<(Tied, Nginx), Failure> {
+    let podman = podman_service(layout).await?;
+    let nginx = Nginx::start(layout, manifest).await.map_err(|error| Failure::new(error.to_string()))?;
+    Ok((podman, nginx))
 }
 
 fn announce(manifest: &Manifest) {
@@ -88,6 +103,13 @@ fn certificate(manifest: &Manifest) -> Option<(Changes, Changes)> {
 }
 
 impl Front<'_> {
+    /// One future for all that happens: dropped after each event, it could take one with it.
+    async fn keep(&mut self) -> Infallible {
+        loop {
+            self.tend().await;
+        }
+    }
+
     /// Waits for one thing to happen, and sees to it.
     async fn tend(&mut self) {
         let current = self.served.manifest.borrow().clone();
@@ -150,6 +172,48 @@ impl Front<'_> {
     }
 }
 
+/// Podman's service.
+struct Back<'a> {
+    layout: &'a Layout,
+    handle: &'a Handle,
+    service: Option<Tied>,
+}
+
+impl Back<'_> {
+    /// Starts it again whenever it ends.
+    async fn keep(&mut self) -> Infallible {
+        loop {
+            if let Some(service) = &mut self.service {
+                let how = service.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+                tracing::error!(%how, "podman's service ended; starting it again");
+            }
+            self.service = None;
+            let service = start_again(|| podman_service(self.layout), |alarm| self.handle.alarm("podman", alarm)).await;
+            self.service = Some(service);
+        }
+    }
+}
+
+/// Starts a program that ended: after a pause, and as often as it takes. An alarm tells why it is not there.
+async fn start_again<T, F: Future<Output = Result<T, Failure>>>(
+    start: impl Fn() -> F,
+    alarm: impl Fn(Option<String>),
+) -> T {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match start().await {
+            Ok(started) => {
+                alarm(None);
+                return started;
+            }
+            Err(failure) => {
+                tracing::error!("{failure}");
+                alarm(Some(failure.to_string()));
+            }
+        }
+    }
+}
+
 async fn podman_service(layout: &Layout) -> Result<Tied, Failure> {
     let socket = layout.podman_socket();
     match std::fs::remove_file(&socket) {
@@ -169,15 +233,19 @@ async fn podman_service(layout: &Layout) -> Result<Tied, Failure> {
         }
     };
     tokio::select! {
-        () = answers => Ok(service),
+        () = answers => return Ok(service),
         how = service.wait() => {
             let how = how.map_or_else(|error| error.to_string(), |status| status.to_string());
-            Err(Failure::new(format!("podman's service ended at once ({how}); \"csm doctor\" tells what is missing, RUST_LOG=debug what it said")))
+            return Err(Failure::new(format!("podman's service ended at once ({how}); \"csm doctor\" tells what is missing, RUST_LOG=debug what it said")));
         }
-        () = tokio::time::sleep(Duration::from_secs(30)) => {
-            Err(Failure::new("podman's service did not begin to listen within 30 s; \"csm doctor\" tells what is missing"))
-        }
+        () = tokio::time::sleep(LISTEN) => {}
     }
+    // Another one may take its place.
+    service.stop().await;
+    let late = LISTEN.as_secs();
+    Err(Failure::new(format!(
+        "podman's service did not begin to listen within {late} s; \"csm doctor\" tells what is missing"
+    )))
 }
 
 async fn stop_workspaces(served: &Served) {
@@ -187,10 +255,28 @@ async fn stop_workspaces(served: &Served) {
         // Stopping what does not run does nothing.
         let _ = served.handle.act(id, Verb::Stop, "csm up ended".to_owned()).await;
     }
-    let all_stopped = snapshots.wait_for(|snapshot| {
-        snapshot.workspaces.values().all(|view| matches!(view.state, State::Stopped | State::Failed))
-    });
+    let all_stopped = snapshots.wait_for(|snapshot| snapshot.workspaces.values().all(|view| view.is_down()));
     if tokio::time::timeout(STOP, all_stopped).await.is_err() {
         tracing::error!("not all workspaces stopped within {} s; the next csm up takes them over", STOP.as_secs());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ended_is_started_until_it_runs_with_an_alarm_meanwhile() {
+        let (tries, alarms) = (Cell::new(0), RefCell::new(Vec::new()));
+        let begun = tokio::time::Instant::now();
+        let start = || async {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err(Failure::new(format!("no {}", tries.get()))) } else { Ok("runs") }
+        };
+        assert_eq!(start_again(start, |alarm| alarms.borrow_mut().push(alarm)).await, "runs");
+        assert_eq!(*alarms.borrow(), [Some("no 1".to_owned()), Some("no 2".to_owned()), None]);
+        assert_eq!(begun.elapsed().as_secs(), PAUSE.as_secs() * 3);
     }
 }

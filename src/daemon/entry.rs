@@ -34,7 +34,17 @@ pub(super) struct Entry {
     /// The digest of what the last start made.
     pub(super) started_as: String,
     attempt: Option<(u64, AbortHandle)>,
-    busy: bool,
+    work: Work,
+}
+
+/// What the daemon is at with a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Nothing,
+    /// It is being started or stopped.
+    Busy,
+    /// The last stop failed: it may run on, and is to be stopped all the same.
+    Stuck,
 }
 
 impl Entry {
@@ -56,12 +66,12 @@ impl Entry {
             cpu: None,
             disk: None,
             attempt: None,
-            busy: false,
+            work: Work::Nothing,
         }
     }
 
     pub(super) fn desired(&self) -> Desired {
-        Desired { run: self.run, busy: self.busy }
+        Desired { run: self.run, busy: self.work == Work::Busy }
     }
 
     pub(super) fn remember(&self) -> Remembered {
@@ -70,13 +80,15 @@ impl Entry {
 
     /// Somebody wants something.
     pub(super) fn ask(&mut self, verb: Verb, why: String) {
-        let runs = matches!(self.state, State::Running { .. } | State::Starting(_));
+        let up = self.work == Work::Stuck
+            || matches!(self.state, State::Running { .. } | State::Starting(_) | State::Stopping);
         match verb {
             Verb::Start if self.run => return,
             Verb::Start if self.state == State::Stopping => self.again = true,
-            Verb::Start => self.run = true,
+            // What could not be stopped is taken as it is.
+            Verb::Start => (self.run, self.again, self.work) = (true, false, Work::Nothing),
             Verb::Stop => (self.run, self.again) = (false, false),
-            Verb::Restart => (self.run, self.again) = (!runs, runs),
+            Verb::Restart => (self.run, self.again) = (!up, up),
         }
         self.because = why;
         if !self.run {
@@ -88,7 +100,7 @@ impl Entry {
     pub(super) fn cancel(&mut self) {
         if let Some((_, abort)) = self.attempt.take() {
             abort.abort();
-            self.busy = false;
+            self.work = Work::Nothing;
             self.become_(State::Stopped, self.because.clone(), self.at);
             self.resume();
         }
@@ -97,7 +109,7 @@ impl Entry {
     pub(super) fn starting(&mut self, now: Timestamp, attempt: u64, digest: String, abort: AbortHandle) {
         self.started_as = digest;
         self.attempt = Some((attempt, abort));
-        self.busy = true;
+        self.work = Work::Busy;
         (self.failure, self.log) = (String::new(), Vec::new());
         self.become_(State::Starting(Progress::Queued), self.because.clone(), now);
     }
@@ -114,7 +126,7 @@ impl Entry {
             return false;
         }
         self.attempt = None;
-        self.busy = false;
+        self.work = Work::Nothing;
         match outcome {
             Ok(()) => self.become_(State::Running { since: now }, self.reason.clone(), now),
             Err(error) => {
@@ -126,26 +138,39 @@ impl Entry {
     }
 
     pub(super) fn stopping(&mut self, now: Timestamp) {
-        self.busy = true;
+        if std::mem::replace(&mut self.work, Work::Busy) == Work::Stuck {
+            self.failure.clear();
+        }
         self.become_(State::Stopping, self.because.clone(), now);
     }
 
     pub(super) fn stopped(&mut self, now: Timestamp, outcome: Result<(), RuntimeError>) {
-        self.busy = false;
+        self.work = Work::Nothing;
         match outcome {
-            Ok(()) => self.become_(State::Stopped, self.reason.clone(), now),
+            Ok(()) => self.is_down(now, self.reason.clone()),
             Err(error) => {
-                // It still runs. Wanting it stopped would only try again at once, for ever.
-                self.run = true;
+                // What is wanted stays so: to want it running would start it again as soon as Podman, late, has stopped it.
+                self.work = Work::Stuck;
                 self.fail("stopping failed", error, now);
             }
         }
-        self.resume();
+    }
+
+    /// Notes the end of what could not be stopped in time. True when that is seen now.
+    pub(super) fn stopped_late(&mut self, now: Timestamp, there: Option<&Observed>) -> bool {
+        let ended = there.is_none_or(|there| there.running_since.is_none());
+        let late = self.work == Work::Stuck && ended;
+        if late {
+            self.work = Work::Nothing;
+            self.failure.clear();
+            self.is_down(now, self.because.clone());
+        }
+        late
     }
 
     /// Holds it against what is there. True when it ended by itself.
     pub(super) fn reconcile(&mut self, now: Timestamp, first: bool, there: Option<&Observed>) -> bool {
-        if self.busy {
+        if self.work == Work::Busy {
             return false;
         }
         match (&self.state, there.and_then(|there| there.running_since)) {
@@ -170,7 +195,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn sampled(&mut self, usage: Option<Usage>, disk: Option<u64>, over: Duration) {
+    pub(super) fn sampled(&mut self, usage: Option<Usage>, over: Duration) {
         self.cpu = match (self.usage, usage) {
             (Some(before), Some(now)) => {
                 let millis = u64::try_from(over.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -179,6 +204,9 @@ impl Entry {
             _ => None,
         };
         self.usage = usage;
+    }
+
+    pub(super) fn walked(&mut self, disk: Option<u64>) {
         self.disk = disk.or(self.disk);
     }
 
@@ -201,7 +229,12 @@ impl Entry {
             cpu: self.cpu.filter(|_| runs),
             disk: self.disk,
             update_pending: runs && digest.is_some_and(|digest| digest != self.digest),
-            settled: !self.busy && !self.again && self.run == runs,
+            settled: match self.work {
+                Work::Nothing => !self.again && self.run == runs,
+                Work::Busy => false,
+                Work::Stuck => true,
+            },
+            stuck: self.work == Work::Stuck,
             url: editor_url(manifest, id),
         }
     }
@@ -212,6 +245,11 @@ impl Entry {
 
     fn become_(&mut self, state: State, reason: String, at: Timestamp) {
         (self.state, self.reason, self.at) = (state, reason, at);
+    }
+
+    fn is_down(&mut self, now: Timestamp, reason: String) {
+        self.become_(State::Stopped, reason, now);
+        self.resume();
     }
 
     fn fail(&mut self, what: &str, error: RuntimeError, now: Timestamp) {

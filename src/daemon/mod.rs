@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::model::container::container_spec;
 use crate::model::label::WorkspaceId;
@@ -37,6 +37,9 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// How often usage is measured while somebody looks.
 const SAMPLE: Duration = Duration::from_secs(3);
 
+/// How long disks rest between two measurements: each is a walk over all homes.
+const DISK_REST: Duration = Duration::from_secs(60);
+
 enum Event {
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
     Progress(WorkspaceId, u64, Progress),
@@ -44,7 +47,8 @@ enum Event {
     Stopped(WorkspaceId, Result<(), RuntimeError>),
     Removed(WorkspaceId, Result<(), RuntimeError>),
     Ended(WorkspaceId, Vec<String>),
-    Sampled { usage: BTreeMap<WorkspaceId, Usage>, disk: BTreeMap<WorkspaceId, u64>, free: Option<u64> },
+    Sampled(BTreeMap<WorkspaceId, Usage>),
+    Walked { disk: BTreeMap<WorkspaceId, u64>, free: Option<u64> },
     Notes(Vec<String>),
 }
 
@@ -62,6 +66,8 @@ pub struct Daemon<R, H> {
     entries: BTreeMap<WorkspaceId, Entry>,
     observed: Option<BTreeMap<WorkspaceId, Observed>>,
     leaving: BTreeSet<WorkspaceId>,
+    /// What could not be stopped or removed, declared or not. It is tried again at the next resync, or when somebody asks: at once would be for ever.
+    paused: BTreeSet<WorkspaceId>,
     alarms: BTreeMap<&'static str, String>,
     notes: Vec<String>,
     disk_free: Option<u64>,
@@ -71,6 +77,12 @@ pub struct Daemon<R, H> {
     /// Counts what the daemon did to containers: an observation that began before the last such deed tells of the past.
     deeds: u64,
     observing: bool,
+    sampling: bool,
+    /// When usage was last measured.
+    sampled: Option<Instant>,
+    walking: bool,
+    /// When the last walk over the homes ended.
+    walked: Option<Instant>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedReceiver<Event>,
     report: mpsc::UnboundedSender<Event>,
@@ -100,6 +112,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             entries: BTreeMap::new(),
             observed: None,
             leaving: BTreeSet::new(),
+            paused: BTreeSet::new(),
             alarms: BTreeMap::new(),
             notes: Vec::new(),
             disk_free: None,
@@ -108,6 +121,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             attempts: 0,
             deeds: 0,
             observing: false,
+            sampling: false,
+            sampled: None,
+            walking: false,
+            walked: None,
             commands,
             events,
             report,
@@ -141,7 +158,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 }
                 Some(event) = self.events.recv() => self.event(event),
                 Some(()) = changes.next() => self.observe(),
-                _ = resync.tick() => self.observe(),
+                _ = resync.tick() => {
+                    self.paused.clear();
+                    self.observe();
+                }
                 _ = sample.tick(), if self.watchers > 0 => self.sample(),
             }
             self.apply();
@@ -165,23 +185,36 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         self.spawn(async move { Event::Observed(deeds, runtime.observe().await) });
     }
 
-    fn sample(&self) {
+    fn sample(&mut self) {
+        self.walk();
+        if std::mem::replace(&mut self.sampling, true) {
+            return;
+        }
         let runtime = self.runtime.clone();
+        self.spawn(async move { Event::Sampled(runtime.usage().await) });
+    }
+
+    /// Measures the disk, unless that is being done or was done just now. Usage does not wait for it.
+    fn walk(&mut self) {
+        let rests = self.walked.is_some_and(|ended| ended.elapsed() < DISK_REST);
+        if rests || std::mem::replace(&mut self.walking, true) {
+            return;
+        }
         let probe = self.disk;
-        let base = self.manifest.workspace_base.clone();
+        let base = &self.manifest.workspace_base;
         let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
+        let directories: Vec<PathBuf> = ids.iter().map(|id| layout::owner_directory(base, &id.owner)).collect();
         self.spawn(async move {
-            let usage = runtime.usage().await;
-            let directories: Vec<PathBuf> = ids.iter().map(|id| layout::owner_directory(&base, &id.owner)).collect();
             let (sizes, free) =
                 tokio::task::spawn_blocking(move || probe(&directories)).await.unwrap_or((Vec::new(), None));
-            Event::Sampled { usage, disk: ids.into_iter().zip(sizes).collect(), free }
+            Event::Walked { disk: ids.into_iter().zip(sizes).collect(), free }
         });
     }
 
     fn command(&mut self, command: Command) {
         match command {
             Command::Act { id, verb, why, answer } => {
+                self.paused.remove(&id);
                 let outcome = self.entries.get_mut(&id).ok_or(Unknown);
                 let _ = answer.send(outcome.map(|entry| entry.ask(verb, why)));
                 // A start that is given up may have got as far as a container.
@@ -274,6 +307,9 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                     tracing::warn!(workspace = %id, error = %error, "stop failed");
                 }
                 let ended = outcome.is_ok();
+                if !ended {
+                    self.paused.insert(id.clone());
+                }
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.stopped(now, outcome);
                     self.history.note(&id, &entry.remember());
@@ -289,7 +325,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 self.deeds += 1;
                 match outcome {
                     Ok(()) => drop(self.observed.as_mut().and_then(|observed| observed.remove(&id))),
-                    Err(error) => tracing::warn!(workspace = %id, error = %error, "removal failed"),
+                    Err(error) => {
+                        tracing::warn!(workspace = %id, error = %error, "removal failed");
+                        self.paused.insert(id);
+                    }
                 }
             }
             Event::Ended(id, log) => {
@@ -297,14 +336,25 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                     entry.log = log;
                 }
             }
-            Event::Sampled { .. } if self.watchers == 0 => {}
-            Event::Sampled { usage, disk, free } => {
+            Event::Sampled(usage) => self.sampled(&usage),
+            Event::Walked { disk, free } => {
+                (self.walking, self.walked) = (false, Some(Instant::now()));
                 self.disk_free = free;
                 for (id, entry) in &mut self.entries {
-                    entry.sampled(usage.get(id).copied(), disk.get(id).copied(), SAMPLE);
+                    entry.walked(disk.get(id).copied());
                 }
             }
             Event::Notes(notes) => self.notes = notes,
+        }
+    }
+
+    fn sampled(&mut self, usage: &BTreeMap<WorkspaceId, Usage>) {
+        self.sampling = false;
+        let over = self.sampled.replace(Instant::now()).map_or(SAMPLE, |before| before.elapsed());
+        if self.watchers > 0 {
+            for (id, entry) in &mut self.entries {
+                entry.sampled(usage.get(id).copied(), over);
+            }
         }
     }
 
@@ -313,7 +363,9 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let now = (self.clock)();
         let first = self.observed.is_none();
         for (id, entry) in &mut self.entries {
-            if entry.reconcile(now, first, observed.get(id)) {
+            if entry.stopped_late(now, observed.get(id)) {
+                self.history.note(id, &entry.remember());
+            } else if entry.reconcile(now, first, observed.get(id)) {
                 self.history.note(id, &entry.remember());
                 let mut lines = self.runtime.logs(id, 40, false);
                 let (id, report) = (id.clone(), self.report.clone());
@@ -334,6 +386,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         for action in plan(&desired, observed) {
             match action {
                 Action::Start(id) => self.start(&id),
+                Action::Stop(id) | Action::Remove(id) if self.paused.contains(&id) => {}
                 Action::Stop(id) => self.stop(id),
                 Action::Remove(id) => self.remove(id),
             }

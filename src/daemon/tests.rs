@@ -1,4 +1,5 @@
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::Notify;
@@ -21,8 +22,18 @@ struct World {
     containers: BTreeMap<WorkspaceId, Observed>,
     calls: Vec<String>,
     fail: Option<RuntimeError>,
+    /// How many calls to stop or remove fail. Not all: a daemon that tries without a pause would never let the time go on.
+    refusals: u32,
     unreachable: bool,
     gated: bool,
+}
+
+impl World {
+    fn refuse(&mut self) -> Result<(), RuntimeError> {
+        let refused = self.refusals > 0;
+        self.refusals = self.refusals.saturating_sub(1);
+        if refused { Err(RuntimeError::new("podman is slow")) } else { Ok(()) }
+    }
 }
 
 impl Fake {
@@ -79,6 +90,7 @@ impl Runtime for Fake {
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let mut world = self.world();
         world.calls.push(format!("stop {id}"));
+        world.refuse()?;
         if let Some(there) = world.containers.get_mut(id) {
             there.running_since = None;
         }
@@ -88,6 +100,7 @@ impl Runtime for Fake {
     async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let mut world = self.world();
         world.calls.push(format!("remove {id}"));
+        world.refuse()?;
         world.containers.remove(id);
         Ok(())
     }
@@ -97,8 +110,10 @@ impl Runtime for Fake {
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        self.world().calls.push("usage".to_owned());
-        BTreeMap::new()
+        let mut world = self.world();
+        world.calls.push("usage".to_owned());
+        let running = world.containers.iter().filter(|(_, there)| there.running_since.is_some());
+        running.map(|(id, _)| (id.clone(), Usage { memory: 7, ..Usage::default() })).collect()
     }
 
     async fn unenforced(&self) -> Vec<String> {
@@ -135,9 +150,12 @@ fn manifest(users: &[&str], memory: &str) -> Arc<Manifest> {
 }
 
 fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
+    begin_on(|directories| (vec![0; directories.len()], None), fake, history, users)
+}
+
+fn begin_on(disk: DiskProbe, fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
     let clock: fn() -> Timestamp = || 100;
     let layout = Layout { run: "/run/csm".into(), state: "/s".into(), share: "/share".into() };
-    let disk: DiskProbe = |directories| (vec![0; directories.len()], None);
     let (daemon, handle) = Daemon::new(fake.clone(), history.clone(), clock, disk, layout, manifest(users, "1G"));
     tokio::spawn(daemon.run(std::future::pending()));
     handle
@@ -178,6 +196,22 @@ async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(fake.calls(), ["stop eve", "remove eve"]);
+}
+
+/// How often somebody undeclared, whom Podman does not let go, is tried in ten resyncs.
+async fn tries(running: bool) -> usize {
+    let fake = Fake::default();
+    fake.put("eve", running);
+    fake.world().refusals = 100;
+    let _handle = begin(&fake, &Memory::default(), &["dan"]);
+    tokio::time::sleep(RESYNC * 10).await;
+    fake.calls().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_declared_and_can_not_go_is_tried_again_after_a_pause() {
+    assert!((9..=11).contains(&tries(true).await), "stop");
+    assert!((9..=11).contains(&tries(false).await), "remove");
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,6 +276,71 @@ async fn a_start_can_be_given_up_and_what_it_made_is_stopped() {
     }
 }
 
+/// A daemon whose dan runs and was asked to stop or restart, which failed.
+async fn stuck(fake: &Fake, verb: Verb) -> Handle {
+    let handle = begin(fake, &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    fake.world().refusals = 1;
+    handle.act(id("dan"), verb, "asked by dan".into()).await.unwrap();
+    until(&handle, "dan", "failed").await;
+    // It stays so, whatever is observed meanwhile.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(handle.snapshot().workspaces[&id("dan")].state, State::Failed);
+    handle
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stopped_late_stays_down() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Stop).await;
+    fake.put("dan", false);
+    let view = until(&handle, "dan", "stopped").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("asked by dan", ""));
+    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!(fake.calls(), ["start dan", "stop dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_fails_says_why_and_is_tried_again_after_a_pause() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Stop).await;
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("stopping failed", "podman is slow"));
+    assert!(view.settled, "who waits for the outcome is told");
+    assert!(!view.is_down(), "Ctrl-C waits for it, and warns");
+    assert_eq!(fake.calls(), ["start dan", "stop dan"]);
+    let view = until(&handle, "dan", "stopped").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("asked by dan", ""));
+    assert!(view.is_down());
+    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_fails_to_stop_says_why_and_restarts_later() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Restart).await;
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!((view.failure.as_str(), view.settled), ("podman is slow", true));
+    assert_eq!(until(&handle, "dan", "running").await.reason, "asked by dan");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan", "start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_stopped_is_stopped_or_kept_when_somebody_asks() {
+    let fake = Fake::default();
+    let handle = stuck(&fake, Verb::Stop).await;
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.failure, "");
+    fake.world().refusals = 1;
+    handle.act(id("dan"), Verb::Stop, "stopped".into()).await.unwrap();
+    until(&handle, "dan", "failed").await;
+    handle.act(id("dan"), Verb::Stop, "at once".into()).await.unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(1), until(&handle, "dan", "stopped")).await;
+    assert_eq!(stopped.unwrap().reason, "at once");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan", "stop dan"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_while_it_starts_begins_anew() {
     let fake = Fake::default();
@@ -281,6 +380,52 @@ async fn usage_is_measured_only_while_somebody_looks() {
     drop(watching);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(fake.calls().len() <= measured + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disks_are_walked_once_a_minute() {
+    static WALKS: AtomicUsize = AtomicUsize::new(0);
+    let probe: DiskProbe = |directories| (vec![WALKS.fetch_add(1, Ordering::SeqCst) as u64; directories.len()], None);
+    let handle = begin_on(probe, &Fake::default(), &Memory::default(), &["dan"]);
+    for looks in 0..10 {
+        let watching = handle.watch();
+        tokio::time::sleep(DISK_REST / 10).await;
+        assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(0), "look {looks}");
+        drop(watching);
+    }
+    let _watching = handle.watch();
+    tokio::time::sleep(DISK_REST * 5).await;
+    let walks = WALKS.load(Ordering::SeqCst);
+    assert!((5..=7).contains(&walks), "{walks}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_takes_long_is_the_only_one_and_keeps_no_figures_back() {
+    static WALKS: AtomicUsize = AtomicUsize::new(0);
+    static HELD: Mutex<bool> = Mutex::new(true);
+    static LET_GO: Condvar = Condvar::new();
+    let probe: DiskProbe = |directories| {
+        WALKS.fetch_add(1, Ordering::SeqCst);
+        drop(LET_GO.wait_while(HELD.lock().unwrap(), |held| *held));
+        (vec![3; directories.len()], None)
+    };
+    let handle = begin_on(probe, &Fake::default(), &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    let _watching = handle.watch();
+    // While a thread is at work, paused time goes on only by hand.
+    for _ in 0..100 {
+        tokio::time::advance(SAMPLE).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let during = handle.snapshot().workspaces[&id("dan")].clone();
+    *HELD.lock().unwrap() = false;
+    LET_GO.notify_all();
+    tokio::time::sleep(SAMPLE).await;
+    assert_eq!((during.usage.map(|usage| usage.memory), during.disk), (Some(7), None));
+    assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(3));
+    assert_eq!(WALKS.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,8 +38,18 @@ pub struct View {
     pub update_pending: bool,
     /// Whether nothing is being done to it, and nothing is about to be.
     pub settled: bool,
+    /// Whether the last stop failed: its container may run on, whatever the state says.
+    #[serde(skip)]
+    pub stuck: bool,
     /// The editor's address.
     pub url: String,
+}
+
+impl View {
+    /// Whether nothing of it runs any more.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Failed) && !self.stuck
+    }
 }
 
 /// All of it.

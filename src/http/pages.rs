@@ -68,7 +68,7 @@ impl Card<'_> {
     }
 
     fn stopped(&self) -> bool {
-        matches!(self.view.state, State::Stopped | State::Failed)
+        self.view.is_down()
     }
 
     fn progress(&self) -> Option<String> {
