@@ -1,7 +1,7 @@
 //! From an owner to a container: one pure function, whatever runs it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -31,8 +31,8 @@ const SECRETS: &str = "/run/secrets/csm";
 /// Nix' store: what `packages` and images from it are made of.
 const STORE: &str = "/nix/store";
 
-/// How images begin whose programs are the host's own, in Nix' store.
-const STORE_ARCHIVE: &str = "docker-archive:/nix/store/";
+/// How images begin that are files. Those in Nix' store have their programs there too.
+const ARCHIVE: &str = "docker-archive:";
 
 /// The label that holds the workspace's id.
 pub const LABEL_WORKSPACE: &str = "io.code-server-multi.workspace";
@@ -121,6 +121,12 @@ pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Co
         ("USER".to_owned(), "coder".to_owned()),
         ("VSCODE_PROXY_URI".to_owned(), format!("{}://{port_host}/", manifest.scheme())),
     ]);
+    let archive = owner.image.as_str().strip_prefix(ARCHIVE).filter(|path| Path::new(path).starts_with(STORE));
+    if let Some(archive) = archive {
+        // Nix' garbage collection reads the environment of what runs, and keeps what is named there: after an update the programs
+        // of the image before are there for as long as a workspace runs from it.
+        environment.insert("CSM_IMAGE".to_owned(), archive.to_owned());
+    }
     if let Some(packages) = &owner.packages {
         environment.insert("CSM_PACKAGES".to_owned(), packages.to_string());
     }
@@ -131,7 +137,7 @@ pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Co
         mount(layout.inside(&id), RUN.to_owned(), false),
         mount(layout.share.join("workspace"), SHARE.to_owned(), true),
     ];
-    if owner.packages.is_some() || owner.image.as_str().starts_with(STORE_ARCHIVE) {
+    if owner.packages.is_some() || archive.is_some() {
         mounts.push(mount(STORE.into(), STORE.to_owned(), true));
     }
     if !owner.secret_environment.is_empty() {
@@ -223,6 +229,26 @@ mod tests {
     #[test]
     fn what_a_workspace_looks_like() {
         insta::assert_json_snapshot!(specs());
+    }
+
+    #[test]
+    fn an_image_of_the_store_comes_with_the_store_and_is_named_for_garbage_collection() {
+        let spec = |image: &str| {
+            let text = format!(
+                r#"{{"version": 1, "domain": "code.localhost", "image": "{image}", "users": {{"dan": {{"passwordFile": "/x"}}}}}}"#
+            );
+            let machine = Machine { memory: 8 << 30, cpus: 4 };
+            let manifest = Manifest::parse(&text, &machine).0.expect("valid");
+            let (_, owner) = manifest.owners.first_key_value().expect("one");
+            container_spec(&manifest, owner, &layout())
+        };
+        let has_store = |spec: &ContainerSpec| spec.mounts.iter().any(|mount| mount.target == STORE && mount.read_only);
+        let stored = spec("docker-archive:/nix/store/abc-image.tar");
+        assert!(has_store(&stored));
+        assert_eq!(stored.environment["CSM_IMAGE"], "/nix/store/abc-image.tar");
+        let other = spec("docker-archive:/srv/image.tar");
+        assert!(!has_store(&other));
+        assert!(!other.environment.contains_key("CSM_IMAGE"));
     }
 
     #[test]
