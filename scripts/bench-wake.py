@@ -137,7 +137,7 @@ def spread(values, unit, digits=0):
 
 
 def wake(workspace):
-    socket_file = RUN / "ws" / workspace / "http.sock"
+    socket_file = RUN / "ws" / workspace / "inside" / "http.sock"
     healthy = lambda: answers(socket_file)
     # The first start of all makes the home's files, and shows what is to be made by hand.
     act(workspace, "start")
