@@ -20,7 +20,8 @@ const WORKSPACE_BASE: &str = "/var/lib/vscode";
 const MEMORY_LEAST: Bytes = Bytes::mib(512);
 
 /// Variables that csm or code-server sets, or that would open a second way to sign in.
-const OWN_VARIABLES: [&str; 6] = ["HASHED_PASSWORD", "HOME", "PASSWORD", "USER", "VSCODE_PROXY_URI", "CSM_LABEL"];
+const OWN_VARIABLES: [&str; 8] =
+    ["HASHED_PASSWORD", "HOME", "PASSWORD", "USER", "VSCODE_PROXY_URI", "CSM_IMAGE", "CSM_LABEL", "CSM_PACKAGES"];
 
 /// Applies defaults and checks. Returns `None` only when something is missing that nothing can be built without.
 pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Issue>) -> Option<Manifest> {
