@@ -38,8 +38,9 @@ in
     systemd.tmpfiles.rules = [
       "d ${cfg.workspaceBase} 0755 root root -"
       "d ${cfg.internal.run} 0711 code-server-multi code-server-multi -"
-      "d ${cfg.internal.run}/ws 0711 root root -"
-      "d ${cfg.internal.run}/secrets 0711 root root -"
+      # The daemon's as well: systemd makes nothing for somebody else below what belongs first to one account and then to another.
+      "d ${cfg.internal.run}/ws 0711 code-server-multi code-server-multi -"
+      "d ${cfg.internal.run}/secrets 0711 code-server-multi code-server-multi -"
     ]
     ++ lib.concatMap (
       name:

@@ -17,7 +17,11 @@ in
         "dbus.socket"
         "polkit.service"
       ];
-      reloadTriggers = [ cfg.internal.manifestFile ];
+      # A reload hands over the passwords first: another file may have another one.
+      reloadTriggers = [
+        cfg.internal.manifestFile
+        (builtins.toJSON (lib.mapAttrs (_: user: user.passwordFile) cfg.users))
+      ];
       # Its sockets are gone for a moment only.
       stopIfChanged = false;
       serviceConfig = ours.confined // {

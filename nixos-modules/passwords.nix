@@ -28,8 +28,8 @@ in
         # They stay when this has ended.
         RuntimeDirectoryPreserve = true;
         LoadCredential = lib.mapAttrsToList (name: user: "${name}:${user.passwordFile}") given;
-        # A file that is not there becomes an empty one: that person can't sign in, all others can.
-        SetCredential = lib.mapAttrsToList (name: _: "${name}:") given;
+        # A file that is not there becomes an empty line, as systemd takes nothing emptier: that person can't sign in, all others can.
+        SetCredential = lib.mapAttrsToList (name: _: "${name}:\\n") given;
         SystemCallFilter = "@system-service";
       };
       path = [ pkgs.coreutils ];

@@ -10,11 +10,11 @@ let
   cfg = config.services.code-server-multi;
   ours = import ./lib.nix { inherit lib; };
 
-  # systemd reads secrets as root and hands them to the unit. A file that is not there becomes an empty one, which stops this
+  # systemd reads secrets as root and hands them to the unit. A file that is not there becomes an empty line, which stops this
   # workspace alone, and the launcher says which it was.
   credential = id: path: {
     load = "${id}:${path}";
-    empty = "${id}:";
+    empty = "${id}:\\n";
   };
   credentials =
     user:

@@ -73,7 +73,8 @@ fn copy_secrets(copies: &[SecretCopy], to: &Path, credentials: Option<&Path>) ->
         let source = credentials.map_or_else(|| copy.source.clone(), |directory| directory.join(copy.credential()));
         let (content, _) = read_secret(&source)
             .map_err(|error| format!("can't read the secret {}: {error}", copy.source.display()))?;
-        if content.is_empty() {
+        // The module's stand-in for a file that is not there is an empty line.
+        if content.is_empty() || content == b"\n" {
             let gone = if credentials.is_some() { "is empty or not there" } else { "is empty" };
             return Err(format!("the secret {} {gone}; write its value into it", copy.source.display()));
         }
@@ -216,9 +217,11 @@ mod tests {
         fs::write(credentials.join("environment.NEW"), "from systemd").expect("written");
         copy_secrets(std::slice::from_ref(&copy), &to, Some(&credentials)).expect("copied");
         assert_eq!(fs::read_to_string(to.join("environment/NEW")).expect("there"), "from systemd");
-        fs::write(credentials.join("environment.NEW"), "").expect("written");
-        let error = copy_secrets(std::slice::from_ref(&copy), &to, Some(&credentials)).expect_err("refused");
-        assert!(error.contains("source is empty or not there"), "{error}");
+        for nothing in ["", "\n"] {
+            fs::write(credentials.join("environment.NEW"), nothing).expect("written");
+            let error = copy_secrets(std::slice::from_ref(&copy), &to, Some(&credentials)).expect_err("refused");
+            assert!(error.contains("source is empty or not there"), "{error}");
+        }
         let missing = SecretCopy { source: dir.path().join("none"), ..copy };
         let error = copy_secrets(&[missing], &to, None).expect_err("refused");
         assert!(error.contains("none") && !error.contains("canary"), "{error}");
