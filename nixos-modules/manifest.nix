@@ -21,11 +21,11 @@ let
       inherit (user)
         admin
         autoStart
+        image
         memoryHigh
         tasksLimit
         port
         ;
-      image = user.image;
       memoryLimit = toString user.memoryLimit;
       cpuLimit = ours.written user.cpuLimit;
       environment = defaults.environment // user.environment;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -65,9 +65,9 @@ impl Tied {
         }
     }
 
-    /// Waits for its end.
-    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    /// Waits for its end, and tells how that came.
+    pub async fn wait(&mut self) -> String {
+        self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
     }
 
     /// Sends a signal.

@@ -5,8 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Secrets and passwords are small; a bigger file is a mistake.
-const SECRET_MOST: u64 = 1 << 20;
+/// Secrets, passwords and settings are small, in bytes; a bigger file is a mistake.
+const SMALL: u64 = 1 << 20;
 
 /// Puts a file in place: a reader sees the old one or the new one, also after a power cut.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -36,18 +36,33 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 /// A secret, and whether others than its owner can read the file. It is opened once and judged by that descriptor.
 pub fn read_secret(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     // A FIFO or a device must not hang the daemon.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    let file = OpenOptions::new().read(true).custom_flags(i32::try_from(flags).unwrap_or(0)).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)?;
+    let readable = file.metadata()?.permissions().mode() & 0o004 != 0;
+    Ok((read_small(file)?, readable))
+}
+
+/// How to open what somebody else may have made: as a flag of `open(2)`.
+pub fn nonblocking() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
+}
+
+/// What a regular file of at most 1 MiB holds; anything else is an error.
+pub fn read_small(file: File) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    if meta.len() > SECRET_MOST {
+    if meta.len() > SMALL {
         return Err(io::Error::other("it is bigger than 1 MiB"));
     }
     let mut content = Vec::new();
-    file.take(SECRET_MOST).read_to_end(&mut content)?;
-    Ok((content, meta.permissions().mode() & 0o004 != 0))
+    file.take(SMALL).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// For `or_else`, after a removal: what is not there needs none.
+pub fn missing_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// The bytes below each directory, and what is free on the first one's file system. What can't be read counts as nothing.
@@ -104,7 +119,7 @@ mod tests {
         assert!(read_secret(dir.path()).is_err());
         assert!(read_secret(Path::new("/dev/zero")).is_err());
         let big = dir.path().join("big");
-        File::create(&big).and_then(|file| file.set_len(SECRET_MOST + 1)).expect("made");
+        File::create(&big).and_then(|file| file.set_len(SMALL + 1)).expect("made");
         assert!(read_secret(&big).expect_err("refused").to_string().contains("1 MiB"));
     }
 

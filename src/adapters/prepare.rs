@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -13,14 +13,12 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptionsExt as _};
 use serde_json::{Map, Value};
 
-use super::files::{make_directory, read_secret};
+use super::files::{make_directory, missing_is_fine, nonblocking, read_secret, read_small};
 use crate::model::container::{HOME, SecretCopy};
 use crate::model::settings;
 use crate::ports::StartRequest;
 
 const SETTINGS: &str = ".local/share/code-server/User";
-/// A bigger file of settings is left as it is, in bytes.
-const SETTINGS_MOST: u64 = 1 << 20;
 const GIVEN: &str = ".local/share/code-server/csm-settings.json";
 
 /// Makes directories, copies secrets, merges settings. The error names what could not be done. With `credentials`, systemd has read
@@ -38,10 +36,7 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
         make_directory(&mount.source, 0o700).map_err(context("make", &mount.source))?;
     }
     for old in [&request.bound, &request.socket] {
-        match fs::remove_file(old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context("remove the old", old)(error)),
-            _ => {}
-        }
+        fs::remove_file(old).or_else(missing_is_fine).map_err(context("remove the old", old))?;
     }
     copy_secrets(&request.secrets, secrets, credentials)?;
     let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
@@ -61,8 +56,7 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
 pub fn clear(secrets: &Path) -> io::Result<()> {
     match fs::read_dir(secrets) {
         Ok(old) => old.flatten().try_for_each(|old| fs::remove_dir_all(old.path())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => missing_is_fine(error),
     }
 }
 
@@ -114,29 +108,20 @@ fn merge_settings(home: &Dir, declared: &Map<String, Value>) -> io::Result<()> {
 
 /// A small file below the home; one that is not there is empty. The owner may have put a FIFO there, or something without end.
 fn read(home: &Dir, path: &str) -> io::Result<String> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
     let mut options = cap_std::fs::OpenOptions::new();
-    options.read(true).custom_flags(i32::try_from(flags).unwrap_or(0));
+    options.read(true).custom_flags(nonblocking());
     let file = match home.open_with(path, &options) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
         other => other?,
     };
-    let meta = file.metadata()?;
-    if !meta.is_file() || meta.len() > SETTINGS_MOST {
-        return Err(io::Error::other(format!("{path} is not a regular file of at most 1 MiB")));
-    }
-    let mut text = String::new();
-    file.take(SETTINGS_MOST).read_to_string(&mut text)?;
-    Ok(text)
+    let content = read_small(file.into_std()).map_err(|error| io::Error::other(format!("{path}: {error}")))?;
+    String::from_utf8(content).map_err(|error| io::Error::other(format!("{path}: {error}")))
 }
 
 /// Whole or not at all, below the home.
 fn write(home: &Dir, path: &str, content: &str) -> io::Result<()> {
     let temporary = format!("{path}.csm");
-    match home.remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    home.remove_file(&temporary).or_else(missing_is_fine)?;
     // A new file, whatever the owner had there.
     let mut file = home.open_with(&temporary, cap_std::fs::OpenOptions::new().write(true).create_new(true))?;
     file.write_all(content.as_bytes())?;

@@ -10,6 +10,7 @@ use super::environment::Against;
 use super::serve::{ManifestSource, Served, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
+use crate::adapters::files::missing_is_fine;
 use crate::adapters::nginx::Nginx;
 use crate::adapters::watch::{self, Changes};
 use crate::daemon::{Handle, Verb};
@@ -184,7 +185,7 @@ impl Back<'_> {
     async fn keep(&mut self) -> Infallible {
         loop {
             if let Some(service) = &mut self.service {
-                let how = service.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+                let how = service.wait().await;
                 tracing::error!(%how, "podman's service ended; starting it again");
             }
             self.service = None;
@@ -216,12 +217,9 @@ async fn start_again<T, F: Future<Output = Result<T, Failure>>>(
 
 async fn podman_service(layout: &Layout) -> Result<Tied, Failure> {
     let socket = layout.podman_socket();
-    match std::fs::remove_file(&socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Failure::new(format!("can't remove {}: {error}", socket.display())));
-        }
-        _ => {}
-    }
+    std::fs::remove_file(&socket)
+        .or_else(missing_is_fine)
+        .map_err(|error| Failure::new(format!("can't remove {}: {error}", socket.display())))?;
     let address = format!("unix://{}", socket.display());
     let arguments = ["system", "service", "--time=0", &address];
     let missing = |error| Failure::new(format!("can't run podman ({error}); \"csm doctor\" tells what is missing"));
@@ -235,7 +233,6 @@ async fn podman_service(layout: &Layout) -> Result<Tied, Failure> {
     tokio::select! {
         () = answers => return Ok(service),
         how = service.wait() => {
-            let how = how.map_or_else(|error| error.to_string(), |status| status.to_string());
             return Err(Failure::new(format!("podman's service ended at once ({how}); \"csm doctor\" tells what is missing, RUST_LOG=debug what it said")));
         }
         () = tokio::time::sleep(LISTEN) => {}

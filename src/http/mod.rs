@@ -31,6 +31,7 @@ use crate::access::limiter::Limiter;
 use crate::access::session::Sessions;
 use crate::access::site::Site;
 use crate::access::token::Key;
+use crate::adapters::files::missing_is_fine;
 use crate::adapters::passwords::Passwords;
 use crate::adapters::state::{State, StateError};
 use crate::daemon::Handle;
@@ -138,10 +139,7 @@ impl App {
 /// A listener in place of an old one, for this account, or for it and its group.
 pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    std::fs::remove_file(socket).or_else(missing_is_fine)?;
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)

@@ -35,17 +35,18 @@ let
   plain = forCodeServer null;
   inherit (plain) lib;
 
-  check =
-    modules:
+  checkOn =
+    shim: modules:
     import (/. + "${tree}/nixpkgs/shim/check.nix") {
       cache = tree;
-      shim = plain;
+      inherit shim;
       modules = [
         ../../nixos-modules
         { system.stateVersion = "26.05"; }
       ]
       ++ modules;
     };
+  check = checkOn plain;
 
   refusals =
     name:
@@ -56,16 +57,10 @@ let
     }:
     let
       inherit
-        (import (/. + "${tree}/nixpkgs/shim/check.nix") {
-          cache = tree;
-          shim = if codeServer == null then plain else forCodeServer codeServer;
-          modules = [
-            ../../nixos-modules
-            ./configurations/minimal.nix
-            { system.stateVersion = "26.05"; }
-            module
-          ];
-        })
+        (checkOn (if codeServer == null then plain else forCodeServer codeServer) [
+          ./configurations/minimal.nix
+          module
+        ])
         failedAssertions
         warnings
         ;

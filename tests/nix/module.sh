@@ -15,16 +15,13 @@ if [ -z "${CSM:-}" ]; then
   cp -r share/nginx share/workspace "$csm/share/code-server-multi/"
 fi
 
+evaluate="with import ./tests/nix/evaluate.nix { tree = \"$CSM_NIXOS_TREE\"; csm = \"$csm\"; };"
+
 # ask ATTRIBUTE: its value as JSON, or with --raw as text.
-ask() {
-  nix eval --impure "${2:---json}" --expr "with import ./tests/nix/evaluate.nix { tree = \"$CSM_NIXOS_TREE\"; csm = \"$csm\"; }; $1"
-}
+ask() { nix eval --impure "${2:---json}" --expr "$evaluate $1"; }
 
 # make ATTRIBUTE: builds it and prints its path.
-make() {
-  nix build --impure --no-link --json --expr "with import ./tests/nix/evaluate.nix { tree = \"$CSM_NIXOS_TREE\"; csm = \"$csm\"; }; $1" |
-    jq -r '.[0].outputs.out'
-}
+make() { nix build --impure --no-link --json --expr "$evaluate $1" | jq -r '.[0].outputs.out'; }
 
 # --- what is refused and warned about ---
 
@@ -84,6 +81,9 @@ else
   echo "skipped: nginx's own test of its configuration: nginx is not installed"
 fi
 
+# Without the names of things in the store, which differ from machine to machine.
+ask written | sed -E 's#/nix/store/[a-z0-9]{32}-#/nix/store/…-#g' >"$work/written.json"
+
 OURS='"code-server-multi.service" "code-server-multi-passwords.service" "code-server-multi-passwords.path"'
 units_are_sound() {
   local units unit
@@ -107,7 +107,7 @@ directories_are_made() {
     echo "$name:x:$id:" >>"$root/etc/group"
     id=$((id + 1))
   done
-  ask written | jq -r .tmpfiles >"$work/tmpfiles.conf"
+  jq -r .tmpfiles "$work/written.json" >"$work/tmpfiles.conf"
   systemd-tmpfiles --create --root="$root" "$work/tmpfiles.conf" || return 1
   [ "$(stat -c '%u:%g %a' "$root/run/code-server-multi/ws/dan")" = '992:991 710' ] &&
     [ "$(stat -c '%u:%g %a' "$root/run/code-server-multi/secrets/dan")" = '992:992 700' ] &&
@@ -117,7 +117,6 @@ little_exposed() {
   local units
   units=$(make "full.unitTree [ $OURS ]")
   systemd-analyze security --offline=true --threshold=20 --no-pager "$units/systemd/system/code-server-multi.service" | tail -n 3
-  systemd-analyze security --offline=true --threshold=20 --no-pager "$units/systemd/system/code-server-multi.service" >/dev/null
 }
 if command -v systemd-analyze >/dev/null; then
   holds "full: systemd takes its units" units_are_sound
@@ -155,11 +154,10 @@ kept() {
 ask optionsReference --raw >"$work/options.md"
 holds "docs/options.md says what the options say" kept docs/options.md "$work/options.md"
 
-# Without the names of things in the store, which differ from machine to machine, and nginx.conf without its many empty lines.
+# nginx.conf without its many empty lines.
 written() {
   local name
   mkdir -p "$work/written"
-  ask written | sed -E 's#/nix/store/[a-z0-9]{32}-#/nix/store/…-#g' >"$work/written.json"
   for name in $(jq -r 'keys[]' "$work/written.json"); do
     jq -r --arg name "$name" '.[$name]' "$work/written.json" | sed -E '/^[[:space:]]*$/d' >"$work/written/$name"
     case $name in *.json) jq . "$work/written/$name" >"$work/sorted" && mv "$work/sorted" "$work/written/$name" ;; esac

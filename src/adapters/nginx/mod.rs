@@ -63,8 +63,7 @@ impl Nginx {
             }
         };
         tokio::select! {
-            ended = child.wait() => {
-                let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            how = child.wait() => {
                 let why = format!("it ended ({how}); RUST_LOG=debug tells what it said");
                 return Err(NginxError::Refused(why));
             }
@@ -89,7 +88,7 @@ impl Nginx {
 
     /// Waits until it ends by itself, which it should not, and until the next one can take its place.
     pub async fn wait(&mut self) -> String {
-        let how = self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let how = self.child.wait().await;
         // Workers that have lost their master go on, and hold its ports. Told to quit they give those up at once, and end when
         // the last WebSocket that they carry does.
         self.child.signal_orphans(rustix::process::Signal::QUIT);

@@ -25,6 +25,7 @@ use podman_api::opts::{
 use tokio::sync::{OnceCell, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::files::missing_is_fine;
 use super::prepare::prepare;
 use super::{ready, unix_http};
 use crate::model::container::{LABEL_BASE, LABEL_DIGEST, LABEL_WORKSPACE, container_name};
@@ -239,10 +240,6 @@ fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), RuntimeError>
         }
         other => other,
     }
-}
-
-fn missing_is_fine(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 async fn call<T>(asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
