@@ -14,7 +14,7 @@ use code_server_multi::model::container::container_spec;
 use code_server_multi::model::label::{Label, WorkspaceId};
 use code_server_multi::model::layout::Layout;
 use code_server_multi::model::manifest::{Machine, Manifest};
-use code_server_multi::plan::{Desired, Observed, plan};
+use code_server_multi::plan::{Desired, Observed, Phase, Wanted, plan};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const MACHINE: Machine = Machine { memory: 64 << 30, cpus: 16 };
@@ -36,8 +36,9 @@ fn manifest(people: usize) -> String {
 }
 
 fn planning(c: &mut Criterion) {
-    let desired: BTreeMap<_, _> = workspaces(10_000).map(|id| (id, Desired { run: true, busy: false })).collect();
-    let running = Observed { digest: "d".repeat(64), running_since: Some(1), exit_code: None };
+    let desired: BTreeMap<_, _> =
+        workspaces(10_000).map(|id| (id, Desired { wanted: Wanted::Up, busy: false })).collect();
+    let running = Observed { digest: "d".repeat(64), phase: Phase::Running { since: 1, trouble: String::new() } };
     let observed: BTreeMap<_, _> = workspaces(10_000).map(|id| (id, running.clone())).collect();
     assert_eq!(plan(&desired, &observed), vec![]);
     c.bench_function("plan, 10,000 workspaces, nothing to do", |b| b.iter(|| plan(black_box(&desired), &observed)));

@@ -34,6 +34,8 @@ in
         ];
         User = "code-server-multi";
         Group = "code-server-multi";
+        # What workspaces printed, for their owners and the dashboard.
+        SupplementaryGroups = [ "systemd-journal" ];
         RuntimeDirectory = "code-server-multi";
         # People's launchers and nginx pass through; each socket has its own guard.
         RuntimeDirectoryMode = "0711";

@@ -34,6 +34,8 @@ let
     description = "Workspace %i of ${name}";
     restartIfChanged = false;
     stopIfChanged = false;
+    # Who may start it, and how often, is the daemon's to say; many tries at once would hide the reason of the first.
+    startLimitIntervalSec = 0;
     path = [
       config.virtualisation.podman.package
       # newuidmap and newgidmap, which are privileged.

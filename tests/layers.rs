@@ -33,6 +33,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("podman_api", &["adapters"]),
     ("rusqlite", &["adapters"]),
     ("sd_notify", &["commands"]),
+    ("zbus", &["adapters"]),
 ];
 
 #[test]

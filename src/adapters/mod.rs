@@ -1,5 +1,6 @@
-//! The edges: Podman, nginx, files, SQLite, the clock. Each adapts one thing to what the daemon needs.
+//! The edges: systemd, Podman, nginx, files, SQLite, the clock. Each adapts one thing to what the daemon needs.
 
+pub mod cgroup;
 pub mod children;
 pub mod files;
 pub mod machine;
@@ -10,5 +11,6 @@ pub mod preflight;
 pub mod prepare;
 pub mod ready;
 pub mod state;
+pub mod systemd;
 pub mod unix_http;
 pub mod watch;

@@ -12,6 +12,9 @@ use super::unix_http;
 use super::watch;
 use crate::ports::StartRequest;
 
+/// How long code-server has before something is wrong. It takes under a second; a cold disk some more.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
 /// How long to wait for an event before asking anyway.
 const RESYNC: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! `csm daemon`: the daemon alone, for an nginx that somebody else runs.
+//! `csm daemon`: the daemon alone, where systemd runs the workspaces and nginx.
 
 use std::path::Path;
 use std::pin::pin;
@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::environment::Against;
 use super::serve::{ManifestSource, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
+use crate::adapters::systemd::SystemdRuntime;
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
@@ -24,7 +25,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
         let mut hangup =
             signal(SignalKind::hangup()).map_err(|error| Failure::new(format!("can't receive signals: {error}")))?;
         let lock = claim(&layout, 0o711)?;
-        let served = serve(&layout, manifest, lock)?;
+        let served = serve(&layout, manifest, SystemdRuntime::new(), lock)?;
         tell(&[NotifyState::Ready]);
         let mut watchdog = tokio::time::interval(watchdog_period());
         loop {
@@ -60,7 +61,8 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     })
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+/// Tells systemd, where it is there to be told.
+pub(super) fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::warn!(%error, "systemd could not be told");
     }

@@ -1,55 +1,102 @@
 //! `csm launch`: one workspace in the foreground, as a systemd unit runs it.
 //!
-//! It tells systemd READY itself, when code-server answers: Podman does not support `Type=notify` together with `User=`.
+//! It tells systemd READY itself, when code-server answers: Podman does not support `Type=notify` together with `User=`. What else
+//! happens it tells as the unit's status, which the daemon reads; its exit codes are [`Exit`]'s.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::pin::pin;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::daemon::tell;
 use super::{Failure, block_on, environment, log, refuse_root};
+use crate::adapters::cgroup::UnitCgroup;
 use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
 use crate::adapters::prepare::{clear, prepare};
 use crate::adapters::ready;
+use crate::model::container::is_archive;
 use crate::model::label::WorkspaceId;
+use crate::model::launch::{Exit, Status, ended};
+use crate::model::workspace::Progress;
 use crate::ports::StartRequest;
+
+/// How long a container has to end that is given up.
+const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// Why a workspace does not run, or no longer.
+struct Reason(Exit, String);
 
 pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
     refuse_root()?;
-    let manifest = environment::load_valid(path, environment::Against::Machine)?;
-    let layout = environment::layout()?;
     log();
+    match attempt(path, id) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(Reason(exit, why)) => {
+            tracing::error!(workspace = %id, "{why}");
+            report(&Status::Failed(why));
+            Ok(ExitCode::from(exit as u8))
+        }
+    }
+}
+
+fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
+    let config = |failure: Failure| Reason(Exit::Config, failure.to_string());
+    let manifest = environment::load_valid(path, environment::Against::Machine).map_err(config)?;
+    let layout = environment::layout().map_err(config)?;
     let owner = manifest.owner_of(id).ok_or_else(|| {
-        Failure::new(format!(
-            "{} declares no workspace \"{id}\"; its users are {}",
-            path.display(),
-            crate::model::text::listed(manifest.owners.keys())
-        ))
+        let known = crate::model::text::listed(manifest.owners.keys());
+        Reason(Exit::Config, format!("{} declares no workspace \"{id}\"; its users are {known}", path.display()))
     })?;
     let request = StartRequest::new(&manifest, owner, &layout);
     let credentials = environment::given("CREDENTIALS_DIRECTORY");
-    prepare(&request, &layout.secrets(id), credentials.as_deref()).map_err(Failure::new)?;
-    let ended = block_on(async {
-        // Under systemd the unit's own cgroup carries the limits.
-        let split = std::env::var_os("INVOCATION_ID").is_some();
-        let arguments = args::run(&request.spec, &engine().await?, split).map_err(Failure::new)?;
-        supervise(arguments, &request).await
-    });
+    let secrets = layout.secrets(id);
+    let outcome = match prepare(&request, &secrets, credentials.as_deref()) {
+        Ok(()) => block_on(async { Ok(launch(&request).await) }).map_err(config).flatten(),
+        Err(why) => Err(Reason(Exit::Config, why)),
+    };
     // What does not run needs no secrets; the next start copies them anew.
-    clear(&layout.secrets(id)).map_err(|error| Failure::new(format!("can't remove the secrets' copies: {error}")))?;
-    ended
+    if let Err(error) = clear(&secrets) {
+        tracing::error!(workspace = %id, %error, "can't remove the secrets' copies");
+    }
+    outcome
 }
 
-async fn engine() -> Result<Engine, Failure> {
-    let missing = |error| Failure::new(format!("can't run podman ({error}); \"csm doctor\" tells what is missing"));
+fn report(status: &Status) {
+    tell(&[NotifyState::Status(&status.to_string())]);
+}
+
+async fn launch(request: &StartRequest) -> Result<(), Reason> {
+    // Under systemd the unit's own cgroup carries the limits.
+    let split = std::env::var_os("INVOCATION_ID").is_some();
+    let engine = if split { version().await } else { info().await }?;
+    fetch(&request.spec.image).await?;
+    report(&Status::Starting(Progress::Creating));
+    let arguments = args::run(&request.spec, &engine, split).map_err(|why| Reason(Exit::Config, why))?;
+    supervise(arguments, request).await
+}
+
+fn missing(error: impl std::fmt::Display) -> Reason {
+    Reason(Exit::Config, format!("can't run podman ({error}); \"csm doctor\" tells what is missing"))
+}
+
+async fn version() -> Result<Engine, Reason> {
+    let asked = Command::new("podman").arg("--version").output().await.map_err(missing)?;
+    let said = String::from_utf8_lossy(&asked.stdout);
+    let version = said.split_ascii_whitespace().last().unwrap_or_default().to_owned();
+    Ok(Engine { version, controllers: Vec::new(), unified: true })
+}
+
+async fn info() -> Result<Engine, Reason> {
     let asked = Command::new("podman").args(["info", "--format=json"]).output().await.map_err(missing)?;
-    let info: serde_json::Value = serde_json::from_slice(&asked.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&asked.stderr);
-        Failure::new(format!("podman info failed: {}; \"csm doctor\" tells what is missing", said.trim()))
-    })?;
+    let said = String::from_utf8_lossy(&asked.stderr);
+    let info: serde_json::Value = serde_json::from_slice(&asked.stdout).map_err(|_| missing(said.trim()))?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let controllers = info["host"]["cgroupControllers"].as_array();
     Ok(Engine {
@@ -59,36 +106,95 @@ async fn engine() -> Result<Engine, Failure> {
     })
 }
 
-async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<ExitCode, Failure> {
-    let failed = |error| Failure::new(format!("can't run podman: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut podman = Command::new("podman").args(arguments).kill_on_drop(true).spawn().map_err(failed)?;
-    let pid = podman.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
-    let mut ready = false;
+/// Pulls the image unless it is here.
+async fn fetch(image: &str) -> Result<(), Reason> {
+    let here = async || Command::new("podman").args(["image", "exists", image]).status().await.map_err(missing);
+    if is_archive(image) || here().await?.success() {
+        return Ok(());
+    }
+    report(&Status::Starting(Progress::Pulling { percent: None }));
+    let mut pull = Command::new("podman");
+    pull.args(["pull", "--quiet", image]).stdout(Stdio::null()).kill_on_drop(true);
+    let pulled = pull.output().await.map_err(missing)?;
+    if pulled.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&pulled.stderr);
+    let why = said.lines().last().unwrap_or("podman gave no reason").trim_start_matches("Error: ");
+    Err(Reason(Exit::Image, format!("the image {image} can't be had: {why}")))
+}
+
+async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(), Reason> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(missing)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(missing)?;
+    let cgroup = UnitCgroup::own();
+    let mut changes = cgroup.as_ref().map(UnitCgroup::changes);
+    let killed = || cgroup.as_ref().map_or(0, UnitCgroup::killed);
+    let digest = request.spec.digest();
+    let mut podman = Command::new("podman").args(arguments).kill_on_drop(true).spawn().map_err(missing)?;
+    let mut published = pin!(ready::published(request));
+    // Since when the container is there, and how many of its processes systemd was told of as ended.
+    let (mut since, mut ready, mut told, mut asked) = (None, false, 0, false);
     loop {
+        let changed = async {
+            match &mut changes {
+                Some(changes) => changes.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             status = podman.wait() => {
-                let code = status.map_err(failed)?.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-                // 143: it ended because it was asked to.
-                return Ok(if code == 143 { ExitCode::SUCCESS } else { ExitCode::from(code) });
+                let code = status.map_err(missing)?.code().unwrap_or(1);
+                if asked || code == 0 {
+                    return Ok(());
+                }
+                let (exit, why) = ended(code, killed() > 0, request.spec.limits.memory);
+                return Err(Reason(exit, why));
             }
-            () = ready::published(request), if !ready => {
+            () = &mut published, if !ready => {
                 ready = true;
+                told = killed();
+                let status = Status::Ready { digest: digest.clone(), killed: told }.to_string();
+                tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
                 tracing::info!(workspace = %request.spec.workspace, "ready");
-                if let Err(error) = sd_notify::notify(false, &[NotifyState::Ready]) {
-                    tracing::warn!(%error, "systemd could not be told");
+            }
+            () = changed => {
+                if since.is_none() && cgroup.as_ref().is_some_and(UnitCgroup::has_payload) {
+                    since = Some(Instant::now());
+                    if !ready {
+                        report(&Status::Starting(Progress::Waiting));
+                    }
+                }
+                let now = killed();
+                if ready && !asked && now != told {
+                    told = now;
+                    report(&Status::Ready { digest: digest.clone(), killed: now });
                 }
             }
-            _ = terminate.recv() => forward(pid),
-            _ = interrupt.recv() => forward(pid),
+            () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && !asked => {
+                terminate_and_wait(&mut podman).await;
+                let late = ready::PATIENCE.as_secs();
+                return Err(Reason(Exit::Silent, format!("code-server did not answer within {late} s; its log may tell why")));
+            }
+            Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
+                asked = true;
+                tell(&[NotifyState::Stopping, NotifyState::Status(&Status::Stopping.to_string())]);
+                forward(&podman);
+            }
         }
     }
 }
 
-fn forward(pid: Option<rustix::process::Pid>) {
-    if let Some(pid) = pid {
+async fn terminate_and_wait(podman: &mut Child) {
+    forward(podman);
+    // What is left after that, systemd ends with the unit.
+    let _ = timeout(GIVE_UP, podman.wait()).await;
+}
+
+/// Podman hands it on to the container's first process.
+fn forward(podman: &Child) {
+    if let Some(pid) = podman.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
         // It may have just ended; then there is nobody to tell.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = kill_process(pid, Signal::TERM);
     }
 }

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 
 use super::environment::Against;
 use super::{Failure, environment};
-use crate::adapters::podman::PodmanRuntime;
 use crate::adapters::state::State;
 use crate::adapters::watch as watch_files;
 use crate::adapters::{files, machine};
@@ -17,6 +16,7 @@ use crate::http::{self, App};
 use crate::model::issue::Issue;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
+use crate::ports::Runtime;
 
 /// A daemon at work.
 pub(super) struct Served {
@@ -45,11 +45,15 @@ pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure
     Ok(lock)
 }
 
-/// Starts daemon and pages.
-pub(super) fn serve(layout: &Layout, manifest: Manifest, lock: std::fs::File) -> Result<Served, Failure> {
+/// Starts daemon and pages, for workspaces that this runtime runs.
+pub(super) fn serve(
+    layout: &Layout,
+    manifest: Manifest,
+    runtime: impl Runtime,
+    lock: std::fs::File,
+) -> Result<Served, Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
     let state = State::open(&layout.database()).map_err(|error| fail(&error))?;
-    let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) =

@@ -12,6 +12,7 @@ use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
 use crate::adapters::files::missing_is_fine;
 use crate::adapters::nginx::Nginx;
+use crate::adapters::podman::PodmanRuntime;
 use crate::adapters::watch::{self, Changes};
 use crate::daemon::{Handle, Verb};
 use crate::model::container::editor_url;
@@ -46,7 +47,8 @@ async fn up(source: ManifestSource, manifest: Manifest, layout: Layout) -> Resul
         () = &mut end => return Ok(ExitCode::SUCCESS),
         begun = begin(&layout, &manifest) => begun?,
     };
-    let served = serve(&layout, manifest.clone(), lock)?;
+    let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
+    let served = serve(&layout, manifest.clone(), runtime, lock)?;
     announce(&manifest);
     let mut back = Back { layout: &layout, handle: &served.handle, service: Some(podman) };
     let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate };

@@ -10,13 +10,12 @@ use crate::model::container::editor_url;
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::{Limits, Manifest};
 use crate::model::workspace::{Progress, State, Timestamp, Usage};
-use crate::plan::{Desired, Observed};
+use crate::plan::{Desired, Observed, Phase, Wanted};
 use crate::ports::{Remembered, RuntimeError};
 
 /// One workspace.
 pub(super) struct Entry {
-    /// Whether it should run.
-    run: bool,
+    wanted: Wanted,
     /// Whether it should start again as soon as it has stopped.
     again: bool,
     state: State,
@@ -52,7 +51,7 @@ impl Entry {
         let past =
             remembered.unwrap_or_else(|| Remembered { failed: false, reason: "never started".to_owned(), at: now });
         Self {
-            run: false,
+            wanted: Wanted::AsFound,
             again: false,
             state: if past.failed { State::Failed } else { State::Stopped },
             reason: past.reason,
@@ -71,7 +70,7 @@ impl Entry {
     }
 
     pub(super) fn desired(&self) -> Desired {
-        Desired { run: self.run, busy: self.work == Work::Busy }
+        Desired { wanted: self.wanted, busy: self.work == Work::Busy }
     }
 
     pub(super) fn remember(&self) -> Remembered {
@@ -83,15 +82,16 @@ impl Entry {
         let up = self.work == Work::Stuck
             || matches!(self.state, State::Running { .. } | State::Starting(_) | State::Stopping);
         match verb {
-            Verb::Start if self.run => return,
+            Verb::Start if self.wanted == Wanted::Up => return,
             Verb::Start if self.state == State::Stopping => self.again = true,
             // What could not be stopped is taken as it is.
-            Verb::Start => (self.run, self.again, self.work) = (true, false, Work::Nothing),
-            Verb::Stop => (self.run, self.again) = (false, false),
-            Verb::Restart => (self.run, self.again) = (!up, up),
+            Verb::Start => (self.wanted, self.again, self.work) = (Wanted::Up, false, Work::Nothing),
+            Verb::Stop => (self.wanted, self.again) = (Wanted::Down, false),
+            Verb::Restart if up => (self.wanted, self.again) = (Wanted::Down, true),
+            Verb::Restart => (self.wanted, self.again) = (Wanted::Up, false),
         }
         self.because = why;
-        if !self.run {
+        if self.wanted == Wanted::Down {
             self.cancel();
         }
     }
@@ -130,7 +130,8 @@ impl Entry {
         match outcome {
             Ok(()) => self.become_(State::Running { since: now }, self.reason.clone(), now),
             Err(error) => {
-                self.run = false;
+                // What is left of it goes down, too.
+                self.wanted = Wanted::Down;
                 self.fail("starting failed", error, now);
             }
         }
@@ -158,7 +159,7 @@ impl Entry {
 
     /// Notes the end of what could not be stopped in time. True when that is seen now.
     pub(super) fn stopped_late(&mut self, now: Timestamp, there: Option<&Observed>) -> bool {
-        let ended = there.is_none_or(|there| there.running_since.is_none());
+        let ended = there.is_none_or(|there| !there.phase.is_up());
         let late = self.work == Work::Stuck && ended;
         if late {
             self.work = Work::Nothing;
@@ -173,26 +174,45 @@ impl Entry {
         if self.work == Work::Busy {
             return false;
         }
-        match (&self.state, there.and_then(|there| there.running_since)) {
-            (State::Running { .. }, Some(since)) => {
-                self.state = State::Running { since };
+        let ours = self.wanted != Wanted::Down;
+        match (&self.state, there.map(|there| &there.phase)) {
+            (State::Running { .. }, Some(Phase::Running { since, trouble })) => {
+                self.state = State::Running { since: *since };
+                self.failure.clone_from(trouble);
                 false
             }
-            (_, Some(since)) if first || self.run => {
-                self.run = true;
-                self.failure.clear();
-                self.become_(State::Running { since }, "it was running already".to_owned(), now);
+            (_, Some(Phase::Running { since, trouble })) if first || ours => {
+                let how = if first { "it was running already" } else { "it was started without csm" };
+                self.wanted = Wanted::Up;
+                self.failure.clone_from(trouble);
+                self.become_(State::Running { since: *since }, how.to_owned(), now);
+                false
+            }
+            (_, Some(Phase::Starting)) if first || ours => {
+                // Starting what is being started is waiting for it.
+                self.wanted = Wanted::Up;
+                "it was being started already".clone_into(&mut self.because);
                 false
             }
             (State::Running { .. }, None) => {
-                self.run = false;
-                let code = there.and_then(|there| there.exit_code).unwrap_or(0);
-                let state = if code == 0 { State::Stopped } else { State::Failed };
-                self.become_(state, format!("it ended by itself with exit code {code}"), now);
+                self.ended(now, State::Stopped, "it is no longer there");
                 true
+            }
+            (State::Running { .. }, Some(Phase::Ended { failed, why })) => {
+                self.ended(now, if *failed { State::Failed } else { State::Stopped }, why);
+                true
+            }
+            (State::Failed, None | Some(Phase::Ended { .. })) if !ours => {
+                self.wanted = Wanted::AsFound;
+                false
             }
             _ => false,
         }
+    }
+
+    fn ended(&mut self, now: Timestamp, state: State, why: &str) {
+        self.wanted = Wanted::AsFound;
+        self.become_(state, why.to_owned(), now);
     }
 
     pub(super) fn sampled(&mut self, usage: Option<Usage>, over: Duration) {
@@ -230,7 +250,7 @@ impl Entry {
             disk: self.disk,
             update_pending: runs && digest.is_some_and(|digest| digest != self.digest),
             settled: match self.work {
-                Work::Nothing => !self.again && self.run == runs,
+                Work::Nothing => !self.again && (self.wanted == Wanted::Up) == runs,
                 Work::Busy => false,
                 Work::Stuck => true,
             },
@@ -248,6 +268,7 @@ impl Entry {
     }
 
     fn is_down(&mut self, now: Timestamp, reason: String) {
+        self.wanted = Wanted::AsFound;
         self.become_(State::Stopped, reason, now);
         self.resume();
     }
@@ -261,7 +282,7 @@ impl Entry {
     /// Starts again what was stopped for that.
     fn resume(&mut self) {
         if std::mem::take(&mut self.again) {
-            self.run = true;
+            self.wanted = Wanted::Up;
         }
     }
 }

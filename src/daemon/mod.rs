@@ -21,7 +21,7 @@ use crate::model::label::WorkspaceId;
 use crate::model::layout::{self, Layout};
 use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
-use crate::plan::{Action, Observed, plan};
+use crate::plan::{Action, Observed, Phase, plan};
 use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
 use handle::Command;
@@ -294,7 +294,8 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                         self.history.note(&id, &entry.remember());
                         if let Some(observed) = self.observed.as_mut().filter(|_| runs) {
                             let digest = entry.started_as.clone();
-                            observed.insert(id, Observed { digest, running_since: Some(now), exit_code: None });
+                            let phase = Phase::Running { since: now, trouble: String::new() };
+                            observed.insert(id, Observed { digest, phase });
                         }
                     }
                 }
@@ -316,7 +317,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 }
                 if let Some(there) = self.observed.as_mut().filter(|_| ended).and_then(|observed| observed.get_mut(&id))
                 {
-                    there.running_since = None;
+                    there.phase = Phase::Ended { failed: false, why: String::new() };
                 }
                 self.observe();
             }

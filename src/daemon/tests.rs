@@ -42,7 +42,12 @@ impl Fake {
     }
 
     fn put(&self, name: &str, running: bool) {
-        let observed = Observed { digest: "old".into(), running_since: running.then_some(5), exit_code: Some(7) };
+        let phase = if running {
+            Phase::Running { since: 5, trouble: String::new() }
+        } else {
+            Phase::Ended { failed: true, why: "it ended by itself with exit code 7".into() }
+        };
+        let observed = Observed { digest: "old".into(), phase };
         self.world().containers.insert(id(name), observed);
         self.changed.notify_one();
     }
@@ -82,7 +87,8 @@ impl Runtime for Fake {
         if let Some(error) = world.fail.clone() {
             return Err(error);
         }
-        let observed = Observed { digest: request.spec.digest(), running_since: Some(9), exit_code: None };
+        let observed =
+            Observed { digest: request.spec.digest(), phase: Phase::Running { since: 9, trouble: String::new() } };
         world.containers.insert(id, observed);
         Ok(())
     }
@@ -92,7 +98,7 @@ impl Runtime for Fake {
         world.calls.push(format!("stop {id}"));
         world.refuse()?;
         if let Some(there) = world.containers.get_mut(id) {
-            there.running_since = None;
+            there.phase = Phase::Ended { failed: false, why: String::new() };
         }
         Ok(())
     }
@@ -112,7 +118,7 @@ impl Runtime for Fake {
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
         let mut world = self.world();
         world.calls.push("usage".to_owned());
-        let running = world.containers.iter().filter(|(_, there)| there.running_since.is_some());
+        let running = world.containers.iter().filter(|(_, there)| there.phase.is_up());
         running.map(|(id, _)| (id.clone(), Usage { memory: 7, ..Usage::default() })).collect()
     }
 

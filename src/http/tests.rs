@@ -20,7 +20,7 @@ use crate::daemon::{Daemon, DiskProbe};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Machine;
 use crate::model::workspace::{Progress, Usage};
-use crate::plan::Observed;
+use crate::plan::{Observed, Phase};
 use crate::ports::{RuntimeError, StartRequest};
 
 /// A runtime whose containers are entries of a map, and whose logs are one line and then silence.
@@ -32,7 +32,12 @@ struct Fake {
 
 impl Fake {
     fn put(&self, name: &str, running: bool) {
-        let observed = Observed { digest: "old".into(), running_since: running.then_some(5), exit_code: Some(7) };
+        let phase = if running {
+            Phase::Running { since: 5, trouble: String::new() }
+        } else {
+            Phase::Ended { failed: true, why: "it ended by itself with exit code 7".into() }
+        };
+        let observed = Observed { digest: "old".into(), phase };
         self.containers.lock().unwrap().insert(name.parse().unwrap(), observed);
         self.changed.notify_one();
     }

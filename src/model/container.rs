@@ -34,6 +34,11 @@ const STORE: &str = "/nix/store";
 /// How images begin that are files. Those in Nix' store have their programs there too.
 const ARCHIVE: &str = "docker-archive:";
 
+/// Whether an image is a file, which Podman reads at every start, and not a name of one that it keeps.
+pub fn is_archive(image: &str) -> bool {
+    image.starts_with(ARCHIVE)
+}
+
 /// The label that holds the workspace's id.
 pub const LABEL_WORKSPACE: &str = "io.code-server-multi.workspace";
 

@@ -6,6 +6,7 @@ pub mod container;
 pub mod digest;
 pub mod issue;
 pub mod label;
+pub mod launch;
 pub mod layout;
 pub mod manifest;
 pub mod name;

@@ -5,22 +5,59 @@ use std::collections::BTreeMap;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
 
-/// A container that is there.
+/// A workspace that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// The digest of the specification that it was made from.
+    /// The digest of the specification that it was made from; empty when nobody knows.
     pub digest: String,
-    /// Since when it runs, or `None` when it has ended or was never started.
-    pub running_since: Option<Timestamp>,
-    /// How it ended.
-    pub exit_code: Option<i32>,
+    /// How it is.
+    pub phase: Phase,
+}
+
+/// How a workspace that is there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Somebody is starting it.
+    Starting,
+    /// It runs.
+    Running {
+        /// Since when.
+        since: Timestamp,
+        /// What went wrong meanwhile, for people; empty when nothing did.
+        trouble: String,
+    },
+    /// It has ended, or was never started.
+    Ended {
+        /// Whether that was a failure.
+        failed: bool,
+        /// How, for people: `it ended by itself with exit code 1`.
+        why: String,
+    },
+}
+
+impl Phase {
+    /// Whether something of it runs.
+    pub fn is_up(&self) -> bool {
+        !matches!(self, Self::Ended { .. })
+    }
+}
+
+/// What somebody asked for, and what therefore has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is to run.
+    Up,
+    /// It is not to run: what is still there of it, or appears late, is stopped.
+    Down,
+    /// Nobody asked for anything since it ended. Who starts it without the daemon has their reason.
+    AsFound,
 }
 
 /// What is wanted of a declared workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Desired {
-    /// Whether it should run.
-    pub run: bool,
+    /// What was asked for.
+    pub wanted: Wanted,
     /// Whether something is being done to it right now.
     pub busy: bool,
 }
@@ -40,19 +77,15 @@ pub enum Action {
 /// for its log.
 pub fn plan(desired: &BTreeMap<WorkspaceId, Desired>, observed: &BTreeMap<WorkspaceId, Observed>) -> Vec<Action> {
     let mut actions = Vec::new();
-    for (id, wanted) in desired.iter().filter(|(_, wanted)| !wanted.busy) {
-        let runs = observed.get(id).is_some_and(|there| there.running_since.is_some());
-        match (wanted.run, runs) {
-            (true, false) => actions.push(Action::Start(id.clone())),
-            (false, true) => actions.push(Action::Stop(id.clone())),
+    for (id, desired) in desired.iter().filter(|(_, desired)| !desired.busy) {
+        match (desired.wanted, observed.get(id).map(|there| &there.phase)) {
+            (Wanted::Up, None | Some(Phase::Starting | Phase::Ended { .. })) => actions.push(Action::Start(id.clone())),
+            (Wanted::Down, Some(phase)) if phase.is_up() => actions.push(Action::Stop(id.clone())),
             _ => {}
         }
     }
     for (id, there) in observed.iter().filter(|(id, _)| !desired.contains_key(id)) {
-        actions.push(match there.running_since {
-            Some(_) => Action::Stop(id.clone()),
-            None => Action::Remove(id.clone()),
-        });
+        actions.push(if there.phase.is_up() { Action::Stop(id.clone()) } else { Action::Remove(id.clone()) });
     }
     actions
 }
@@ -68,18 +101,23 @@ mod tests {
         WorkspaceId::main(format!("u{n}").parse().expect("a name"))
     }
 
+    fn there(phase: u8) -> Observed {
+        let phase = match phase {
+            0 => Phase::Starting,
+            1 => Phase::Running { since: 1, trouble: String::new() },
+            _ => Phase::Ended { failed: false, why: String::new() },
+        };
+        Observed { digest: String::new(), phase }
+    }
+
     fn apply(world: &mut World, actions: &[Action]) {
         for action in actions {
             match action {
                 Action::Start(id) => {
-                    world.insert(
-                        id.clone(),
-                        Observed { digest: String::new(), running_since: Some(1), exit_code: None },
-                    );
+                    world.insert(id.clone(), there(1));
                 }
                 Action::Stop(id) => {
-                    let there = world.get_mut(id).expect("only what is there is stopped");
-                    (there.running_since, there.exit_code) = (None, Some(0));
+                    *world.get_mut(id).expect("only what is there is stopped") = there(2);
                 }
                 Action::Remove(id) => drop(world.remove(id).expect("only what is there is removed")),
             }
@@ -89,23 +127,31 @@ mod tests {
     proptest! {
         #[test]
         fn converges_from_any_state_and_then_does_nothing(
-            wanted in prop::collection::btree_map(0u8..20, any::<bool>(), 0..20),
-            there in prop::collection::btree_map(0u8..20, any::<bool>(), 0..20),
+            wanted in prop::collection::btree_map(0u8..20, 0u8..3, 0..20),
+            found in prop::collection::btree_map(0u8..20, 0u8..3, 0..20),
         ) {
-            let desired: BTreeMap<_, _> =
-                wanted.into_iter().map(|(n, run)| (id(n), Desired { run, busy: false })).collect();
-            let mut world: World = there
+            let desired: BTreeMap<_, _> = wanted
                 .into_iter()
-                .map(|(n, runs)| (id(n), Observed { digest: String::new(), running_since: runs.then_some(1), exit_code: None }))
+                .map(|(n, wanted)| {
+                    let wanted = [Wanted::Up, Wanted::Down, Wanted::AsFound][usize::from(wanted)];
+                    (id(n), Desired { wanted, busy: false })
+                })
                 .collect();
+            let before: World = found.into_iter().map(|(n, phase)| (id(n), there(phase))).collect();
+            let mut world = before.clone();
             let actions = plan(&desired, &world);
             apply(&mut world, &actions);
             // What is no longer declared takes a second step: first it stops, then it goes.
             let actions = plan(&desired, &world);
             apply(&mut world, &actions);
             prop_assert_eq!(plan(&desired, &world), vec![]);
-            for (id, wanted) in &desired {
-                prop_assert_eq!(world.get(id).is_some_and(|o| o.running_since.is_some()), wanted.run);
+            for (id, desired) in &desired {
+                let running = world.get(id).is_some_and(|there| matches!(there.phase, Phase::Running { .. }));
+                match desired.wanted {
+                    Wanted::Up => prop_assert!(running),
+                    Wanted::Down => prop_assert!(!world.get(id).is_some_and(|there| there.phase.is_up())),
+                    Wanted::AsFound => prop_assert_eq!(world.get(id), before.get(id)),
+                }
             }
             prop_assert!(world.keys().all(|id| desired.contains_key(id)));
         }
@@ -113,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_being_worked_on_is_left_alone() {
-        let desired = BTreeMap::from([(id(1), Desired { run: true, busy: true })]);
+        let desired = BTreeMap::from([(id(1), Desired { wanted: Wanted::Up, busy: true })]);
         assert_eq!(plan(&desired, &World::new()), vec![]);
     }
 }

@@ -43,22 +43,22 @@ impl Engine {
     pub fn controls(&self, controller: &str) -> bool {
         self.controllers.iter().any(|known| known == controller)
     }
+}
 
-    /// The limits that nothing enforces here, for people.
-    pub fn unenforced(&self) -> Vec<String> {
-        let missing: Vec<&str> = [("memory", "memory"), ("cpu", "CPU"), ("pids", "tasks")]
-            .into_iter()
-            .filter(|(controller, _)| !self.controls(controller))
-            .map(|(_, limit)| limit)
-            .collect();
-        if missing.is_empty() {
-            return Vec::new();
-        }
-        vec![format!(
-            "limits not enforced here: {}. This account has no such cgroup controller; \"csm doctor\" tells the remedy.",
-            missing.join(", ")
-        )]
+/// The limits that nothing enforces without cgroup controllers, for people.
+pub fn unenforced(controls: impl Fn(&str) -> bool) -> Vec<String> {
+    let missing: Vec<&str> = [("memory", "memory"), ("cpu", "CPU"), ("pids", "tasks")]
+        .into_iter()
+        .filter(|(controller, _)| !controls(controller))
+        .map(|(_, limit)| limit)
+        .collect();
+    if missing.is_empty() {
+        return Vec::new();
     }
+    vec![format!(
+        "limits not enforced here: {}. csm has no such cgroup controller here; \"csm doctor\" tells the remedy.",
+        missing.join(", ")
+    )]
 }
 
 /// Major and minor.

@@ -32,7 +32,7 @@ use crate::model::container::{LABEL_BASE, LABEL_DIGEST, LABEL_WORKSPACE, contain
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::workspace::{Progress, Usage};
-use crate::plan::Observed;
+use crate::plan::{Observed, Phase};
 use crate::ports::{Runtime, RuntimeError, StartRequest};
 use engine::Engine;
 
@@ -41,9 +41,6 @@ const CALL: Duration = Duration::from_secs(20);
 
 /// The first container of an image copies it for the account, whole.
 const CREATE: Duration = Duration::from_secs(600);
-
-/// code-server takes under a second; a cold disk some more.
-const READY: Duration = Duration::from_secs(90);
 
 /// How many lines of a failed workspace's log are kept.
 const LAST_LINES: usize = 40;
@@ -118,15 +115,14 @@ impl PodmanRuntime {
         let why = tokio::select! {
             () = ready::published(request) => return Ok(()),
             _ = container.wait(&ended) => {
-                let all = self.observe().await.unwrap_or_default();
-                let code = all.get(&request.spec.workspace).and_then(|ended| ended.exit_code);
-                match code {
+                let inspected = call(container.inspect()).await.ok().and_then(|inspected| inspected.state);
+                match inspected.and_then(|state| state.exit_code) {
                     Some(code) => format!("it ended at once with exit code {code}; its log tells why"),
                     None => "it ended at once; its log tells why".to_owned(),
                 }
             }
-            () = tokio::time::sleep(READY) => {
-                format!("code-server did not answer within {} s; its log may tell why", READY.as_secs())
+            () = tokio::time::sleep(ready::PATIENCE) => {
+                format!("code-server did not answer within {} s; its log may tell why", ready::PATIENCE.as_secs())
             }
         };
         let log = self.last_lines(&request.spec.workspace).await;
@@ -144,16 +140,14 @@ impl Runtime for PodmanRuntime {
         for container in self.list().await? {
             let labels = container.labels.unwrap_or_default();
             let Some(id) = labels.get(LABEL_WORKSPACE).and_then(|id| id.parse().ok()) else { continue };
-            let runs = matches!(container.state.as_deref(), Some("running" | "paused" | "stopping"));
-            let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
-            observed.insert(
-                id,
-                Observed {
-                    digest: labels.get(LABEL_DIGEST).cloned().unwrap_or_default(),
-                    running_since: runs.then_some(since),
-                    exit_code: container.exit_code,
-                },
-            );
+            let phase = if matches!(container.state.as_deref(), Some("running" | "paused" | "stopping")) {
+                let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
+                Phase::Running { since, trouble: String::new() }
+            } else {
+                let code = container.exit_code.unwrap_or(0);
+                Phase::Ended { failed: code != 0, why: format!("it ended by itself with exit code {code}") }
+            };
+            observed.insert(id, Observed { digest: labels.get(LABEL_DIGEST).cloned().unwrap_or_default(), phase });
         }
         Ok(observed)
     }
@@ -229,7 +223,8 @@ impl Runtime for PodmanRuntime {
     }
 
     async fn unenforced(&self) -> Vec<String> {
-        self.engine().await.map(Engine::unenforced).unwrap_or_default()
+        let engine = self.engine().await;
+        engine.map(|engine| engine::unenforced(|controller| engine.controls(controller))).unwrap_or_default()
     }
 }
 

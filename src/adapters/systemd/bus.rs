@@ -1,0 +1,263 @@
+//! systemd's manager on the system bus: a connection that is made again when it is lost, and what we ask over it.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, message};
+
+use crate::model::label::WorkspaceId;
+use crate::model::launch::workspace_of;
+use crate::ports::RuntimeError;
+
+/// systemd answers in milliseconds, polkit in some more; when neither does in this time, something hangs.
+const CALL: Duration = Duration::from_secs(20);
+
+/// How long a bus that can't be reached is left alone.
+const PAUSE: Duration = Duration::from_millis(250);
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const UNITS: &str = "/org/freedesktop/systemd1/unit";
+
+/// All units of workspaces.
+const PATTERN: &str = "code-server-*@*.service";
+
+/// org.freedesktop.systemd1(5): name, description, load state, active state, sub state, followed unit, path, job id, job type, job path.
+pub(super) type Row = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<Row>>;
+    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+}
+
+/// News of a unit of ours, or that any may have changed unseen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum News {
+    /// This one has changed.
+    Unit(WorkspaceId),
+    /// The bus was lost or found: nothing that was known counts any more.
+    All,
+}
+
+/// The way to systemd.
+#[derive(Clone)]
+pub(super) struct Bus {
+    connection: watch::Receiver<Option<Connection>>,
+}
+
+impl Bus {
+    /// Connects now and whenever the connection was lost, for as long as this lives. Signals are subscribed to before anybody can ask
+    /// anything, so that no change falls between an answer and the news.
+    pub(super) fn open(tell: impl Fn(News) + Send + Sync + 'static) -> Self {
+        let (slot, connection) = watch::channel(None);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = slot.closed() => {}
+                () = keep(&slot, tell) => {}
+            }
+        });
+        Self { connection }
+    }
+
+    /// All units of workspaces that systemd has in memory.
+    pub(super) async fn list(&self) -> Result<Vec<Row>, RuntimeError> {
+        let connection = self.connection().await?;
+        let manager = manager(&connection).await?;
+        answer(&connection, manager.list_units_by_patterns(&[], &[PATTERN])).await?.map_err(|refusal| explain(&refusal))
+    }
+
+    /// Queues a start. Starting what starts or runs already does nothing.
+    pub(super) async fn start(&self, unit: &str) -> Result<(), RuntimeError> {
+        let connection = self.connection().await?;
+        let manager = manager(&connection).await?;
+        let started = answer(&connection, manager.start_unit(unit, "replace")).await?;
+        started.map(drop).map_err(|refusal| explain(&refusal))
+    }
+
+    /// Queues a stop. No error when systemd does not know the unit.
+    pub(super) async fn stop(&self, unit: &str) -> Result<(), RuntimeError> {
+        let connection = self.connection().await?;
+        let manager = manager(&connection).await?;
+        let stopped = answer(&connection, manager.stop_unit(unit, "replace")).await?;
+        absent_is_fine(stopped.map(drop))
+    }
+
+    /// The unit, if systemd has it in memory.
+    pub(super) async fn unit(&self, name: &str) -> Result<Option<Unit>, RuntimeError> {
+        let connection = self.connection().await?;
+        let manager = manager(&connection).await?;
+        let path = absent_is_fine(answer(&connection, manager.get_unit(name)).await?.map(Some))?;
+        Ok(path.map(|path| Unit { connection, path }))
+    }
+
+    async fn connection(&self) -> Result<Connection, RuntimeError> {
+        let mut slot = self.connection.clone();
+        let found = tokio::time::timeout(CALL, slot.wait_for(Option::is_some)).await;
+        let found = found.ok().and_then(|slot| slot.ok()?.clone());
+        found
+            .ok_or_else(|| RuntimeError::new("the system bus can't be reached; is D-Bus running, and is this systemd?"))
+    }
+}
+
+async fn manager(connection: &Connection) -> Result<ManagerProxy<'static>, RuntimeError> {
+    ManagerProxy::new(connection).await.map_err(|error| explain(&error))
+}
+
+/// An answer or a refusal. When neither comes, the connection is given up: the one that is made next may do better.
+async fn answer<T>(
+    connection: &Connection,
+    question: impl Future<Output = zbus::Result<T>>,
+) -> Result<zbus::Result<T>, RuntimeError> {
+    let lost = match tokio::time::timeout(CALL, question).await {
+        Ok(Err(error)) if is_lost(&error) => explain(&error),
+        Ok(answer) => return Ok(answer),
+        Err(_) => RuntimeError::new(format!("systemd did not answer within {} s", CALL.as_secs())),
+    };
+    let _ = connection.clone().close().await;
+    Err(lost)
+}
+
+/// A unit in systemd's memory.
+pub(super) struct Unit {
+    connection: Connection,
+    path: OwnedObjectPath,
+}
+
+/// What a property can be read as.
+pub(super) trait Property: TryFrom<OwnedVariant, Error: Into<zbus::Error>> {}
+
+impl<T: TryFrom<OwnedVariant, Error: Into<zbus::Error>>> Property for T {}
+
+impl Unit {
+    /// A property that every unit has.
+    pub(super) async fn unit<T: Property>(&self, name: &str) -> Result<T, RuntimeError> {
+        self.get(UNIT, name).await
+    }
+
+    /// A property of services.
+    pub(super) async fn service<T: Property>(&self, name: &str) -> Result<T, RuntimeError> {
+        self.get(SERVICE, name).await
+    }
+
+    async fn get<T: Property>(&self, interface: &str, name: &str) -> Result<T, RuntimeError> {
+        let asked = (interface, name);
+        let get = self.connection.call_method(Some(SYSTEMD), &self.path, Some(PROPERTIES), "Get", &asked);
+        let said = answer(&self.connection, get).await?.map_err(|refusal| explain(&refusal))?;
+        let value: OwnedVariant = said.body().deserialize().map_err(|error| explain(&error))?;
+        value.try_into().map_err(|error: T::Error| explain(&error.into()))
+    }
+}
+
+async fn keep(slot: &watch::Sender<Option<Connection>>, tell: impl Fn(News) + Sync) {
+    let mut silent = false;
+    loop {
+        match tokio::time::timeout(CALL, connect()).await {
+            Ok(Ok((connection, signals))) => {
+                slot.send_replace(Some(connection));
+                tell(News::All);
+                listen(signals, &tell).await;
+                slot.send_replace(None);
+                tell(News::All);
+                tracing::warn!("the connection to the system bus was lost");
+                silent = false;
+            }
+            Ok(Err(error)) if !silent => {
+                tracing::warn!(%error, "the system bus can't be reached");
+                silent = true;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn connect() -> zbus::Result<(Connection, MessageStream)> {
+    let connection = Connection::system().await?;
+    let rule = MatchRule::builder().msg_type(message::Type::Signal).sender(SYSTEMD).path_namespace(UNITS).build()?;
+    let signals = MessageStream::for_match_rule(rule, &connection, None).await?;
+    ManagerProxy::new(&connection).await?.subscribe().await?;
+    Ok((connection, signals))
+}
+
+/// Until the connection is lost.
+async fn listen(mut signals: MessageStream, tell: impl Fn(News)) {
+    while let Some(Ok(signal)) = signals.next().await {
+        let header = signal.header();
+        if let Some(id) = header.path().and_then(|path| workspace_at(path.as_str())) {
+            tell(News::Unit(id));
+        }
+    }
+}
+
+/// The workspace of a unit's object: systemd writes all but letters and digits as `_` and two hexadecimal digits.
+fn workspace_at(path: &str) -> Option<WorkspaceId> {
+    let mut parts = path.strip_prefix(UNITS)?.strip_prefix('/')?.split('_');
+    let mut name = parts.next()?.to_owned();
+    for part in parts {
+        name.push(char::from(u8::from_str_radix(part.get(..2)?, 16).ok()?));
+        name.push_str(part.get(2..)?);
+    }
+    workspace_of(&name)
+}
+
+fn name_of(error: &zbus::Error) -> &str {
+    if let zbus::Error::MethodError(name, _, _) = error { name.as_str() } else { "" }
+}
+
+fn absent_is_fine<T: Default>(outcome: zbus::Result<T>) -> Result<T, RuntimeError> {
+    match outcome {
+        Err(error) if name_of(&error) == "org.freedesktop.systemd1.NoSuchUnit" => Ok(T::default()),
+        other => other.map_err(|refusal| explain(&refusal)),
+    }
+}
+
+/// Whether nobody answered, rather than somebody with a refusal.
+fn is_lost(error: &zbus::Error) -> bool {
+    match name_of(error).strip_prefix("org.freedesktop.DBus.Error.") {
+        Some(error) => ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "NoServer"].contains(&error),
+        None => matches!(error, zbus::Error::InputOutput(_) | zbus::Error::Failure(_) | zbus::Error::FDO(_)),
+    }
+}
+
+fn explain(error: &zbus::Error) -> RuntimeError {
+    let zbus::Error::MethodError(name, said, _) = error else {
+        return RuntimeError::new(format!("the system bus can't be reached: {error}"));
+    };
+    let said = said.as_deref().unwrap_or("it gave no reason");
+    RuntimeError::new(match name.as_str() {
+        "org.freedesktop.systemd1.NoSuchUnit" => {
+            format!("systemd has no such unit ({said}); switch to a configuration that declares this person")
+        }
+        "org.freedesktop.DBus.Error.AccessDenied" | "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired" => {
+            format!("systemd refuses it to this account ({said}); is polkit running, with the module's rule?")
+        }
+        _ => format!("systemd: {said}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_units_of_workspaces_or_nothing_to_us() {
+        let at = |name: &str| workspace_at(&format!("{UNITS}/{name}")).map(|id| id.to_string());
+        assert_eq!(at("code_2dserver_2danna_2dlena_40main_2eservice").as_deref(), Some("anna-lena"));
+        assert_eq!(at("code_2dserver_2ddan_40api_2eservice").as_deref(), Some("api--dan"));
+        for other in ["code_2dserver_2dmulti_2eservice", "nginx_2eservice", "code_2dserver_2ddan_4", "_", "_zz", "é_é"]
+        {
+            assert_eq!(at(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Workspaces as systemd's units, where those are declared: NixOS, or any host with such units. `csm launch` is what they run.
+
+mod bus;
+mod journal;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::WatchStream;
+
+use super::podman::engine::unenforced;
+use crate::model::label::WorkspaceId;
+use crate::model::launch::{self, Status, trouble, unit_name};
+use crate::model::workspace::{Progress, Usage};
+use crate::plan::{Observed, Phase};
+use crate::ports::{Runtime, RuntimeError, StartRequest};
+use bus::{Bus, News, Row, Unit};
+
+/// How long a start may take: the units' TimeoutStartSec, in which a first one fetches its image, and some more.
+const START: Duration = Duration::from_secs(16 * 60);
+
+/// How long a stop may take: the units' TimeoutStopSec and some more.
+const STOP: Duration = Duration::from_secs(45);
+
+/// How long to wait for news of a unit before looking anyway.
+const RESYNC: Duration = Duration::from_secs(5);
+
+/// How many lines of a failed workspace's log are kept.
+const LAST_LINES: usize = 40;
+
+/// Controllers that systemd has to share out.
+const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
+
+const WITHOUT_CSM: &str = "it ended by itself, or was stopped without csm";
+
+/// What is known of units that have not changed since: state, sub-state and job as systemd lists them, and what followed from them.
+type Known = BTreeMap<WorkspaceId, ((String, String, u32), Observed)>;
+
+/// Workspaces run by systemd.
+#[derive(Clone)]
+pub struct SystemdRuntime {
+    bus: Bus,
+    known: Arc<Mutex<Known>>,
+    changes: watch::Receiver<()>,
+}
+
+impl SystemdRuntime {
+    /// The runtime of this machine's systemd. It connects by itself, as often as it must.
+    pub fn new() -> Self {
+        let known: Arc<Mutex<Known>> = Arc::default();
+        let (tell, changes) = watch::channel(());
+        let forget = known.clone();
+        let bus = Bus::open(move |news| {
+            let mut known = lock(&forget);
+            match news {
+                News::Unit(id) => drop(known.remove(&id)),
+                News::All => known.clear(),
+            }
+            tell.send_replace(());
+        });
+        Self { bus, known, changes }
+    }
+
+    /// What a unit that systemd listed is now. Details are asked for only when something has changed.
+    async fn look(&self, id: &WorkspaceId, row: Row) -> Result<Observed, RuntimeError> {
+        let key = (row.3, row.4, row.7);
+        if let Some((before, observed)) = lock(&self.known).get(id)
+            && *before == key
+        {
+            return Ok(observed.clone());
+        }
+        let observed = match self.bus.unit(&unit_name(id)).await? {
+            Some(unit) => State::of(&unit).await?.observed(&unit).await?,
+            // It has ended since it was listed, and is forgotten.
+            None => {
+                Observed { digest: String::new(), phase: Phase::Ended { failed: false, why: WITHOUT_CSM.to_owned() } }
+            }
+        };
+        // A change in between has made a signal, and with it another look.
+        lock(&self.known).insert(id.clone(), (key, observed.clone()));
+        Ok(observed)
+    }
+
+    async fn last_lines(&self, id: &WorkspaceId) -> Vec<String> {
+        let lines = self.logs(id, LAST_LINES, false);
+        let collected = lines.filter_map(async |line| line.ok()).collect();
+        timeout(Duration::from_secs(5), collected).await.unwrap_or_default()
+    }
+
+    /// Looks at a unit now, and then whenever it may have changed.
+    fn follow(&self, id: &WorkspaceId, most: Duration) -> Looks {
+        let mut changes = self.changes.clone();
+        changes.mark_changed();
+        Looks { bus: self.bus.clone(), unit: unit_name(id), changes, deadline: Instant::now() + most, most }
+    }
+}
+
+/// Looks at a unit.
+struct Looks {
+    bus: Bus,
+    unit: String,
+    changes: watch::Receiver<()>,
+    deadline: Instant,
+    most: Duration,
+}
+
+impl Looks {
+    /// How it is, if systemd has it in memory, after something may have changed.
+    async fn next(&mut self) -> Result<Option<(Unit, State)>, RuntimeError> {
+        while Instant::now() < self.deadline {
+            let _ = timeout(RESYNC, self.changes.changed()).await;
+            match self.look().await {
+                // The bus comes back; the unit goes on without it.
+                Err(error) => tracing::debug!(unit = self.unit, %error, "it can't be seen"),
+                found => return found,
+            }
+        }
+        let (unit, late) = (&self.unit, self.most.as_secs());
+        Err(RuntimeError::new(format!(
+            "{unit} did not get there within {late} s; \"systemctl status {unit}\" tells more"
+        )))
+    }
+
+    async fn look(&self) -> Result<Option<(Unit, State)>, RuntimeError> {
+        let Some(unit) = self.bus.unit(&self.unit).await? else { return Ok(None) };
+        let state = State::of(&unit).await?;
+        Ok(Some((unit, state)))
+    }
+}
+
+impl Default for SystemdRuntime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a unit is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting,
+    Active,
+    Stopping,
+    Ended { failed: bool },
+}
+
+impl State {
+    async fn of(unit: &Unit) -> Result<Self, RuntimeError> {
+        let active: String = unit.unit("ActiveState").await?;
+        let job: (u32, zbus::OwnedObjectPath) = unit.unit("Job").await?;
+        Ok(match active.as_str() {
+            "activating" => Self::Starting,
+            "deactivating" => Self::Stopping,
+            "inactive" | "failed" if job.0 != 0 => Self::Starting,
+            "inactive" => Self::Ended { failed: false },
+            "failed" => Self::Ended { failed: true },
+            // active, reloading, refreshing, maintenance
+            _ => Self::Active,
+        })
+    }
+
+    async fn observed(self, unit: &Unit) -> Result<Observed, RuntimeError> {
+        let mut digest = String::new();
+        let phase = match self {
+            Self::Starting => Phase::Starting,
+            Self::Active | Self::Stopping => {
+                let since: u64 = unit.unit("ActiveEnterTimestamp").await?;
+                let mut killed = 0;
+                if let Some(Status::Ready { digest: made_from, killed: so_far }) = status(unit).await? {
+                    (digest, killed) = (made_from, so_far);
+                }
+                Phase::Running { since: since / 1_000_000, trouble: trouble(killed) }
+            }
+            Self::Ended { failed: false } => Phase::Ended { failed: false, why: WITHOUT_CSM.to_owned() },
+            Self::Ended { failed: true } => Phase::Ended { failed: true, why: why_failed(unit).await? },
+        };
+        Ok(Observed { digest, phase })
+    }
+}
+
+async fn status(unit: &Unit) -> Result<Option<Status>, RuntimeError> {
+    let text: String = unit.service("StatusText").await?;
+    Ok(Status::read(&text))
+}
+
+/// The launcher's own words; without them, systemd's.
+async fn why_failed(unit: &Unit) -> Result<String, RuntimeError> {
+    if let Some(Status::Failed(why)) = status(unit).await? {
+        return Ok(why);
+    }
+    let result: String = unit.service("Result").await?;
+    let code: i32 = unit.service("ExecMainStatus").await?;
+    Ok(launch::without_words(&result, code))
+}
+
+impl Runtime for SystemdRuntime {
+    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+        let mut observed = BTreeMap::new();
+        for row in self.bus.list().await? {
+            let Some(id) = launch::workspace_of(&row.0) else { continue };
+            // What is left in memory of people who were removed: nothing to stop, nothing to say.
+            if row.2 == "not-found" && matches!(row.3.as_str(), "inactive" | "failed") {
+                continue;
+            }
+            let seen = self.look(&id, row).await?;
+            observed.insert(id, seen);
+        }
+        Ok(observed)
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        WatchStream::from_changes(self.changes.clone()).boxed()
+    }
+
+    async fn start(
+        &self,
+        request: StartRequest,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<(), RuntimeError> {
+        let id = &request.spec.workspace;
+        progress(Progress::Creating);
+        self.bus.start(&unit_name(id)).await?;
+        let mut looks = self.follow(id, START);
+        let message = loop {
+            match looks.next().await? {
+                Some((_, State::Active)) => return Ok(()),
+                Some((_, State::Stopping)) => {}
+                Some((unit, State::Starting)) => {
+                    if let Ok(Some(Status::Starting(step))) = status(&unit).await {
+                        progress(step);
+                    }
+                }
+                Some((unit, State::Ended { failed: true })) => break why_failed(&unit).await?,
+                Some((_, State::Ended { failed: false })) | None => break "it was stopped while it started".to_owned(),
+            }
+        };
+        Err(RuntimeError { message, log: self.last_lines(id).await })
+    }
+
+    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.bus.stop(&unit_name(id)).await?;
+        let mut looks = self.follow(id, STOP);
+        while !matches!(looks.next().await?, None | Some((_, State::Ended { .. }))) {}
+        Ok(())
+    }
+
+    /// Nothing is left but files: systemd forgets a unit that is gone.
+    async fn remove(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+        let (runtime, unit) = (self.clone(), unit_name(id));
+        let begun = async move {
+            // Without what came before its last start, where systemd still knows which that was.
+            let invocation: Vec<u8> = match runtime.bus.unit(&unit).await {
+                Ok(Some(found)) => found.unit("InvocationID").await.unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            let matches = if invocation.is_empty() {
+                format!("_SYSTEMD_UNIT={unit}")
+            } else {
+                invocation.iter().fold("_SYSTEMD_INVOCATION_ID=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+            };
+            journal::lines(matches, lines, follow)
+        };
+        futures_util::stream::once(begun).flatten().boxed()
+    }
+
+    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+        let mut usage = BTreeMap::new();
+        let Ok(observed) = self.observe().await else { return usage };
+        for (id, _) in observed.into_iter().filter(|(_, there)| there.phase.is_up()) {
+            let Ok(Some(unit)) = self.bus.unit(&unit_name(&id)).await else { continue };
+            let figures = (
+                unit.service::<u64>("MemoryCurrent").await,
+                unit.service::<u64>("CPUUsageNSec").await,
+                unit.service::<u64>("TasksCurrent").await,
+            );
+            // The largest number stands for one that systemd has not.
+            if let (Ok(memory), Ok(cpu), Ok(tasks)) = figures
+                && memory < u64::MAX
+                && cpu < u64::MAX
+            {
+                let tasks = u32::try_from(tasks).unwrap_or(0);
+                usage.insert(id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks });
+            }
+        }
+        usage
+    }
+
+    async fn unenforced(&self) -> Vec<String> {
+        let controllers = fs::read_to_string(CONTROLLERS).unwrap_or_default();
+        unenforced(|controller| controllers.split_ascii_whitespace().any(|known| known == controller))
+    }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
