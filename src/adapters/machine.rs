@@ -9,7 +9,8 @@ use crate::model::workspace::Timestamp;
 pub fn machine() -> Machine {
     let info = rustix::system::sysinfo();
     let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
-    let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    // Not those that this process may use at most: a launcher runs within the limits that are to be judged.
+    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
     Machine { memory, cpus }
 }
 

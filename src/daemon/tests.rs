@@ -42,11 +42,10 @@ impl Fake {
     }
 
     fn put(&self, name: &str, running: bool) {
-        let phase = if running {
-            Phase::Running { since: 5, trouble: String::new() }
-        } else {
-            Phase::Ended { failed: true, why: "it ended by itself with exit code 7".into() }
-        };
+        self.put_phase(name, if running { runs("") } else { ended() });
+    }
+
+    fn put_phase(&self, name: &str, phase: Phase) {
         let observed = Observed { digest: "old".into(), phase };
         self.world().containers.insert(id(name), observed);
         self.changed.notify_one();
@@ -55,6 +54,14 @@ impl Fake {
     fn calls(&self) -> Vec<String> {
         self.world().calls.clone()
     }
+}
+
+fn runs(trouble: &str) -> Phase {
+    Phase::Running { since: 5, trouble: trouble.into() }
+}
+
+fn ended() -> Phase {
+    Phase::Ended { failed: true, why: "it ended by itself with exit code 7".into() }
 }
 
 impl Runtime for Fake {
@@ -202,6 +209,53 @@ async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(fake.calls(), ["stop eve", "remove eve"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_started_is_waited_for() {
+    let fake = Fake::default();
+    fake.put_phase("dan", Phase::Starting);
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    assert_eq!(until(&handle, "dan", "running").await.reason, "it was being started already");
+    // Restarted by somebody else.
+    fake.world().gated = true;
+    fake.put_phase("dan", Phase::Starting);
+    until(&handle, "dan", "starting").await;
+    fake.gate.notify_one();
+    until(&handle, "dan", "running").await;
+    assert_eq!(fake.calls(), ["start dan", "start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_starts_is_kept_after_an_end_or_a_failure() {
+    let fake = Fake::default();
+    fake.world().fail = Some(RuntimeError::new("no such image"));
+    let handle = begin(&fake, &Memory::default(), &["+dan", "eve"]);
+    until(&handle, "dan", "failed").await;
+    // It is down once it was seen to be.
+    tokio::time::sleep(RESYNC).await;
+    for name in ["dan", "eve"] {
+        fake.put(name, true);
+        assert_eq!(until(&handle, name, "running").await.reason, "it was started without csm");
+    }
+    fake.put("eve", false);
+    until(&handle, "eve", "failed").await;
+    fake.put("eve", true);
+    until(&handle, "eve", "running").await;
+    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!(fake.calls(), ["start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_wrong_in_one_that_runs_on_is_said() {
+    let fake = Fake::default();
+    fake.put("dan", true);
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    until(&handle, "dan", "running").await;
+    fake.put_phase("dan", runs("memory ran out"));
+    let mut pictures = handle.follow();
+    pictures.wait_for(|picture| picture.workspaces[&id("dan")].failure == "memory ran out").await.unwrap();
+    assert_eq!(fake.calls(), Vec::<String>::new());
 }
 
 /// How often somebody undeclared, whom Podman does not let go, is tried in ten resyncs.
