@@ -33,7 +33,7 @@ let
         );
     };
   plain = forCodeServer null;
-  inherit (plain) lib;
+  inherit (plain) lib pkgs;
 
   checkOn =
     shim: modules:
@@ -132,6 +132,19 @@ in
       );
       "manifest.json" = config.services.code-server-multi.internal.manifestFile.manifest;
     };
+  # What each scenario of vm-tests writes, for the guest there.
+  guest = pkgs.writeText "generations.json" (
+    builtins.toJSON (
+      lib.mapAttrs (_: toString) (
+        import ../../vm-tests/guest/written.nix { inherit lib pkgs; } (
+          import ../../vm-tests {
+            inherit pkgs;
+            module = ../../nixos-modules;
+          }
+        )
+      )
+    )
+  );
   optionsReference = import ../../docs/options.nix {
     inherit lib;
     inherit ((check [ ]).evaluated) options;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Evaluates the NixOS module: what it refuses and warns about, and that the files which it writes are sound (the manifest, units,
-# nginx.conf) and are those that are kept here. UPDATE_DOCS=1 writes docs/options.md and tests/nix/written anew.
+# nginx.conf) and are those that are kept here. UPDATE_DOCS=1 writes docs/options.md, tests/nix/written
+# and vm-tests/guest/written anew.
 # CSM_NIXOS_TREE is the module tree; CSM a prefix with bin/csm and share/code-server-multi (target/debug's by default).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -166,5 +167,9 @@ written() {
 written
 [ -z "${UPDATE_DOCS:-}" ] || rm -rf tests/nix/written
 holds "minimal: what is written is what is kept in tests/nix/written" kept tests/nix/written "$work/written"
+
+vm-tests/guest/write "$work/guest" <"$(make guest)"
+[ -z "${UPDATE_DOCS:-}" ] || rm -rf vm-tests/guest/written
+holds "vm-tests: what is written for each scenario is what is kept in vm-tests/guest/written" kept vm-tests/guest/written "$work/guest"
 
 closing module

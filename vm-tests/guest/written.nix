@@ -1,0 +1,75 @@
+# What the module writes for each scenario and each of its specialisations, for a guest that is not NixOS: a file for each, which
+# names the links in /etc, the accounts, and through them everything else that was written. `write` makes vm-tests/guest/written of it.
+{ lib, pkgs }:
+scenarios:
+let
+  # Units of the module's own and of what it configures; all others are those that the guest has.
+  isOurs = name: builtins.match "(code-server-|nginx|acme-|pebble).*" name != null;
+  # The same, of files in /etc.
+  isKept =
+    name:
+    builtins.match "code-server-multi/.*|containers/.*|nginx/.*|polkit-1/rules.d/.*|acme-exec" name
+    != null;
+
+  generation =
+    config:
+    let
+      units = lib.filterAttrs (name: unit: unit.enable && isOurs name) config.systemd.units;
+      link = name: unit: kind: by: {
+        name = "systemd/system/${by}.${kind}/${name}";
+        value = "../${name}";
+      };
+      unitLinks =
+        name: unit:
+        [ (lib.nameValuePair "systemd/system/${name}" "${unit.unit}/${name}") ]
+        ++ map (link name unit "wants") unit.wantedBy
+        ++ map (link name unit "requires") unit.requiredBy;
+      etc = lib.filterAttrs (_: file: file.enable && isKept file.target) config.environment.etc;
+      tmpfiles = lib.filter (
+        line:
+        builtins.match ".* /(run/test|run/code-server|var/lib/vscode|var/cache/nginx|var/lib/acme).*" line
+        != null
+      ) config.systemd.tmpfiles.rules;
+      hosts = lib.concatLines (
+        lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
+      );
+      isAccount = name: builtins.match "csm-.*|code-server-multi|nginx|acme" name != null;
+    in
+    pkgs.writeText "generation.json" (
+      builtins.toJSON {
+        etc =
+          lib.listToAttrs (lib.concatLists (lib.mapAttrsToList unitLinks units))
+          // lib.mapAttrs' (_: file: lib.nameValuePair file.target "${file.source}") etc
+          // {
+            hosts = "${pkgs.writeText "hosts" "127.0.0.1 localhost\n${hosts}"}";
+            "tmpfiles.d/00-nixos.conf" = "${pkgs.writeText "tmpfiles" (lib.concatLines tmpfiles)}";
+          };
+        accounts = {
+          users = lib.mapAttrs (_: user: {
+            inherit (user)
+              uid
+              group
+              extraGroups
+              home
+              autoSubUidGidRange
+              ;
+          }) (lib.filterAttrs (name: _: isAccount name) config.users.users);
+          groups = lib.mapAttrs (_: group: { inherit (group) gid members; }) (
+            lib.filterAttrs (name: _: isAccount name) config.users.groups
+          );
+        };
+      }
+    );
+in
+lib.concatMapAttrs (
+  name: test:
+  let
+    machine = test.nodes.machine;
+  in
+  {
+    ${name} = generation machine;
+  }
+  // lib.mapAttrs' (
+    specialisation: made: lib.nameValuePair "${name}.${specialisation}" (generation made.configuration)
+  ) machine.specialisation
+) scenarios
