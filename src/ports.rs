@@ -81,8 +81,14 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Stops a workspace. No error when it does not run.
+    /// Stops a workspace, a frozen one too. No error when it does not run.
     fn stop(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Holds all processes of a workspace where they are.
+    fn freeze(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Lets them go on.
+    fn thaw(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Removes what is left of a workspace that ended. Its files stay.
     fn remove(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;

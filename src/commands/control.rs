@@ -1,4 +1,4 @@
-//! `csm start`, `stop`, `restart`: ask, and wait for the outcome.
+//! `csm start`, `freeze`, `stop`, `restart`: ask, and wait for the outcome.
 
 use std::process::ExitCode;
 
@@ -18,6 +18,11 @@ pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
     }
     println!("{}: {}", now.id, now.state);
     // Somebody else may have wanted otherwise meanwhile.
-    let reached = (now.state == "stopped") == (verb == "stop");
+    let wanted = match verb {
+        "freeze" => "frozen",
+        "stop" => "stopped",
+        _ => "running",
+    };
+    let reached = now.state == wanted;
     Ok(if reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

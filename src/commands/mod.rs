@@ -86,6 +86,8 @@ enum Verb {
     },
     /// Start a workspace and wait until its editor answers.
     Start(Target),
+    /// Hold all processes of a running workspace where they are, until its owner's next visit or "csm start".
+    Freeze(Target),
     /// Stop a workspace and wait until it has stopped.
     Stop(Target),
     /// Stop and start a workspace, and wait until its editor answers.
@@ -182,6 +184,7 @@ pub fn main() -> ExitCode {
         Verb::Plan { file, client, json } => plan::run(&file.manifest, &client, json),
         Verb::Status { workspace, client, json } => status::run(workspace.as_ref(), &client, json),
         Verb::Start(target) => control::run(&target, "start"),
+        Verb::Freeze(target) => control::run(&target, "freeze"),
         Verb::Stop(target) => control::run(&target, "stop"),
         Verb::Restart(target) => control::run(&target, "restart"),
         Verb::Logs { target, lines, follow } => logs::run(&target, lines, follow),

@@ -40,7 +40,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
     Nothing,
-    /// It is being started or stopped.
+    /// It is being started, stopped, frozen or thawed.
     Busy,
     /// The last stop failed: it may run on, and is to be stopped all the same.
     Stuck,
@@ -80,12 +80,15 @@ impl Entry {
     /// Somebody wants something.
     pub(super) fn ask(&mut self, verb: Verb, why: String) {
         let up = self.work == Work::Stuck
-            || matches!(self.state, State::Running { .. } | State::Starting(_) | State::Stopping);
+            || self.state.is_up()
+            || matches!(self.state, State::Starting(_) | State::Stopping);
         match verb {
             Verb::Start if self.wanted == Wanted::Up => return,
             Verb::Start if self.state == State::Stopping => self.again = true,
             // What could not be stopped is taken as it is.
             Verb::Start => (self.wanted, self.again, self.work) = (Wanted::Up, false, Work::Nothing),
+            Verb::Freeze if matches!(self.state, State::Running { .. }) => self.wanted = Wanted::Frozen,
+            Verb::Freeze => return,
             Verb::Stop => (self.wanted, self.again) = (Wanted::Down, false),
             Verb::Restart if up => (self.wanted, self.again) = (Wanted::Down, true),
             Verb::Restart => (self.wanted, self.again) = (Wanted::Up, false),
@@ -138,6 +141,27 @@ impl Entry {
         true
     }
 
+    pub(super) fn holding(&mut self) {
+        self.work = Work::Busy;
+    }
+
+    /// Freezing or thawing came to its end; what came of it is seen by the next observation.
+    pub(super) fn held(&mut self, outcome: Result<(), RuntimeError>) {
+        // Stopping it may have begun meanwhile.
+        if self.state.is_up() {
+            self.work = Work::Nothing;
+        }
+        if let Err(error) = outcome {
+            self.failure = error.message;
+            // It stays as it is until somebody asks again.
+            self.wanted = match (self.wanted, &self.state) {
+                (Wanted::Frozen, State::Running { .. }) => Wanted::Up,
+                (Wanted::Up, State::Frozen { .. }) => Wanted::Frozen,
+                (wanted, _) => wanted,
+            };
+        }
+    }
+
     pub(super) fn stopping(&mut self, now: Timestamp) {
         if std::mem::replace(&mut self.work, Work::Busy) == Work::Stuck {
             self.failure.clear();
@@ -178,7 +202,29 @@ impl Entry {
         match (&self.state, there.map(|there| &there.phase)) {
             (State::Running { .. }, Some(Phase::Running { since, trouble })) => {
                 self.state = State::Running { since: *since };
-                self.failure.clone_from(trouble);
+                if !trouble.is_empty() {
+                    self.failure.clone_from(trouble);
+                }
+                false
+            }
+            (State::Frozen { .. }, Some(Phase::Frozen { .. })) => false,
+            (State::Running { .. }, Some(Phase::Frozen { since })) => {
+                let asked = self.wanted == Wanted::Frozen;
+                let how = if asked { self.because.clone() } else { "it was frozen without csm".to_owned() };
+                self.wanted = Wanted::Frozen;
+                self.become_(State::Frozen { since: *since }, how, now);
+                false
+            }
+            (State::Frozen { .. }, Some(Phase::Running { since, .. })) => {
+                let asked = self.wanted == Wanted::Up;
+                let how = if asked { self.because.clone() } else { "it was thawed without csm".to_owned() };
+                self.wanted = Wanted::Up;
+                self.become_(State::Running { since: *since }, how, now);
+                false
+            }
+            (_, Some(Phase::Frozen { since })) if first || ours => {
+                self.wanted = Wanted::Frozen;
+                self.become_(State::Frozen { since: *since }, "it was frozen already".to_owned(), now);
                 false
             }
             (_, Some(Phase::Running { since, trouble })) if first || ours => {
@@ -194,11 +240,11 @@ impl Entry {
                 "it was being started already".clone_into(&mut self.because);
                 false
             }
-            (State::Running { .. }, None) => {
+            (state, None) if state.is_up() => {
                 self.ended(now, State::Stopped, "it is no longer there");
                 true
             }
-            (State::Running { .. }, Some(Phase::Ended { failed, why })) => {
+            (state, Some(Phase::Ended { failed, why })) if state.is_up() => {
                 self.ended(now, if *failed { State::Failed } else { State::Stopped }, why);
                 true
             }
@@ -236,7 +282,7 @@ impl Entry {
     }
 
     pub(super) fn view(&self, id: &WorkspaceId, limits: Limits, manifest: &Manifest, digest: Option<&str>) -> View {
-        let runs = matches!(self.state, State::Running { .. });
+        let up = self.state.is_up();
         View {
             id: id.clone(),
             state: self.state.clone(),
@@ -245,12 +291,17 @@ impl Entry {
             failure: self.failure.clone(),
             log: self.log.clone(),
             limits,
-            usage: self.usage.filter(|_| runs),
-            cpu: self.cpu.filter(|_| runs),
+            usage: self.usage.filter(|_| up),
+            cpu: self.cpu.filter(|_| up),
             disk: self.disk,
-            update_pending: runs && digest.is_some_and(|digest| digest != self.digest),
+            update_pending: up && digest.is_some_and(|digest| digest != self.digest),
             settled: match self.work {
-                Work::Nothing => !self.again && (self.wanted == Wanted::Up) == runs,
+                Work::Nothing if self.again => false,
+                Work::Nothing => match self.wanted {
+                    Wanted::Up => matches!(self.state, State::Running { .. }),
+                    Wanted::Frozen => matches!(self.state, State::Frozen { .. }),
+                    Wanted::Down | Wanted::AsFound => !up,
+                },
                 Work::Busy => false,
                 Work::Stuck => true,
             },

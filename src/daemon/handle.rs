@@ -11,8 +11,10 @@ use crate::model::manifest::Manifest;
 /// What people ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Let it run.
+    /// Let it run; one that is frozen goes on.
     Start,
+    /// Hold it, if it runs.
+    Freeze,
     /// Let it not run.
     Stop,
     /// Stop it, and start it as the manifest now says.
@@ -62,6 +64,12 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Act { id, verb, why, answer });
         answered.await.unwrap_or(Err(Unknown))
+    }
+
+    /// Asks for something without waiting until it is heard.
+    pub fn ask(&self, id: WorkspaceId, verb: Verb, why: String) {
+        let (answer, _) = oneshot::channel();
+        let _ = self.commands.send(Command::Act { id, verb, why, answer });
     }
 
     /// Resolves when the daemon's loop has come around.

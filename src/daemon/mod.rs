@@ -44,11 +44,16 @@ enum Event {
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
     Progress(WorkspaceId, u64, Progress),
     Started(WorkspaceId, u64, Result<(), RuntimeError>),
+    /// Frozen, or if not that, thawed.
+    Held(WorkspaceId, bool, Result<(), RuntimeError>),
     Stopped(WorkspaceId, Result<(), RuntimeError>),
     Removed(WorkspaceId, Result<(), RuntimeError>),
     Ended(WorkspaceId, Vec<String>),
     Sampled(BTreeMap<WorkspaceId, Usage>),
-    Walked { disk: BTreeMap<WorkspaceId, u64>, free: Option<u64> },
+    Walked {
+        disk: BTreeMap<WorkspaceId, u64>,
+        free: Option<u64>,
+    },
     Notes(Vec<String>),
 }
 
@@ -301,6 +306,22 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 }
                 self.observe();
             }
+            Event::Held(id, frozen, outcome) => {
+                self.deeds += 1;
+                if let Err(error) = &outcome {
+                    tracing::warn!(workspace = %id, error = %error, "freezing or thawing failed");
+                } else if let Some(there) = self.observed.as_mut().and_then(|observed| observed.get_mut(&id)) {
+                    there.phase = match there.phase {
+                        Phase::Running { since, .. } if frozen => Phase::Frozen { since },
+                        Phase::Frozen { since } if !frozen => Phase::Running { since, trouble: String::new() },
+                        ref other => other.clone(),
+                    };
+                }
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.held(outcome);
+                }
+                self.observe();
+            }
             Event::Stopped(id, outcome) => {
                 self.leaving.remove(&id);
                 self.deeds += 1;
@@ -387,6 +408,8 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         for action in plan(&desired, observed) {
             match action {
                 Action::Start(id) => self.start(&id),
+                Action::Freeze(id) => self.hold(id, true),
+                Action::Thaw(id) => self.hold(id, false),
                 Action::Stop(id) | Action::Remove(id) if self.paused.contains(&id) => {}
                 Action::Stop(id) => self.stop(id),
                 Action::Remove(id) => self.remove(id),
@@ -426,6 +449,17 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         self.spawn(async move {
             let outcome = runtime.stop(&id).await;
             Event::Stopped(id, outcome)
+        });
+    }
+
+    fn hold(&mut self, id: WorkspaceId, freeze: bool) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.holding();
+        }
+        let runtime = self.runtime.clone();
+        self.spawn(async move {
+            let outcome = if freeze { runtime.freeze(&id).await } else { runtime.thaw(&id).await };
+            Event::Held(id, freeze, outcome)
         });
     }
 

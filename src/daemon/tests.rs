@@ -51,6 +51,14 @@ impl Fake {
         self.changed.notify_one();
     }
 
+    fn hold(&self, verb: &str, id: &WorkspaceId, phase: Phase) -> Result<(), RuntimeError> {
+        let mut world = self.world();
+        world.calls.push(format!("{verb} {id}"));
+        world.refuse()?;
+        world.containers.insert(id.clone(), Observed { digest: "old".into(), phase });
+        Ok(())
+    }
+
     fn calls(&self) -> Vec<String> {
         self.world().calls.clone()
     }
@@ -98,6 +106,14 @@ impl Runtime for Fake {
             Observed { digest: request.spec.digest(), phase: Phase::Running { since: 9, trouble: String::new() } };
         world.containers.insert(id, observed);
         Ok(())
+    }
+
+    async fn freeze(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.hold("freeze", id, Phase::Frozen { since: 9 })
+    }
+
+    async fn thaw(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.hold("thaw", id, runs(""))
     }
 
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
@@ -255,6 +271,62 @@ async fn what_went_wrong_in_one_that_runs_on_is_said() {
     fake.put_phase("dan", runs("memory ran out"));
     let mut pictures = handle.follow();
     pictures.wait_for(|picture| picture.workspaces[&id("dan")].failure == "memory ran out").await.unwrap();
+    assert_eq!(fake.calls(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_frozen_goes_on_with_a_visit_and_can_be_stopped() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    for visit in ["first visit", "second visit"] {
+        handle.act(id("dan"), Verb::Freeze, "frozen by dan".into()).await.unwrap();
+        let view = until(&handle, "dan", "frozen").await;
+        assert_eq!((view.reason.as_str(), view.settled), ("frozen by dan", true));
+        tokio::time::sleep(RESYNC * 2).await;
+        handle.act(id("dan"), Verb::Start, visit.into()).await.unwrap();
+        assert_eq!(until(&handle, "dan", "running").await.reason, visit);
+    }
+    // Somebody else may do it too.
+    fake.put_phase("dan", Phase::Frozen { since: 9 });
+    assert_eq!(until(&handle, "dan", "frozen").await.reason, "it was frozen without csm");
+    fake.put("dan", true);
+    assert_eq!(until(&handle, "dan", "running").await.reason, "it was thawed without csm");
+    handle.act(id("dan"), Verb::Freeze, "frozen by dan".into()).await.unwrap();
+    until(&handle, "dan", "frozen").await;
+    handle.act(id("dan"), Verb::Stop, "stopped by dan".into()).await.unwrap();
+    until(&handle, "dan", "stopped").await;
+    let expected = ["start", "freeze", "thaw", "freeze", "thaw", "freeze", "stop"].map(|verb| format!("{verb} dan"));
+    assert_eq!(fake.calls(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_frozen_or_thawed_says_why_and_stays_as_it_is() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    let mut pictures = handle.follow();
+    for (verb, state) in [(Verb::Freeze, "running"), (Verb::Start, "frozen")] {
+        if state == "frozen" {
+            fake.put_phase("dan", Phase::Frozen { since: 9 });
+            until(&handle, "dan", "frozen").await;
+        }
+        fake.world().refusals = 1;
+        handle.act(id("dan"), verb, "asked".into()).await.unwrap();
+        pictures.wait_for(|picture| picture.workspaces[&id("dan")].failure == "podman is slow").await.unwrap();
+        tokio::time::sleep(RESYNC * 2).await;
+        assert_eq!(handle.snapshot().workspaces[&id("dan")].state.word(), state);
+    }
+    assert_eq!(fake.calls(), ["start dan", "freeze dan", "thaw dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_frozen_stays_so_over_a_restart_of_the_daemon() {
+    let fake = Fake::default();
+    fake.put_phase("dan", Phase::Frozen { since: 9 });
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    assert_eq!(until(&handle, "dan", "frozen").await.reason, "it was frozen already");
+    tokio::time::sleep(RESYNC * 2).await;
     assert_eq!(fake.calls(), Vec::<String>::new());
 }
 

@@ -28,7 +28,6 @@ use crate::model::issue::{Issue, refused};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::model::name::Name;
-use crate::model::workspace::State;
 use crate::ports::{Runtime, RuntimeError};
 
 /// How often it is asked anew whether somebody may follow a log: nginx keeps a yes as long.
@@ -126,7 +125,7 @@ pub struct Endpoint {
     route: fn() -> MethodRouter<Arc<App>>,
 }
 
-const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has come to rest: running, stopped or failed. `404`: there is no such workspace.";
+const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has come to rest: running, frozen, stopped or failed. `404`: there is no such workspace.";
 
 /// All of it.
 pub const ENDPOINTS: &[Endpoint] = &[
@@ -149,10 +148,18 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "POST",
         path: "/api/v1/workspaces/{id}/start",
-        about: "Lets it run. Nothing happens when it runs already.",
+        about: "Lets it run; one that is frozen goes on. Nothing happens when it runs already.",
         answer: ACTED,
         socket_only: false,
         route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "start")),
+    },
+    Endpoint {
+        method: "POST",
+        path: "/api/v1/workspaces/{id}/freeze",
+        about: "Holds all its processes where they are, if it runs: it uses no CPU and keeps its memory. A start or its owner's next visit lets it go on.",
+        answer: ACTED,
+        socket_only: false,
+        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "freeze")),
     },
     Endpoint {
         method: "POST",
@@ -174,7 +181,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         method: "GET",
         path: "/api/v1/workspaces/{id}/logs",
         about: "What it printed: the last `?lines=` (default 100); with `?follow=true` also what comes, until the reader leaves or may not see it any more.",
-        answer: "`200`: plain text. `404`: it has not run yet, or Podman does not answer within 20 s.",
+        answer: "`200`: plain text. `404`: it has not run yet, or its log can't be read within 20 s.",
         socket_only: false,
         route: || get(logs),
     },
@@ -242,14 +249,15 @@ fn find_in(snapshot: &Snapshot, who: &Who, id: &str) -> Option<Arc<View>> {
     snapshot.workspaces.get(&id).cloned()
 }
 
-/// Starts, stops or restarts a workspace for somebody who may.
+/// Starts, freezes, stops or restarts a workspace for somebody who may.
 pub(super) async fn act(app: &App, who: &Who, id: &str, verb: &str) -> Result<(), Refusal> {
     let view = find(app, who, id)?;
     let (verb, past) = match verb {
         "start" => (Verb::Start, "started"),
+        "freeze" => (Verb::Freeze, "frozen"),
         "stop" => (Verb::Stop, "stopped"),
         "restart" => (Verb::Restart, "restarted"),
-        _ => return Err(Refusal::NotFound("A workspace can be started, stopped and restarted.".to_owned())),
+        _ => return Err(Refusal::NotFound("A workspace can be started, frozen, stopped and restarted.".to_owned())),
     };
     tracing::info!(workspace = %view.id, by = %who, past);
     let gone = |_| Refusal::NotFound("It has just gone from the manifest.".to_owned());
@@ -267,10 +275,8 @@ async fn snapshot(app: &App, measure: bool) -> Arc<Snapshot> {
     let mut snapshot = app.daemon.snapshot();
     if measure {
         let mut watching = app.daemon.watch();
-        let measured = |snapshot: &Snapshot| {
-            let runs = |view: &View| matches!(view.state, State::Running { .. });
-            snapshot.workspaces.values().all(|view| view.usage.is_some() || !runs(view))
-        };
+        let measured =
+            |snapshot: &Snapshot| snapshot.workspaces.values().all(|view| view.usage.is_some() || !view.state.is_up());
         let wait = async {
             while !measured(&snapshot) {
                 let Some(next) = watching.changed().await else { break };
@@ -380,8 +386,7 @@ async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<Planned> {
 fn changes(app: &App, next: &Manifest) -> Vec<Change> {
     let now = app.manifest();
     let snapshot = app.daemon.snapshot();
-    let running =
-        |id: &WorkspaceId| snapshot.workspaces.get(id).is_some_and(|view| matches!(view.state, State::Running { .. }));
+    let running = |id: &WorkspaceId| snapshot.workspaces.get(id).is_some_and(|view| view.state.is_up());
     let mut changes = Vec::new();
     for (id, owner) in next.workspaces() {
         let change = match now.owner_of(&id) {

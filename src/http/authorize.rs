@@ -1,8 +1,13 @@
 //! nginx's question before every request to a workspace: may this pass?
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, StatusCode};
 
 use crate::access::site::Site;
+use crate::daemon::Verb;
+use crate::daemon::view::View;
+use crate::model::workspace::State;
 
 use super::App;
 use super::context::{Context, provenance, session};
@@ -22,6 +27,11 @@ pub(super) fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> St
     }
     if !from.is_own(&context.origin) {
         return StatusCode::FORBIDDEN;
+    }
+    let is_frozen = |view: &Arc<View>| matches!(view.state, State::Frozen { .. });
+    if from.is_navigation() && app.daemon.snapshot().workspaces.get(workspace).is_some_and(is_frozen) {
+        // Its socket takes the request, and it answers when it goes on.
+        app.daemon.ask(workspace.clone(), Verb::Start, format!("{} opened it", session.owner));
     }
     StatusCode::NO_CONTENT
 }

@@ -67,6 +67,10 @@ impl Card<'_> {
         matches!(self.view.state, State::Running { .. })
     }
 
+    fn frozen(&self) -> bool {
+        matches!(self.view.state, State::Frozen { .. })
+    }
+
     fn stopped(&self) -> bool {
         self.view.is_down()
     }

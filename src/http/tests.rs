@@ -61,6 +61,14 @@ impl Runtime for Fake {
         Ok(())
     }
 
+    async fn freeze(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn thaw(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         self.put(&id.to_string(), false);
         Ok(())

@@ -204,6 +204,8 @@ fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId, port_host: &str
     ];
     command.extend(flags.map(str::to_owned));
     command.push(format!("--socket={RUN}/{SOCKET}"));
+    // nginx is another account; the socket's directory lets it through, and nobody else.
+    command.push("--socket-mode=666".to_owned());
     command.push(format!("--app-name={id} · {}", manifest.domain));
     command.push(format!("--proxy-domain={port_host}"));
     command.push(format!("{HOME}/project"));

@@ -49,6 +49,11 @@ pub enum State {
         /// When the container started.
         since: Timestamp,
     },
+    /// All its processes are held where they are; a visit lets it go on.
+    Frozen {
+        /// When the container started.
+        since: Timestamp,
+    },
     /// On its way down.
     Stopping,
     /// The last start failed, or it ended by itself.
@@ -56,12 +61,18 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it has been started, and not been stopped: it runs, or is frozen.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Frozen { .. })
+    }
+
     /// The word for it.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
             Self::Starting(_) => "starting",
             Self::Running { .. } => "running",
+            Self::Frozen { .. } => "frozen",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
         }
@@ -72,7 +83,7 @@ impl State {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Memory in bytes: the proportional set size of all its processes.
+    /// Memory in bytes: under systemd what the unit is charged; under Podman the proportional set size of all its processes.
     pub memory: u64,
     /// CPU time used since the start, in milliseconds.
     pub cpu_millis: u64,

@@ -26,6 +26,11 @@ pub enum Phase {
         /// What went wrong meanwhile, for people; empty when nothing did.
         trouble: String,
     },
+    /// All its processes are held where they are: it uses no CPU, and answers nobody.
+    Frozen {
+        /// Since when it runs.
+        since: Timestamp,
+    },
     /// It has ended, or was never started.
     Ended {
         /// Whether that was a failure.
@@ -47,6 +52,8 @@ impl Phase {
 pub enum Wanted {
     /// It is to run.
     Up,
+    /// It is to run and be held.
+    Frozen,
     /// It is not to run: what is still there of it, or appears late, is stopped.
     Down,
     /// Nobody asked for anything since it ended. Who starts it without the daemon has their reason.
@@ -67,6 +74,10 @@ pub struct Desired {
 pub enum Action {
     /// Make and start the container, in place of one that has ended.
     Start(WorkspaceId),
+    /// Hold it.
+    Freeze(WorkspaceId),
+    /// Let it go on.
+    Thaw(WorkspaceId),
     /// Stop it.
     Stop(WorkspaceId),
     /// Remove what is left of a workspace that is no longer declared.
@@ -80,6 +91,8 @@ pub fn plan(desired: &BTreeMap<WorkspaceId, Desired>, observed: &BTreeMap<Worksp
     for (id, desired) in desired.iter().filter(|(_, desired)| !desired.busy) {
         match (desired.wanted, observed.get(id).map(|there| &there.phase)) {
             (Wanted::Up, None | Some(Phase::Starting | Phase::Ended { .. })) => actions.push(Action::Start(id.clone())),
+            (Wanted::Up, Some(Phase::Frozen { .. })) => actions.push(Action::Thaw(id.clone())),
+            (Wanted::Frozen, Some(Phase::Running { .. })) => actions.push(Action::Freeze(id.clone())),
             (Wanted::Down, Some(phase)) if phase.is_up() => actions.push(Action::Stop(id.clone())),
             _ => {}
         }
@@ -105,6 +118,7 @@ mod tests {
         let phase = match phase {
             0 => Phase::Starting,
             1 => Phase::Running { since: 1, trouble: String::new() },
+            2 => Phase::Frozen { since: 1 },
             _ => Phase::Ended { failed: false, why: String::new() },
         };
         Observed { digest: String::new(), phase }
@@ -117,8 +131,10 @@ mod tests {
                     world.insert(id.clone(), there(1));
                 }
                 Action::Stop(id) => {
-                    *world.get_mut(id).expect("only what is there is stopped") = there(2);
+                    *world.get_mut(id).expect("only what is there is stopped") = there(3);
                 }
+                Action::Freeze(id) => *world.get_mut(id).expect("only what is there is frozen") = there(2),
+                Action::Thaw(id) => *world.get_mut(id).expect("only what is there is thawed") = there(1),
                 Action::Remove(id) => drop(world.remove(id).expect("only what is there is removed")),
             }
         }
@@ -127,13 +143,13 @@ mod tests {
     proptest! {
         #[test]
         fn converges_from_any_state_and_then_does_nothing(
-            wanted in prop::collection::btree_map(0u8..20, 0u8..3, 0..20),
-            found in prop::collection::btree_map(0u8..20, 0u8..3, 0..20),
+            wanted in prop::collection::btree_map(0u8..20, 0u8..4, 0..20),
+            found in prop::collection::btree_map(0u8..20, 0u8..4, 0..20),
         ) {
             let desired: BTreeMap<_, _> = wanted
                 .into_iter()
                 .map(|(n, wanted)| {
-                    let wanted = [Wanted::Up, Wanted::Down, Wanted::AsFound][usize::from(wanted)];
+                    let wanted = [Wanted::Up, Wanted::Down, Wanted::Frozen, Wanted::AsFound][usize::from(wanted)];
                     (id(n), Desired { wanted, busy: false })
                 })
                 .collect();
@@ -150,6 +166,7 @@ mod tests {
                 match desired.wanted {
                     Wanted::Up => prop_assert!(running),
                     Wanted::Down => prop_assert!(!world.get(id).is_some_and(|there| there.phase.is_up())),
+                    Wanted::Frozen => prop_assert!(!running),
                     Wanted::AsFound => prop_assert_eq!(world.get(id), before.get(id)),
                 }
             }

@@ -140,12 +140,14 @@ impl Runtime for PodmanRuntime {
         for container in self.list().await? {
             let labels = container.labels.unwrap_or_default();
             let Some(id) = labels.get(LABEL_WORKSPACE).and_then(|id| id.parse().ok()) else { continue };
-            let phase = if matches!(container.state.as_deref(), Some("running" | "paused" | "stopping")) {
-                let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
-                Phase::Running { since, trouble: String::new() }
-            } else {
-                let code = container.exit_code.unwrap_or(0);
-                Phase::Ended { failed: code != 0, why: format!("it ended by itself with exit code {code}") }
+            let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
+            let phase = match container.state.as_deref() {
+                Some("running" | "stopping") => Phase::Running { since, trouble: String::new() },
+                Some("paused") => Phase::Frozen { since },
+                _ => {
+                    let code = container.exit_code.unwrap_or(0);
+                    Phase::Ended { failed: code != 0, why: format!("it ended by itself with exit code {code}") }
+                }
             };
             observed.insert(id, Observed { digest: labels.get(LABEL_DIGEST).cloned().unwrap_or_default(), phase });
         }
@@ -187,6 +189,14 @@ impl Runtime for PodmanRuntime {
         self.make(&request).await?;
         progress(Progress::Waiting);
         self.await_ready(&request).await
+    }
+
+    async fn freeze(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        call(self.podman.containers().get(container_name(id)).pause()).await
+    }
+
+    async fn thaw(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        call(self.podman.containers().get(container_name(id)).unpause()).await
     }
 
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {

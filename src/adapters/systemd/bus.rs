@@ -39,6 +39,8 @@ trait Manager {
     fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn freeze_unit(&self, name: &str) -> zbus::Result<()>;
+    fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
 }
 
 /// News of a unit of ours, or that any may have changed unseen.
@@ -91,6 +93,18 @@ impl Bus {
         let manager = manager(&connection).await?;
         let stopped = answer(&connection, manager.stop_unit(unit, "replace")).await?;
         absent_is_fine(stopped.map(drop))
+    }
+
+    /// Holds all processes of a unit where they are, or lets them go on; done when that is so.
+    pub(super) async fn hold(&self, unit: &str, freeze: bool) -> Result<(), RuntimeError> {
+        let connection = self.connection().await?;
+        let manager = manager(&connection).await?;
+        let held = if freeze {
+            answer(&connection, manager.freeze_unit(unit)).await?
+        } else {
+            answer(&connection, manager.thaw_unit(unit)).await?
+        };
+        held.map_err(|refusal| explain(&refusal))
     }
 
     /// The unit, if systemd has it in memory.

@@ -173,13 +173,23 @@ impl State {
                 if let Some(Status::Ready { digest: made_from, killed: so_far }) = status(unit).await? {
                     (digest, killed) = (made_from, so_far);
                 }
-                Phase::Running { since: since / 1_000_000, trouble: trouble(killed) }
+                let since = since / 1_000_000;
+                if is_frozen(unit).await? {
+                    Phase::Frozen { since }
+                } else {
+                    Phase::Running { since, trouble: trouble(killed) }
+                }
             }
             Self::Ended { failed: false } => Phase::Ended { failed: false, why: WITHOUT_CSM.to_owned() },
             Self::Ended { failed: true } => Phase::Ended { failed: true, why: why_failed(unit).await? },
         };
         Ok(Observed { digest, phase })
     }
+}
+
+async fn is_frozen(unit: &Unit) -> Result<bool, RuntimeError> {
+    let state: String = unit.unit("FreezerState").await?;
+    Ok(state == "frozen")
 }
 
 async fn status(unit: &Unit) -> Result<Option<Status>, RuntimeError> {
@@ -241,7 +251,21 @@ impl Runtime for SystemdRuntime {
         Err(RuntimeError { message, log: self.last_lines(id).await })
     }
 
+    async fn freeze(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.bus.hold(&unit_name(id), true).await
+    }
+
+    async fn thaw(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        self.bus.hold(&unit_name(id), false).await
+    }
+
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        // What is held hears no signal.
+        if let Some(unit) = self.bus.unit(&unit_name(id)).await?
+            && is_frozen(&unit).await?
+        {
+            self.thaw(id).await?;
+        }
         self.bus.stop(&unit_name(id)).await?;
         let mut looks = self.follow(id, STOP);
         while !matches!(looks.next().await?, None | Some((_, State::Ended { .. }))) {}
