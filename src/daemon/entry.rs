@@ -241,7 +241,7 @@ impl Entry {
                 false
             }
             (state, None) if state.is_up() => {
-                self.ended(now, State::Stopped, "it is no longer there");
+                self.ended(now, State::Stopped, "it ended by itself, or was stopped without csm");
                 true
             }
             (state, Some(Phase::Ended { failed, why })) if state.is_up() => {

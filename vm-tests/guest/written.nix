@@ -33,6 +33,10 @@ let
       hosts = lib.concatLines (
         lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
       );
+      # What the packages of others say of the bus, the guest has.
+      busPolicies = lib.filter (
+        package: package.name == "code-server-multi.conf"
+      ) config.services.dbus.packages;
       isAccount = name: builtins.match "csm-.*|code-server-multi|nginx|acme" name != null;
     in
     pkgs.writeText "generation.json" (
@@ -40,6 +44,12 @@ let
         etc =
           lib.listToAttrs (lib.concatLists (lib.mapAttrsToList unitLinks units))
           // lib.mapAttrs' (_: file: lib.nameValuePair file.target "${file.source}") etc
+          // lib.listToAttrs (
+            map (
+              package:
+              lib.nameValuePair "dbus-1/system.d/${package.name}" "${package}/share/dbus-1/system.d/${package.name}"
+            ) busPolicies
+          )
           // {
             hosts = "${pkgs.writeText "hosts" "127.0.0.1 localhost\n${hosts}"}";
             "tmpfiles.d/00-nixos.conf" = "${pkgs.writeText "tmpfiles" (lib.concatLines tmpfiles)}";

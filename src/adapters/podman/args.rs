@@ -71,8 +71,9 @@ pub fn run(spec: &ContainerSpec, engine: &Engine, split: bool) -> Result<Vec<Str
     flag("entrypoint", &format_args!("[\"{}\"]", entrypoint.join("")));
     let mut whole = Vec::new();
     if split {
-        // There is no user manager that systemd's way of making cgroups could ask.
-        whole.push("--cgroup-manager=cgroupfs".to_owned());
+        // There is no user manager that systemd's way of making cgroups could ask; its warnings say so at each start. What the
+        // container prints goes to the journal, where Podman's own events would be in between.
+        whole.extend(["--cgroup-manager=cgroupfs", "--log-level=error", "--events-backend=none"].map(str::to_owned));
     }
     whole.extend(["run", "--rm", "--replace", "--init"].map(str::to_owned));
     whole.append(&mut args);

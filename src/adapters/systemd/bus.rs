@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
-use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, message};
+use zbus::{Connection, DBusError as _, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, message};
 
 use crate::model::label::WorkspaceId;
 use crate::model::launch::workspace_of;
@@ -19,6 +19,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const UNITS: &str = "/org/freedesktop/systemd1/unit";
 
@@ -225,36 +226,42 @@ fn workspace_at(path: &str) -> Option<WorkspaceId> {
     workspace_of(&name)
 }
 
-fn name_of(error: &zbus::Error) -> &str {
-    if let zbus::Error::MethodError(name, _, _) = error { name.as_str() } else { "" }
+/// The name of a refusal and its reason; `None` when there was no answer at all.
+fn refusal(error: &zbus::Error) -> Option<(String, String)> {
+    let (name, said) = match error {
+        zbus::Error::MethodError(name, said, _) => (name.to_string(), said.clone()),
+        zbus::Error::FDO(error) => (error.name().to_string(), error.description().map(str::to_owned)),
+        _ => return None,
+    };
+    Some((name, said.unwrap_or_else(|| "it gave no reason".to_owned())))
 }
 
 fn absent_is_fine<T: Default>(outcome: zbus::Result<T>) -> Result<T, RuntimeError> {
-    match outcome {
-        Err(error) if name_of(&error) == "org.freedesktop.systemd1.NoSuchUnit" => Ok(T::default()),
-        other => other.map_err(|refusal| explain(&refusal)),
-    }
+    outcome.or_else(|error| match refusal(&error) {
+        Some((name, _)) if name == NO_SUCH_UNIT => Ok(T::default()),
+        _ => Err(explain(&error)),
+    })
 }
 
 /// Whether nobody answered, rather than somebody with a refusal.
 fn is_lost(error: &zbus::Error) -> bool {
-    match name_of(error).strip_prefix("org.freedesktop.DBus.Error.") {
-        Some(error) => ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "NoServer"].contains(&error),
-        None => matches!(error, zbus::Error::InputOutput(_) | zbus::Error::Failure(_) | zbus::Error::FDO(_)),
+    const ABSENT: [&str; 5] = ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "NoServer"];
+    match refusal(error) {
+        Some((name, _)) => name.strip_prefix("org.freedesktop.DBus.Error.").is_some_and(|name| ABSENT.contains(&name)),
+        None => matches!(error, zbus::Error::InputOutput(_) | zbus::Error::Failure(_)),
     }
 }
 
 fn explain(error: &zbus::Error) -> RuntimeError {
-    let zbus::Error::MethodError(name, said, _) = error else {
-        return RuntimeError::new(format!("the system bus can't be reached: {error}"));
+    let Some((name, said)) = refusal(error).filter(|_| !is_lost(error)) else {
+        return RuntimeError::new(format!("systemd can't be reached over the system bus: {error}"));
     };
-    let said = said.as_deref().unwrap_or("it gave no reason");
     RuntimeError::new(match name.as_str() {
-        "org.freedesktop.systemd1.NoSuchUnit" => {
+        NO_SUCH_UNIT => {
             format!("systemd has no such unit ({said}); switch to a configuration that declares this person")
         }
-        "org.freedesktop.DBus.Error.AccessDenied" | "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired" => {
-            format!("systemd refuses it to this account ({said}); is polkit running, with the module's rule?")
+        "org.freedesktop.DBus.Error.AccessDenied" => {
+            format!("this account may not do that ({said}); are the module's polkit rule and bus policy in force?")
         }
         _ => format!("systemd: {said}"),
     })
