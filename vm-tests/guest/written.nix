@@ -26,9 +26,7 @@ let
         ++ map (link name unit "requires") unit.requiredBy;
       etc = lib.filterAttrs (_: file: file.enable && isKept file.target) config.environment.etc;
       tmpfiles = lib.filter (
-        line:
-        builtins.match ".* /(run/test|run/code-server|var/lib/vscode|var/cache/nginx|var/lib/acme).*" line
-        != null
+        line: builtins.match ".* /(run/acme|run/code-server|run/test|var/lib/vscode).*" line != null
       ) config.systemd.tmpfiles.rules;
       hosts = lib.concatLines (
         lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
