@@ -3,12 +3,13 @@ virtio console. See run for how it is called.
 
 driver.py --boot PLACE: boots the disk in PLACE, and writes the guest's memory there.
 driver.py PLACE --shell SCENARIO: gives a root shell there instead of running the script.
-driver.py PLACE SCENARIO...: for each, starts a copy of that guest, applies the scenario's configuration and runs its script."""
+driver.py PLACE [SCENARIO...]: for each of them, or for all, starts a copy of that guest, applies the scenario's configuration and runs its script."""
 
 import base64
 import contextlib
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -188,12 +189,16 @@ def main(arguments):
     if arguments[0] == "--boot":
         boot(arguments[1])
         return 0
-    place, *scenarios = arguments
-    if scenarios[0] == "--shell":
-        shell(place, *scenarios[1:])
+    place, *wanted = arguments
+    if wanted and wanted[0] == "--shell":
+        shell(place, *wanted[1:])
         return 0
+    every = sorted((path.stem for path in HERE.parent.glob("*.py") if path.stem != "lib"), key=lambda name: (name != "smoke", name))
+    unknown = [name for name in wanted if name not in every]
+    if unknown:
+        sys.exit(f"guest: there is no scenario {unknown[0]}; there are {', '.join(every)}")
     passed = failed = 0
-    for scenario in scenarios:
+    for scenario in wanted or every:
         some_passed, some_failed = run(place, scenario)
         passed += some_passed
         failed += some_failed
@@ -202,4 +207,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    # So that a run that is told to stop takes its guest with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

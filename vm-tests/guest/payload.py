@@ -11,7 +11,6 @@ import tarfile
 HERE = pathlib.Path(__file__).resolve().parent
 WRITTEN = HERE / "written"
 SIZE = 64 << 20
-# Of the packages that the module names, the one that is not Debian's.
 CSM = "nix/store/code-server-multi"
 
 
@@ -53,7 +52,8 @@ def write(disk, scenario):
         tar.add(csm / "share", arcname=f"{CSM}/share", filter=owned_by_root)
         tar.add(WRITTEN / "store", arcname="nix/store", filter=owned_by_root)
         tar.add(HERE / "switch-to-configuration", arcname="nix/store/switch-to-configuration", filter=owned_by_root)
-        made = {"debian", "certificate", "code-server-multi", "code-server-multi-base", *os.listdir(WRITTEN / "store")}
+        tar.add(HERE / "minica", arcname="nix/store/minica/bin/minica", filter=owned_by_root)
+        made = {"debian", "certificate", "code-server-multi", "code-server-multi-base", "minica", *os.listdir(WRITTEN / "store")}
         every = generations(scenario)
         for package in sorted(named(every) - made):
             link(tar, f"nix/store/{package}", "debian")
