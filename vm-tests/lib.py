@@ -1,5 +1,7 @@
 # What the scenarios share; default.nix puts it in front of each of them. It needs nothing but the driver's `machine`.
+import json
 import shlex
+import uuid
 
 NAVIGATE = "--header 'Sec-Fetch-Mode: navigate'"
 
@@ -14,11 +16,20 @@ def wait_for_front_door():
     machine.wait_for_open_port(443)
 
 
-# The daemon does not start units yet, so nobody's visit does.
 def start(*names):
     # One after the other: code-server gives up when its own start takes ten seconds, and an emulated processor is slow.
     for name in names:
-        machine.succeed(f"systemctl start {unit(name)}")
+        machine.succeed(f"csm start {name}")
+
+
+def status(name):
+    """What the daemon says of a workspace."""
+    return json.loads(machine.succeed(f"csm status {name} --json"))
+
+
+def wait_for_state(name, state):
+    machine.wait_until_succeeds(f"csm status {name} --json | grep --fixed-strings '\"state\":\"{state}\"'")
+    return status(name)
 
 
 def main_pid(service):
@@ -58,6 +69,13 @@ def processes(name):
     return [main_pid(unit(name)), *machine.succeed(as_account(name, inspect)).split()]
 
 
+def assert_open(*holders):
+    """Nothing ended these connections: curl would have ended with them."""
+    for holder in holders:
+        active, said = machine.execute(f"systemctl is-active {holder} || journalctl --no-pager --unit={holder} --lines=3")
+        assert active == 0 and said.strip() == "active", f"{holder}'s connection has ended: {said}"
+
+
 class Visitor:
     """A person with a browser of their own: curl with a cookie jar."""
 
@@ -71,7 +89,8 @@ class Visitor:
         return machine.succeed(f"curl --silent --show-error --max-time 120 {cookies} {arguments}")
 
     def sign_in(self):
-        """From the workspace's address through the form, with the password in /run/test, and back; returns the editor's page."""
+        """From the workspace's address through the form, with the password in /run/test, and back, which starts the workspace;
+        returns the editor's page."""
         ask = f"--location --output /dev/null --write-out '%{{url_effective}}' {NAVIGATE}"
         form = self.curl(f"{ask} https://{self.name}.code.test/")
         assert form.startswith("https://code.test/sign-in?handshake="), f"{self.name} is led to {form}"
@@ -80,7 +99,33 @@ class Visitor:
         answer = "--output /dev/null --write-out '%{http_code} %{redirect_url}'"
         said = self.curl(f"{answer} --header 'Origin: https://code.test' {fields} https://code.test/sign-in")
         assert said == f"303 https://code.test/open?handshake={handshake}", f"{self.name}'s sign-in is answered with {said}"
-        return self.page(said.split()[1])
+        self.curl(f"--location --output /dev/null {NAVIGATE} {said.split()[1]}")
+        return self.wake()
+
+    def wake(self):
+        """Opens the workspace's address as somebody who is signed in, until the wake page has become the editor."""
+        ask = f"curl --silent --cookie {self.jar} --cookie-jar {self.jar} --location {NAVIGATE}"
+        machine.wait_until_succeeds(f"{ask} --fail --output /dev/null https://{self.name}.code.test/")
+        return self.editor()
+
+    def open_websocket(self):
+        """The editor's own connection, held by a unit, whose name this returns. The editor waits for what its page would say next."""
+        holder = f"websocket-{self.name}"
+        release = f"grep --only-matching --max-count=1 'stable-[0-9a-f]*' {self.jar}.page | head --lines=1"
+        host = f"{self.name}.code.test"
+        self.curl(f"--fail --output {self.jar}.page {NAVIGATE} https://{host}/")
+        # Not by --cookie: curl keeps cookies of https from wss.
+        cookie = machine.succeed(f"awk '$1 == \"#HttpOnly_{host}\" {{ print $6 \"=\" $7 }}' {self.jar}").strip()
+        query = f"reconnectionToken={uuid.uuid4()}&reconnection=false&skipWebSocketFrames=false"
+        machine.succeed(
+            f"systemctl stop {holder}.service 2>/dev/null || true",
+            f"systemd-run --quiet --collect --unit={holder} $(command -v curl) --silent --show-error --no-buffer"
+            f" --header 'Cookie: {cookie}' --header 'Origin: https://{host}' \"wss://{host}/$({release})?{query}\"",
+        )
+        # The server speaks first.
+        machine.wait_until_succeeds(f"journalctl --unit={holder} --output=json _COMM=curl | grep .")
+        assert_open(holder)
+        return holder
 
     def editor(self):
         return self.page(f"https://{self.name}.code.test/")

@@ -8,23 +8,55 @@ with subtest("the dashboard asks for a sign-in"):
 with subtest("a workspace's host leads a stranger to the sign-in"):
     headers = machine.succeed(f"curl --silent --dump-header - --output /dev/null {NAVIGATE} https://ada.code.test/")
     assert "303" in headers and "https://code.test/open?handshake=" in headers, f"it answers {headers}"
+    assert status("ada")["state"] == "stopped", "a stranger woke it"
 
 with subtest("a label that nobody has is a page that says so"):
     wait_for_status("https://nobody.code.test/", 404)
 
 with subtest("another host name gets no certificate"):
     ask = "curl --silent --show-error --insecure --resolve other.test:443:127.0.0.1 https://other.test/"
-    status, said = machine.execute(f"{ask} 2>&1")
+    ended, said = machine.execute(f"{ask} 2>&1")
     # 35: the handshake itself is refused.
-    assert status == 35, f"curl ends with {status}: {said}"
+    assert ended == 35, f"curl ends with {ended}: {said}"
 
 with subtest("passwords are the daemon's alone"):
     kept = machine.succeed("stat --format '%U %a' /run/code-server-multi-passwords/ada").strip()
     assert kept == "code-server-multi 400", f"ada's password is {kept}"
 
-start("ada", "grace")
+visitors = {}
 for name in ("ada", "grace"):
-    with subtest(f"{name} signs in and gets the editor"):
+    with subtest(f"{name}'s visit starts the workspace, and leads to the editor"):
+        visitors[name] = Visitor(name)
+        visitors[name].sign_in()
+        assert status(name)["reason"] == f"{name} opened it", f"it is {status(name)}"
         machine.wait_for_unit(unit(name))
         machine.succeed(f"test -S /run/code-server-multi/ws/{name}/http.sock")
-        Visitor(name).sign_in()
+
+with subtest("the daemon shows what a workspace uses, from its unit"):
+    usage = json.loads(machine.succeed("curl --fail --silent --unix-socket /run/code-server-multi/api.sock 'http://csm/api/v1/workspaces?measure=true'"))
+    for one in usage:
+        assert one["usage"]["memory"] > 50 << 20 and one["usage"]["tasks"] > 5, f"{one['id']} uses {one['usage']}"
+
+with subtest("what a workspace printed can be read"):
+    said = machine.succeed("csm logs ada")
+    assert "HTTP server listening" in said, f"its log is {said}"
+
+with subtest("a frozen workspace uses no CPU, keeps its connections, and goes on with a visit"):
+    holder = visitors["ada"].open_websocket()
+    before = processes("ada")
+    machine.succeed("csm freeze ada")
+    used = f"systemctl show --property=CPUUsageNSec --value {unit('ada')}"
+    at_first = machine.succeed(used)
+    # grace's answer takes its time, which ada could use.
+    visitors["grace"].editor()
+    assert machine.succeed(used) == at_first, "it goes on"
+    assert status("ada")["state"] == "frozen"
+    visitors["ada"].editor()
+    assert wait_for_state("ada", "running")["reason"] == "ada opened it"
+    assert processes("ada") == before, "it was restarted"
+    assert_open(holder)
+
+with subtest("a stop takes seconds, and the next visit starts it anew"):
+    machine.succeed("csm stop ada")
+    assert machine.succeed(f"systemctl show --property=Result --value {unit('ada')}").strip() == "success"
+    visitors["ada"].wake()
