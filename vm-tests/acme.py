@@ -32,9 +32,14 @@ with subtest("the certificate is for the dashboard and for every workspace"):
         machine.wait_until_succeeds(served(host))
 
 with subtest("a renewed one is served without a restart"):
+    ada = Visitor("ada", "/run/test/root.pem")
+    ada.sign_in()
+    holder = ada.open_websocket()
     before = restarted()
     machine.succeed(f"{served('ada.code.test')} > /run/test/before")
     machine.succeed(f"systemctl start {order}")
     # nginx reloads on its own time.
     machine.wait_until_succeeds(f"{served('ada.code.test')} > /run/test/now && ! cmp /run/test/before /run/test/now")
     assert restarted() == before, "the renewal restarted nginx, the daemon or the workspace"
+    # By the worker of nginx that shuts down when its last connection has ended.
+    assert_open(holder)

@@ -21,6 +21,8 @@ lib.mapAttrs scenario {
 
   daemon = { };
 
+  privilege = { };
+
   acme = ./acme.nix;
 
   switch =
@@ -40,6 +42,7 @@ lib.mapAttrs scenario {
       specialisation.changed.configuration = {
         imports = [ alan ];
         services.code-server-multi.users.ada.memoryLimit = "2G";
+        services.code-server-multi.users.grace.image = "localhost/another:1";
         services.nginx.virtualHosts."extra.test".locations."/".return = "200 extra";
       };
       specialisation.upgraded.configuration = {

@@ -1,6 +1,7 @@
 # What the scenarios share; default.nix puts it in front of each of them. It needs nothing but the driver's `machine`.
 import json
 import shlex
+import time
 import uuid
 
 NAVIGATE = "--header 'Sec-Fetch-Mode: navigate'"
@@ -17,9 +18,10 @@ def wait_for_front_door():
 
 
 def start(*names):
-    # One after the other: code-server gives up when its own start takes ten seconds, and an emulated processor is slow.
+    # One after the other, and again where it must be: code-server gives up when a part of its own start takes ten seconds, and an
+    # emulated processor is slow.
     for name in names:
-        machine.succeed(f"csm start {name}")
+        machine.wait_until_succeeds(f"csm start {name}")
 
 
 def status(name):
@@ -79,18 +81,20 @@ def assert_open(*holders):
 class Visitor:
     """A person with a browser of their own: curl with a cookie jar."""
 
-    def __init__(self, name):
+    def __init__(self, name, authority=None):
         self.name = name
+        # Whose certificates count; without one, those that the machine trusts.
+        self.trust = f"--cacert {authority}" if authority else ""
         self.jar = f"/run/test/{name}.cookies"
         machine.succeed(f"rm -f {self.jar}")
 
     def curl(self, arguments):
         cookies = f"--cookie {self.jar} --cookie-jar {self.jar}"
-        return machine.succeed(f"curl --silent --show-error --max-time 120 {cookies} {arguments}")
+        return machine.succeed(f"curl --silent --show-error --max-time 120 {self.trust} {cookies} {arguments}")
 
-    def sign_in(self):
+    def sign_in(self, expect=None):
         """From the workspace's address through the form, with the password in /run/test, and back, which starts the workspace;
-        returns the editor's page."""
+        returns the editor's page. With `expect`, the workspace can't start, and its page says that."""
         ask = f"--location --output /dev/null --write-out '%{{url_effective}}' {NAVIGATE}"
         form = self.curl(f"{ask} https://{self.name}.code.test/")
         assert form.startswith("https://code.test/sign-in?handshake="), f"{self.name} is led to {form}"
@@ -100,11 +104,14 @@ class Visitor:
         said = self.curl(f"{answer} --header 'Origin: https://code.test' {fields} https://code.test/sign-in")
         assert said == f"303 https://code.test/open?handshake={handshake}", f"{self.name}'s sign-in is answered with {said}"
         self.curl(f"--location --output /dev/null {NAVIGATE} {said.split()[1]}")
-        return self.wake()
+        if expect is None:
+            return self.wake()
+        page = f"curl --silent --cookie {self.jar} {NAVIGATE} https://{self.name}.code.test/"
+        return machine.wait_until_succeeds(f"{page} | grep --fixed-strings {shlex.quote(expect)}")
 
     def wake(self):
         """Opens the workspace's address as somebody who is signed in, until the wake page has become the editor."""
-        ask = f"curl --silent --cookie {self.jar} --cookie-jar {self.jar} --location {NAVIGATE}"
+        ask = f"curl --silent {self.trust} --cookie {self.jar} --cookie-jar {self.jar} --location {NAVIGATE}"
         machine.wait_until_succeeds(f"{ask} --fail --output /dev/null https://{self.name}.code.test/")
         return self.editor()
 
@@ -119,7 +126,7 @@ class Visitor:
         query = f"reconnectionToken={uuid.uuid4()}&reconnection=false&skipWebSocketFrames=false"
         machine.succeed(
             f"systemctl stop {holder}.service 2>/dev/null || true",
-            f"systemd-run --quiet --collect --unit={holder} $(command -v curl) --silent --show-error --no-buffer"
+            f"systemd-run --quiet --collect --unit={holder} $(command -v curl) --silent --show-error --no-buffer {self.trust}"
             f" --header 'Cookie: {cookie}' --header 'Origin: https://{host}' \"wss://{host}/$({release})?{query}\"",
         )
         # The server speaks first.

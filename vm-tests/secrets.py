@@ -38,17 +38,27 @@ with subtest("they are nowhere else"):
     ):
         assert occurrences(command) == 0, f"a secret is in what this prints: {command}"
 
-with subtest("a secret that is missing or empty stops that workspace alone, and the journal says why"):
+with subtest("a core dump of the workspace is none, and what it would hold is not swapped"):
+    limits = machine.succeed(inside("ada", "ulimit -c; ulimit -H -c")).split()
+    assert limits == ["0", "0"], f"its limits of core dumps are {limits}"
+
+with subtest("a secret that is missing or empty stops that workspace alone, and the page says why"):
     before = processes("ada")
-    for make in ("rm -f /run/test/late", "truncate --size=0 /run/test/late"):
-        machine.succeed(make)
-        machine.fail(f"systemctl start {unit('grace')}")
-        this_start = f"_SYSTEMD_INVOCATION_ID=$(systemctl show --property=InvocationID --value {unit('grace')})"
-        said = machine.succeed(f"journalctl --sync && journalctl --no-pager {this_start}")
-        assert "the secret /run/test/late is empty or not there; write its value into it" in said, f"after {make}: {said}"
+    reason = "the secret /run/test/late is empty or not there; write its value into it"
+    grace = Visitor("grace")
+    machine.succeed("rm -f /run/test/late")
+    grace.sign_in(expect=reason)
+    machine.succeed("truncate --size=0 /run/test/late")
+    ended, said = machine.execute("csm start grace 2>&1")
+    assert ended != 0 and reason in said, f"csm start ends with {ended}: {said}"
+    code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
+    # EX_CONFIG of sysexits(3).
+    assert code == "78", f"its launcher ended with {code}"
     assert processes("ada") == before, "ada's workspace went down with it"
     machine.succeed("echo -n came-late > /run/test/late")
-    start("grace")
+    # The administrator may do it without csm.
+    machine.succeed(f"systemctl start {unit('grace')}")
+    wait_for_state("grace", "running")
     assert token("grace") == "came-late", "grace has another value"
 
 with subtest("a new value is there after the workspace's next start"):

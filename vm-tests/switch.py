@@ -13,6 +13,11 @@ def running(*names):
     return {"nginx": main_pid("nginx"), **{name: processes(name) for name in names}}
 
 
+visitors = {name: Visitor(name) for name in ("ada", "grace")}
+for visitor in visitors.values():
+    visitor.sign_in()
+# The editors stay open over all generations.
+open_editors = [visitor.open_websocket() for visitor in visitors.values()]
 before = running("ada", "grace")
 
 with subtest("a person is added"):
@@ -20,13 +25,14 @@ with subtest("a person is added"):
     wait_for_status("https://alan.code.test/", 303)
     assert running("ada", "grace") == before, "adding alan restarted somebody"
     assert main_pid("code-server-multi") == daemon, "a new manifest is read again, and restarts no daemon"
+    assert_open(*open_editors)
     start("alan")
     Visitor("alan").sign_in()
     machine.succeed(inside("alan", "echo kept > ~/project/kept"))
 
 with_alan = running("ada", "grace", "alan")
 
-with subtest("a limit and a host of nginx are changed"):
+with subtest("a limit, an image and a host of nginx are changed"):
     switch("/specialisation/changed")
     # nginx reloads on its own time.
     machine.wait_until_succeeds("curl --fail --silent http://extra.test/ | grep extra")
@@ -34,18 +40,40 @@ with subtest("a limit and a host of nginx are changed"):
     assert limit == str(2 << 30), f"ada's slice has MemoryMax={limit}"
     assert running("ada", "grace", "alan") == with_alan, "a changed limit restarted somebody"
     assert main_pid("code-server-multi") == daemon, "a changed limit restarts no daemon"
+    assert_open(*open_editors)
 
 with subtest("the daemon's own unit is changed"):
     switch("/specialisation/upgraded")
     wait_for_status("https://code.test/sign-in", 200)
     assert main_pid("code-server-multi") != daemon, "the daemon runs with its old unit"
     assert running("ada", "grace", "alan") == with_alan, "the daemon's restart restarted somebody else"
+    assert_open(*open_editors)
 
 with subtest("a person is removed"):
     switch("")
     wait_for_status("https://alan.code.test/", 404)
-    state = machine.succeed(f"systemctl show --property=ActiveState --value {unit('alan')}").strip()
-    assert state == "inactive", f"alan's workspace is {state}"
+    machine.wait_until_succeeds(f"test $(systemctl show --property=ActiveState --value {unit('alan')}) = inactive")
     kept = machine.succeed("cat /var/lib/vscode/alan/workspace/kept").strip()
     assert kept == "kept", f"alan's file holds {kept}"
     assert running("ada", "grace") == before, "removing alan restarted somebody"
+    assert_open(*open_editors)
+
+with subtest("a change that waits is applied on a click, and restarts nobody else"):
+    switch("/specialisation/changed")
+    for name in ("ada", "grace"):
+        machine.wait_until_succeeds(f"csm status {name} --json | grep '\"updatePending\":true'")
+    dashboard = visitors["ada"].curl(f"{NAVIGATE} --location https://code.test/")
+    assert "update pending" in dashboard, "the dashboard does not say so"
+    token = dashboard.split('name="csrf" value="')[1].split('"')[0]
+    answer = visitors["ada"].curl(
+        "--output /dev/null --write-out '%{http_code}' --header 'Origin: https://code.test'"
+        f" --data-urlencode csrf={token} https://code.test/workspaces/ada/restart"
+    )
+    assert answer == "303", f"the click is answered with {answer}"
+    machine.wait_until_succeeds("csm status ada --json | grep '\"updatePending\":false'")
+    wait_for_state("ada", "running")
+    now = running("ada", "grace")
+    assert now["ada"] != before["ada"], "ada's workspace was not restarted"
+    assert now["grace"] == before["grace"], "grace's was restarted too"
+    assert_open("websocket-grace")
+    visitors["ada"].wake()
