@@ -22,6 +22,8 @@ in
         cfg.internal.manifestFile
         (builtins.toJSON (lib.mapAttrs (_: user: user.passwordFile) cfg.users))
       ];
+      # What keeps it down, such as a full disk, can pass; it must not have given up by then.
+      startLimitIntervalSec = 0;
       # Its sockets are gone for a moment only.
       stopIfChanged = false;
       serviceConfig = ours.confined // {

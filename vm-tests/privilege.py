@@ -45,7 +45,7 @@ with subtest("the daemon's account manages exactly the workspaces' units"):
     ):
         for method in ("StartUnit", "StopUnit"):
             # What systemd finds no unit of, or refuses as a name, it does not ask polkit about.
-            reasons = ("Access denied", "Interactive authentication required", "not found", "not loaded", "is not valid")
+            reasons = ("Access denied", "Interactive authentication required", "not found", "not loaded", "is missing the instance name")
             refused(as_daemon(call(method, "ss", other, "replace")), *reasons)
     for other in ("nginx.service", "code-server-multi.service"):
         refused(as_daemon(call("StopUnit", "ss", other, "replace")), "Access denied", "Interactive authentication required")
@@ -56,7 +56,7 @@ with subtest("nor may it do anything else with them, or with systemd"):
         call("KillUnit", "ssi", ada, "all", "9"),
         call("SetUnitProperties", "sba(sv)", ada, "true", "1", "MemoryMax", "t", "1"),
         call("ReloadUnit", "ss", ada, "replace"),
-        call("StartTransientUnit", "ssa(sv)a(sa(sv))", "code-server-ada@evil.service", "replace", "0", "0"),
+        call("StartTransientUnit", "ssa(sv)a(sa(sv))", "code-server-eve@main.service", "replace", "0", "0"),
         call("EnableUnitFiles", "asbb", "1", ada, "true", "false"),
         call("MaskUnitFiles", "asbb", "1", ada, "true", "false"),
         call("LinkUnitFiles", "asbb", "1", "/tmp/x.service", "true", "false"),

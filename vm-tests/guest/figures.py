@@ -1,0 +1,87 @@
+"""figures.py PLACE: what the systemd runtime costs, measured in the guest, as Markdown. See run for how it is called. The processor is
+emulated: a second here is not one of a machine, so what counts are differences and shares."""
+
+import json
+import statistics
+import sys
+import tempfile
+
+import driver
+import payload
+
+PEOPLE = 1000
+IDLE = 600
+RUNS = 5
+SOCKET = "/run/code-server-multi/ws/ada/inside/http.sock"
+# The launcher's own command line of Podman, in a unit like its own.
+BARE = (
+    "systemd-run --quiet --collect --unit=bare --uid=csm-ada --gid=csm-ada --slice=code-server-ada.slice --property=Delegate=yes"
+    " --property=KillMode=mixed --property=RuntimeDirectory=bare --setenv=HOME=/var/lib/code-server-workspaces/ada/main"
+    " --setenv=XDG_RUNTIME_DIR=/run/bare --setenv=PATH=/nix/store/podman/bin:/run/wrappers/bin:/usr/bin:/usr/sbin"
+    " $(tr '\\0' '\\n' < /run/test/podman | while read -r word; do printf '%q ' \"$word\"; done)"
+)
+ANSWERS = f"until curl --silent --fail --output /dev/null --unix-socket {SOCKET} http://x/healthz; do sleep 0.1; done"
+
+
+def seconds(machine, command):
+    """How long a command takes by the guest's clock."""
+    said = machine.succeed(f"began=$(date +%s%N); {{ {command}; }} >&2; echo $(($(date +%s%N) - began))")
+    return int(said.strip()) / 1e9
+
+
+def wake(machine):
+    machine.wait_until_succeeds("csm start ada")
+    first = "$(systemctl show --property=MainPID --value code-server-ada@main.service)"
+    machine.succeed(f"cp /proc/$(pgrep --parent {first} podman | head --lines=1)/cmdline /run/test/podman")
+    machine.succeed("csm stop ada")
+    csm, bare, stop = [], [], []
+    for _ in range(RUNS):
+        csm.append(seconds(machine, "csm start ada"))
+        stop.append(seconds(machine, "csm stop ada"))
+        machine.succeed(f"rm -f {SOCKET}")
+        bare.append(seconds(machine, f"eval \"{BARE}\"; {ANSWERS}"))
+        machine.succeed("systemctl stop bare.service")
+    print(f"- start until code-server answers, median of {RUNS}: csm {statistics.median(csm):.2f} s, the same Podman alone {statistics.median(bare):.2f} s")
+    print(f"- stop, median of {RUNS}: {statistics.median(stop):.2f} s", flush=True)
+
+
+def many(machine):
+    """A thousand people, whose units do nothing but run."""
+    manifest = json.loads(machine.succeed("cat /etc/code-server-multi/manifest.json"))
+    one = manifest["users"]["grace"]
+    manifest["users"] = {f"p{at}": one for at in range(1, PEOPLE + 1)}
+    units = "/run/systemd/system"
+    machine.succeed(
+        f"cat > /run/test/manifest.json <<'END'\n{json.dumps(manifest)}\nEND\nchmod 0644 /run/test/manifest.json",
+        f"for at in $(seq {PEOPLE}); do printf '[Service]\\nExecStart=/usr/bin/sleep infinity\\n' > {units}/code-server-p$at@.service; done",
+        f"mkdir {units}/code-server-multi.service.d",
+        f"printf '[Service]\\nExecStart=\\nExecStart=/nix/store/code-server-multi/bin/csm daemon /run/test/manifest.json\\n'"
+        f" > {units}/code-server-multi.service.d/many.conf",
+        "systemctl daemon-reload",
+        f"systemctl start $(seq --format=code-server-p%g@main.service {PEOPLE})",
+        "systemctl restart code-server-multi",
+    )
+    running = "csm status --json | grep --only-matching '\"state\":\"running\"' | wc --lines"
+    machine.wait_until_succeeds(f"test $({running}) = {PEOPLE}")
+    used = "systemctl show --property=CPUUsageNSec --value code-server-multi.service"
+    before = int(machine.succeed(used))
+    machine.succeed(f"sleep {IDLE}")
+    spent = (int(machine.succeed(used)) - before) / 1e9
+    print(f"- daemon's CPU, {PEOPLE} units running, over {IDLE} s in which nothing happens: {spent:.2f} s, {100 * spent / IDLE:.2f} %")
+    memory = machine.succeed("grep --max-count=1 Pss: /proc/$(systemctl show --property=MainPID --value code-server-multi.service)/smaps_rollup")
+    print(f"- its memory then: {int(memory.split()[1]) / 1024:.1f} MiB (PSS)")
+    # Told by no signal: the bus is away when it happens.
+    lost = seconds(
+        machine,
+        "systemctl restart dbus; systemctl stop code-server-p1@main.service;"
+        " until csm status p1 --json | grep --quiet '\"state\":\"stopped\"'; do sleep 0.1; done",
+    )
+    print(f"- from a restart of D-Bus until a unit that was stopped meanwhile is seen as such: {lost:.2f} s", flush=True)
+
+
+with tempfile.NamedTemporaryFile(prefix="guest-") as disk:
+    payload.write(disk, "smoke")
+    with driver.copy_of(sys.argv[1], disk.name) as guest:
+        driver.apply(guest, "smoke")
+        wake(guest)
+        many(guest)
