@@ -18,7 +18,7 @@ def refused(command, *reasons):
 
 def call(method, signature, *arguments):
     quoted = " ".join(shlex.quote(argument) for argument in arguments)
-    return f"busctl --no-pager --allow-interactive-authorization=no call {MANAGER} {method} {signature} {quoted}"
+    return f"busctl --no-pager --allow-interactive-authorization=no call {MANAGER} {method} {shlex.quote(signature)} {quoted}"
 
 
 with subtest("the daemon's account manages exactly the workspaces' units"):
