@@ -38,8 +38,14 @@ const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
 const WITHOUT_CSM: &str = "it ended by itself, or was stopped without csm";
 
-/// What is known of units that have not changed since: state, sub-state and job as systemd lists them, and what followed from them.
-type Known = BTreeMap<WorkspaceId, ((String, String, u32), Observed)>;
+/// What is known of units that have not changed since.
+#[derive(Default)]
+struct Known {
+    /// State, sub-state and job as systemd lists them, and what followed from them.
+    units: BTreeMap<WorkspaceId, ((String, String, u32), Observed)>,
+    /// Counts the news: what was asked for before the last of them is not kept.
+    news: u64,
+}
 
 /// Workspaces run by systemd.
 #[derive(Clone)]
@@ -57,9 +63,10 @@ impl SystemdRuntime {
         let forget = known.clone();
         let bus = Bus::open(move |news| {
             let mut known = lock(&forget);
+            known.news += 1;
             match news {
-                News::Unit(id) => drop(known.remove(&id)),
-                News::All => known.clear(),
+                News::Unit(id) => drop(known.units.remove(&id)),
+                News::All => known.units.clear(),
             }
             tell.send_replace(());
         });
@@ -69,11 +76,13 @@ impl SystemdRuntime {
     /// What a unit that systemd listed is now. Details are asked for only when something has changed.
     async fn look(&self, id: &WorkspaceId, row: Row) -> Result<Observed, RuntimeError> {
         let key = (row.3, row.4, row.7);
-        if let Some((before, observed)) = lock(&self.known).get(id)
-            && *before == key
-        {
-            return Ok(observed.clone());
-        }
+        let news = {
+            let known = lock(&self.known);
+            match known.units.get(id) {
+                Some((before, observed)) if *before == key => return Ok(observed.clone()),
+                _ => known.news,
+            }
+        };
         let observed = match self.bus.unit(&unit_name(id)).await? {
             Some(unit) => State::of(&unit).await?.observed(&unit).await?,
             // It has ended since it was listed, and is forgotten.
@@ -81,8 +90,10 @@ impl SystemdRuntime {
                 Observed { digest: String::new(), phase: Phase::Ended { failed: false, why: WITHOUT_CSM.to_owned() } }
             }
         };
-        // A change in between has made a signal, and with it another look.
-        lock(&self.known).insert(id.clone(), (key, observed.clone()));
+        let mut known = lock(&self.known);
+        if known.news == news {
+            known.units.insert(id.clone(), (key, observed.clone()));
+        }
         Ok(observed)
     }
 
