@@ -17,6 +17,15 @@ with subtest("inside, nothing of the others is there"):
     for path in ("/var/lib/vscode", "/run/code-server-multi", "/run/code-server-multi-passwords", "/run/credentials"):
         refused(inside, "ada", f"ls {path}", "No such file or directory")
 
+with subtest("inside, no process, port or bus of others is there"):
+    refused(inside, "ada", f"kill -0 {processes('grace')[-1]}", "No such process")
+    refused(inside, "ada", "ls /run/dbus /run/systemd", "No such file or directory")
+    serve = "require('http').createServer((asked, answer) => answer.end('grace')).listen(3000, '0.0.0.0')"
+    machine.succeed(inside("grace", f"node -e \"{serve}\" >/dev/null 2>&1 &"))
+    machine.wait_until_succeeds(inside("grace", "curl --fail --silent http://127.0.0.1:3000/"))
+    for host in ("127.0.0.1", address):
+        refused(inside, "ada", f"curl --silent --verbose http://{host}:3000/", "Connection refused")
+
 with subtest("the account enters nothing of grace's"):
     for path in (
         "/var/lib/vscode/grace/home/diary",

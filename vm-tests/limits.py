@@ -79,7 +79,8 @@ with subtest("what takes too many processes gets no more, and others do not noti
 
 with subtest("a workspace whose first process runs out of memory has that as its reason"):
     # The first process inside, which the kernel takes last, made the first to take.
-    machine.succeed(f"csm restart ada && echo 1000 > /proc/{processes('ada')[-1]}/oom_score_adj")
+    machine.succeed("csm restart ada")
+    machine.succeed(f"echo 1000 > /proc/{processes('ada')[-1]}/oom_score_adj")
     machine.execute(inside("ada", "tail /dev/zero"))
     failed = wait_for_state("ada", "failed")
     assert "memory ran out: the kernel ended it at its limit of 1G" in failed["reason"], f"it is {failed}"

@@ -60,3 +60,11 @@ with subtest("a stop takes seconds, and the next visit starts it anew"):
     machine.succeed("csm stop ada")
     assert machine.succeed(f"systemctl show --property=Result --value {unit('ada')}").strip() == "success"
     visitors["ada"].wake()
+
+with subtest("what ends by itself is said, and how"):
+    machine.execute(inside("grace", "pkill -KILL node"))
+    failed = wait_for_state("grace", "failed")
+    assert "it ended by itself with exit code 137" in failed["reason"], f"it is {failed}"
+    code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
+    # EX_SOFTWARE of sysexits(3): nothing ran out of memory.
+    assert code == "70", f"its launcher ended with {code}"

@@ -77,3 +77,17 @@ with subtest("a change that waits is applied on a click, and restarts nobody els
     assert now["grace"] == before["grace"], "grace's was restarted too"
     assert_open("websocket-grace")
     visitors["ada"].wake()
+
+with subtest("an image that can't be had is said to be the reason"):
+    ended, said = machine.execute("csm restart grace 2>&1")
+    assert ended != 0 and "the image localhost/another:1 can't be had" in said, f"csm restart ends with {ended}: {said}"
+    code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
+    # EX_UNAVAILABLE of sysexits(3).
+    assert code == "69", f"its launcher ended with {code}"
+
+with subtest("a workspace of somebody who is not declared is stopped, and that is said"):
+    ghost = "/run/systemd/system/code-server-ghost@.service"
+    machine.succeed(f"printf '[Service]\nExecStart=/bin/sh -c \"kill -STOP $$$$\"\n' > {ghost} && systemctl daemon-reload")
+    machine.succeed(f"systemctl start {unit('ghost')}")
+    machine.wait_until_succeeds(f"test $(systemctl show --property=ActiveState --value {unit('ghost')}) = inactive")
+    machine.succeed("journalctl --no-pager --unit=code-server-multi | grep 'it is no longer declared.*workspace=ghost'")
