@@ -92,6 +92,8 @@ rec {
     RestrictNamespaces = true;
     SystemCallArchitectures = "native";
     UMask = "0077";
+    # Their memory holds passwords.
+    LimitCORE = 0;
   };
 
   # Names that browsers trust without TLS, as they never leave the machine.

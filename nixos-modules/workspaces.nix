@@ -66,6 +66,8 @@ let
       LoadCredential = map (one: one.load) (credentials user);
       SetCredential = map (one: one.empty) (credentials user);
       UMask = "0077";
+      # What crashes leaves no copy of its memory, secrets in it.
+      LimitCORE = 0;
       # A first start has an image to fetch or to unpack.
       TimeoutStartSec = "15min";
       TimeoutStopSec = "30s";

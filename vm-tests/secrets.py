@@ -38,7 +38,7 @@ with subtest("they are nowhere else"):
     ):
         assert occurrences(command) == 0, f"a secret is in what this prints: {command}"
 
-with subtest("a core dump of the workspace is none, and what it would hold is not swapped"):
+with subtest("what crashes leaves no core dump"):
     limits = machine.succeed(inside("ada", "ulimit -c; ulimit -H -c")).split()
     assert limits == ["0", "0"], f"its limits of core dumps are {limits}"
 
