@@ -25,6 +25,11 @@ pub enum Against {
     Device(String),
 }
 
+/// A key's debt as it counts now. One that is further ahead than tries can put it is from before the clock was set back.
+fn counted(debt: Timestamp, now: Timestamp) -> Timestamp {
+    if debt > now + BURST * REFILL { now } else { debt.max(now) }
+}
+
 /// Counts of wrong passwords.
 #[derive(Debug, Default)]
 pub struct Limiter(HashMap<Against, Timestamp>);
@@ -33,7 +38,7 @@ impl Limiter {
     /// Seconds to wait before a try, or `None` when it can be made now.
     pub fn wait(&self, now: Timestamp, against: &[Against]) -> Option<u64> {
         // Each wrong try puts a key's debt REFILL seconds further into the future.
-        let wait = |key| self.0.get(key).and_then(|debt| (debt + REFILL).checked_sub(now + BURST * REFILL));
+        let wait = |key| (counted(*self.0.get(key)?, now) + REFILL).checked_sub(now + BURST * REFILL);
         against.iter().filter_map(wait).filter(|wait| *wait > 0).max()
     }
 
@@ -49,7 +54,7 @@ impl Limiter {
         for key in against {
             if self.0.len() < MOST || self.0.contains_key(key) {
                 let debt = self.0.entry(key.clone()).or_insert(now);
-                *debt = (*debt).max(now) + REFILL;
+                *debt = counted(*debt, now) + REFILL;
             }
         }
         Ok(())
@@ -68,6 +73,19 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out() {
+        let mut limiter = Limiter::default();
+        let key = [Against::Source("10.0.0.1".into())];
+        let year = 365 * 86_400;
+        assert_eq!(limiter.take(year, &key), Ok(()));
+        limiter.give_back(&key);
+        for _ in 0..BURST {
+            assert_eq!(limiter.take(0, &key), Ok(()));
+        }
+        assert_eq!(limiter.take(0, &key), Err(REFILL));
+    }
 
     #[test]
     fn ten_tries_then_one_in_thirty_seconds() {

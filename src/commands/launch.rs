@@ -134,7 +134,9 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let mut podman = Command::new("podman").args(arguments).kill_on_drop(true).spawn().map_err(missing)?;
     let mut published = pin!(ready::published(request));
     // Since when the container is there, and how many of its processes systemd was told of as ended.
-    let (mut since, mut ready, mut told, mut asked) = (None, false, 0, false);
+    let (mut since, mut ready, mut told) = (None, false, 0);
+    // When it is to be ended without being asked any more.
+    let mut kill_at: Option<Instant> = None;
     loop {
         let changed = async {
             match &mut changes {
@@ -145,7 +147,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
         tokio::select! {
             status = podman.wait() => {
                 let code = status.map_err(missing)?.code().unwrap_or(1);
-                if asked || code == 0 {
+                if kill_at.is_some() || code == 0 {
                     return Ok(());
                 }
                 let (exit, why) = ended(code, killed() > 0, request.spec.limits.memory);
@@ -166,18 +168,24 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                     }
                 }
                 let now = killed();
-                if ready && !asked && now != told {
+                if ready && kill_at.is_none() && now != told {
                     told = now;
                     report(&Status::Ready { digest: digest.clone(), killed: now });
                 }
             }
-            () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && !asked => {
+            () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && kill_at.is_none() => {
                 terminate_and_wait(&mut podman).await;
                 let late = ready::PATIENCE.as_secs();
                 return Err(Reason(Exit::Silent, format!("code-server did not answer within {late} s; its log may tell why")));
             }
+            () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
+                // code-server waits for connections that browsers leave open. When this hangs, systemd ends it all.
+                kill_at = Some(Instant::now() + GIVE_UP);
+                let kill = Command::new("podman").args(["kill", &request.spec.name]).kill_on_drop(true).status();
+                let _ = timeout(GIVE_UP, kill).await;
+            }
             Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
-                asked = true;
+                kill_at = Some(Instant::now() + Duration::from_secs(request.spec.stop_seconds.into()));
                 tell(&[NotifyState::Stopping, NotifyState::Status(&Status::Stopping.to_string())]);
                 forward(&podman);
             }
