@@ -7,20 +7,31 @@
 }:
 let
   cfg = config.services.code-server-multi;
+  allow =
+    method:
+    ''<allow send_destination="org.freedesktop.systemd1" send_interface="org.freedesktop.systemd1.Manager" send_member="${method}"/>'';
 in
 {
   config = lib.mkIf cfg.enable {
-    # systemd's own policy for the system bus, which comes before polkit, knows of starting and stopping, and not of freezing.
+    # What the daemon's account may send to systemd at all. polkit alone is too little: it takes starting a transient unit, which
+    # says itself what it runs and as whom, for starting a unit of that name. And systemd's own policy knows nothing of freezing.
     services.dbus.packages = [
       (pkgs.writeTextDir "share/dbus-1/system.d/code-server-multi.conf" ''
         <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
           "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
         <busconfig>
           <policy user="code-server-multi">
-            <allow send_destination="org.freedesktop.systemd1"
-              send_interface="org.freedesktop.systemd1.Manager" send_member="FreezeUnit"/>
-            <allow send_destination="org.freedesktop.systemd1"
-              send_interface="org.freedesktop.systemd1.Manager" send_member="ThawUnit"/>
+            <deny send_destination="org.freedesktop.systemd1"/>
+            ${lib.concatMapStringsSep "\n    " allow [
+              "Subscribe"
+              "ListUnitsByPatterns"
+              "GetUnit"
+              "StartUnit"
+              "StopUnit"
+              "FreezeUnit"
+              "ThawUnit"
+            ]}
+            <allow send_destination="org.freedesktop.systemd1" send_interface="org.freedesktop.DBus.Properties" send_member="Get"/>
           </policy>
         </busconfig>
       '')

@@ -54,10 +54,11 @@ with subtest("nor may it do anything else with them, or with systemd"):
     ada = unit("ada")
     transient = ("1", "ExecStart", "a(sasb)", "1", "/bin/sh", "1", "/bin/sh", "false", "0")
     for ask in (
+        # What would run anything, as root, under a name like those that it may start.
+        call("StartTransientUnit", "ssa(sv)a(sa(sv))", "code-server-eve@main.service", "replace", *transient),
         call("KillUnit", "ssi", ada, "all", "9"),
         call("SetUnitProperties", "sba(sv)", ada, "true", "1", "MemoryMax", "t", "1"),
         call("ReloadUnit", "ss", ada, "replace"),
-        call("StartTransientUnit", "ssa(sv)a(sa(sv))", "code-server-eve@main.service", "replace", *transient),
         call("EnableUnitFiles", "asbb", "1", ada, "true", "false"),
         call("MaskUnitFiles", "asbb", "1", ada, "true", "false"),
         call("LinkUnitFiles", "asbb", "1", "/tmp/x.service", "true", "false"),
