@@ -9,8 +9,8 @@ machine.succeed("echo private > /var/lib/vscode/grace/home/diary")
 
 
 def refused(run, name, command, reason):
-    status, said = machine.execute(run(name, f"{{ {command}; }} 2>&1"))
-    assert status != 0 and reason in said, f"{command} by {name}: not \"{reason}\", but {status}: {said}"
+    ended, said = machine.execute(run(name, f"{{ {command}; }} 2>&1"))
+    assert ended != 0 and reason in said, f"{command} by {name}: not \"{reason}\", but {ended}: {said}"
 
 
 with subtest("inside, nothing of the others is there"):
@@ -59,9 +59,9 @@ with subtest("the cloud's metadata address is filtered"):
     machine.succeed("ip address add 169.254.169.254/32 dev lo")
     ask = "curl --fail --silent --connect-timeout 5 http://169.254.169.254:5433/"
     assert machine.succeed(ask) == "unnamed", "the service itself does not answer"
-    status, said = machine.execute(inside("ada", ask))
+    ended, said = machine.execute(inside("ada", ask))
     # 28: no answer at all. The filter drops without a word, so what shows it to be the reason is that nothing else is in the way.
-    assert status == 28, f"curl ends with {status}: {said}"
+    assert ended == 28, f"curl ends with {ended}: {said}"
     machine.succeed("systemctl set-property --runtime code-server-ada.slice IPAddressDeny=")
     machine.wait_until_succeeds(inside("ada", ask))
 

@@ -13,11 +13,12 @@ PEOPLE = 1000
 IDLE = 600
 RUNS = 5
 SOCKET = "/run/code-server-multi/ws/ada/inside/http.sock"
-# The launcher's own command line of Podman, in a unit like its own.
+# The launcher's own command line of Podman, in a unit like its own. Podman remembers where its runtime directory was.
+RUNTIME = "code-server-workspaces/ada/main"
 BARE = (
     "systemd-run --quiet --collect --unit=bare --uid=csm-ada --gid=csm-ada --slice=code-server-ada.slice --property=Delegate=yes"
-    " --property=KillMode=mixed --property=RuntimeDirectory=bare --setenv=HOME=/var/lib/code-server-workspaces/ada/main"
-    " --setenv=XDG_RUNTIME_DIR=/run/bare --setenv=PATH=/nix/store/podman/bin:/run/wrappers/bin:/usr/bin:/usr/sbin"
+    f" --property=KillMode=mixed --property=RuntimeDirectory={RUNTIME} --setenv=HOME=/var/lib/{RUNTIME}"
+    f" --setenv=XDG_RUNTIME_DIR=/run/{RUNTIME} --setenv=PATH=/nix/store/podman/bin:/run/wrappers/bin:/usr/bin:/usr/sbin"
     " $(tr '\\0' '\\n' < /run/test/podman | while read -r word; do printf '%q ' \"$word\"; done)"
 )
 ANSWERS = f"until curl --silent --fail --output /dev/null --unix-socket {SOCKET} http://x/healthz; do sleep 0.1; done"
