@@ -13,8 +13,8 @@ use crate::ports::RuntimeError;
 /// systemd answers in milliseconds, polkit in some more; when neither does in this time, something hangs.
 const CALL: Duration = Duration::from_secs(20);
 
-/// How long a bus that can't be reached is left alone.
-const PAUSE: Duration = Duration::from_millis(250);
+/// How long a bus that can't be reached is left alone: at first, and after many tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
@@ -175,7 +175,7 @@ impl Unit {
 }
 
 async fn keep(slot: &watch::Sender<Option<Connection>>, tell: impl Fn(News) + Sync) {
-    let mut silent = false;
+    let mut pause = PAUSES.0;
     loop {
         match tokio::time::timeout(CALL, connect()).await {
             Ok(Ok((connection, signals))) => {
@@ -185,15 +185,14 @@ async fn keep(slot: &watch::Sender<Option<Connection>>, tell: impl Fn(News) + Sy
                 slot.send_replace(None);
                 tell(News::All);
                 tracing::warn!("the connection to the system bus was lost");
-                silent = false;
+                pause = PAUSES.0;
             }
-            Ok(Err(error)) if !silent => {
-                tracing::warn!(%error, "the system bus can't be reached");
-                silent = true;
-            }
+            // Once: the dashboard has an alarm for as long as it lasts.
+            Ok(Err(error)) if pause == PAUSES.0 => tracing::warn!(%error, "the system bus can't be reached"),
             _ => {}
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
     }
 }
 
