@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use serde_json::{Map, Value};
 
 use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
@@ -66,6 +67,12 @@ impl RuntimeError {
     }
 }
 
+/// How many lines of a failed workspace's log are kept.
+pub const LAST_LINES: usize = 40;
+
+/// How long they may take to come; a reason without them is better than none.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(5);
+
 /// What runs workspaces.
 pub trait Runtime: Clone + Send + Sync + 'static {
     /// All containers of this csm.
@@ -95,6 +102,12 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// The last lines that a workspace printed, then, with `follow`, those to come.
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
+
+    /// What a workspace that failed printed last; nothing when it can't be had soon.
+    fn last_lines(&self, id: &WorkspaceId) -> impl Future<Output = Vec<String>> + Send {
+        let lines = self.logs(id, LAST_LINES, false).filter_map(async |line| line.ok());
+        async { tokio::time::timeout(LAST_LINES_WAIT, lines.collect()).await.unwrap_or_default() }
+    }
 
     /// What running workspaces use.
     fn usage(&self) -> impl Future<Output = BTreeMap<WorkspaceId, Usage>> + Send;

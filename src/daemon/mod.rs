@@ -22,7 +22,7 @@ use crate::model::layout::{self, Layout};
 use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Action, Observed, Phase, plan};
-use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
+use crate::ports::{Clock, History, LAST_LINES, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
 use handle::Command;
 pub use handle::{Handle, Unknown, Verb, Watching};
@@ -389,7 +389,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 self.history.note(id, &entry.remember());
             } else if entry.reconcile(now, first, observed.get(id)) {
                 self.history.note(id, &entry.remember());
-                let mut lines = self.runtime.logs(id, 40, false);
+                let mut lines = self.runtime.logs(id, LAST_LINES, false);
                 let (id, report) = (id.clone(), self.report.clone());
                 tokio::spawn(async move {
                     let mut log = Vec::new();

@@ -42,9 +42,6 @@ const CALL: Duration = Duration::from_secs(20);
 /// The first container of an image copies it for the account, whole.
 const CREATE: Duration = Duration::from_secs(600);
 
-/// How many lines of a failed workspace's log are kept.
-const LAST_LINES: usize = 40;
-
 /// Workspaces run by Podman.
 #[derive(Clone)]
 pub struct PodmanRuntime {
@@ -70,12 +67,6 @@ impl PodmanRuntime {
         let ours = ContainerListFilter::LabelKeyVal(LABEL_BASE.to_owned(), self.base.clone());
         let options = ContainerListOpts::builder().all(true).filter([ours]).build();
         call(self.podman.containers().list(&options)).await
-    }
-
-    async fn last_lines(&self, id: &WorkspaceId) -> Vec<String> {
-        let lines = self.logs(id, LAST_LINES, false);
-        let collected = lines.filter_map(|line| async move { line.ok() }).collect();
-        tokio::time::timeout(Duration::from_secs(5), collected).await.unwrap_or_default()
     }
 
     /// Removes the container, whatever its state. No error when there is none.

@@ -30,9 +30,6 @@ const STOP: Duration = Duration::from_secs(45);
 /// How long to wait for news of a unit before looking anyway.
 const RESYNC: Duration = Duration::from_secs(5);
 
-/// How many lines of a failed workspace's log are kept.
-const LAST_LINES: usize = 40;
-
 /// Controllers that systemd has to share out.
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
@@ -95,12 +92,6 @@ impl SystemdRuntime {
             known.units.insert(id.clone(), (key, observed.clone()));
         }
         Ok(observed)
-    }
-
-    async fn last_lines(&self, id: &WorkspaceId) -> Vec<String> {
-        let lines = self.logs(id, LAST_LINES, false);
-        let collected = lines.filter_map(async |line| line.ok()).collect();
-        timeout(Duration::from_secs(5), collected).await.unwrap_or_default()
     }
 
     /// Looks at a unit now, and then whenever it may have changed.
