@@ -202,6 +202,22 @@ with subtest("the system's bus restarted: the daemon finds it again, and stops a
     keep("grace")
     assert_unharmed()
     assert main_pid(DAEMON) == pid, "the daemon was restarted"
+    # logind does not find the new bus: whoever asks it for something waits for 25 s.
+    machine.fail(f"journalctl --no-pager --unit={bus} | grep login1 | grep podman")
+
+with subtest("a Podman that hangs keeps its own workspace waiting, and no other; a stop ends it"):
+    machine.succeed("csm stop grace")
+    for command in ("--version", "run"):
+        ask_start_and_hold("grace", command)
+        page = grace.curl(f"{NAVIGATE} --location https://code.test/")
+        assert "starting" in page.lower(), f"grace's dashboard does not say that it starts: {page}"
+        assert_unharmed("ada")
+        machine.succeed("csm stop grace")
+        machine.fail("pgrep --uid csm-grace")
+        assert status("grace")["state"] == "stopped", f"grace's workspace is {status('grace')}"
+    start("grace")
+    keep("grace")
+    assert_unharmed()
 
 with subtest("a clock that is a year ahead, and then back again, ends sessions and nothing else"):
     pid = main_pid(DAEMON)

@@ -45,7 +45,7 @@ with subtest("the kernel has the figures, and the container is below them"):
 machine.succeed("systemctl set-property --runtime code-server-ada.slice MemoryHigh=infinity")
 
 # Near the limit a workspace may read its programs from the disk again and again, for minutes, before the kernel ends something.
-HOG = "timeout 240 tail /dev/zero"
+HOG = "timeout 120 tail /dev/zero"
 
 with subtest("what takes too much memory is held at the limit or ends alone, and the page says so"):
     before = {name: processes(name) for name in ("ada", "grace")}

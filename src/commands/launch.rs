@@ -73,8 +73,8 @@ fn report(status: &Status) {
 }
 
 async fn launch(request: &StartRequest) -> Result<(), Reason> {
-    // Under systemd the unit's own cgroup carries the limits.
-    let split = std::env::var_os("INVOCATION_ID").is_some();
+    // The unit's own cgroup carries the limits.
+    let split = in_unit();
     let engine = if split { version().await } else { info().await }?;
     fetch(&request.spec.image).await?;
     report(&Status::Starting(Progress::Creating));
@@ -82,19 +82,33 @@ async fn launch(request: &StartRequest) -> Result<(), Reason> {
     supervise(arguments, request).await
 }
 
+/// Whether systemd runs this.
+fn in_unit() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some()
+}
+
+fn podman() -> Command {
+    let mut podman = Command::new("podman");
+    podman.kill_on_drop(true);
+    if in_unit() {
+        podman.args(args::IN_UNIT).envs([args::NO_BUS]);
+    }
+    podman
+}
+
 fn missing(error: impl std::fmt::Display) -> Reason {
     Reason(Exit::Config, format!("can't run podman ({error}); \"csm doctor\" tells what is missing"))
 }
 
 async fn version() -> Result<Engine, Reason> {
-    let asked = Command::new("podman").arg("--version").output().await.map_err(missing)?;
+    let asked = podman().arg("--version").output().await.map_err(missing)?;
     let said = String::from_utf8_lossy(&asked.stdout);
     let version = said.split_ascii_whitespace().last().unwrap_or_default().to_owned();
     Ok(Engine { version, controllers: Vec::new(), unified: true })
 }
 
 async fn info() -> Result<Engine, Reason> {
-    let asked = Command::new("podman").args(["info", "--format=json"]).output().await.map_err(missing)?;
+    let asked = podman().args(["info", "--format=json"]).output().await.map_err(missing)?;
     let said = String::from_utf8_lossy(&asked.stderr);
     let info: serde_json::Value = serde_json::from_slice(&asked.stdout).map_err(|_| missing(said.trim()))?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -108,14 +122,12 @@ async fn info() -> Result<Engine, Reason> {
 
 /// Pulls the image unless it is here.
 async fn fetch(image: &str) -> Result<(), Reason> {
-    let here = async || Command::new("podman").args(["image", "exists", image]).status().await.map_err(missing);
+    let here = async || podman().args(["image", "exists", image]).status().await.map_err(missing);
     if is_archive(image) || here().await?.success() {
         return Ok(());
     }
     report(&Status::Starting(Progress::Pulling { percent: None }));
-    let mut pull = Command::new("podman");
-    pull.args(["pull", "--quiet", image]).stdout(Stdio::null()).kill_on_drop(true);
-    let pulled = pull.output().await.map_err(missing)?;
+    let pulled = podman().args(["pull", "--quiet", image]).stdout(Stdio::null()).output().await.map_err(missing)?;
     if pulled.status.success() {
         return Ok(());
     }
@@ -131,7 +143,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let mut changes = cgroup.as_ref().map(UnitCgroup::changes);
     let killed = || cgroup.as_ref().map_or(0, UnitCgroup::killed);
     let digest = request.spec.digest();
-    let mut podman = Command::new("podman").args(arguments).kill_on_drop(true).spawn().map_err(missing)?;
+    let mut run = podman().args(arguments).spawn().map_err(missing)?;
     let mut published = pin!(ready::published(request));
     // Since when the container is there, and how many of its processes systemd was told of as ended.
     let (mut since, mut ready, mut told) = (None, false, 0);
@@ -145,7 +157,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
             }
         };
         tokio::select! {
-            status = podman.wait() => {
+            status = run.wait() => {
                 let code = status.map_err(missing)?.code().unwrap_or(1);
                 if kill_at.is_some() || code == 0 {
                     return Ok(());
@@ -174,20 +186,20 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 }
             }
             () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && kill_at.is_none() => {
-                terminate_and_wait(&mut podman).await;
+                terminate_and_wait(&mut run).await;
                 let late = ready::PATIENCE.as_secs();
                 return Err(Reason(Exit::Silent, format!("code-server did not answer within {late} s; its log may tell why")));
             }
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
                 // code-server waits for connections that browsers leave open. When this hangs, systemd ends it all.
                 kill_at = Some(Instant::now() + GIVE_UP);
-                let kill = Command::new("podman").args(["kill", &request.spec.name]).kill_on_drop(true).status();
+                let kill = podman().args(["kill", &request.spec.name]).status();
                 let _ = timeout(GIVE_UP, kill).await;
             }
             Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
                 kill_at = Some(Instant::now() + Duration::from_secs(request.spec.stop_seconds.into()));
                 tell(&[NotifyState::Stopping, NotifyState::Status(&Status::Stopping.to_string())]);
-                forward(&podman);
+                forward(&run);
             }
         }
     }

@@ -20,7 +20,15 @@ pub(super) fn host_services_need_pasta(version: &str) -> String {
     )
 }
 
-/// The whole command line after `podman`. `split`: the payload goes into the unit's own cgroup, which carries the limits.
+/// What every call of Podman begins with for a workspace that a systemd unit keeps. Its account has no user manager that systemd's
+/// way of making cgroups could ask. What the container prints goes to the journal, where Podman's own events would be in between.
+pub const IN_UNIT: [&str; 3] = ["--cgroup-manager=cgroupfs", "--log-level=error", "--events-backend=none"];
+
+/// And what its environment has, so that it does not ask logind for a session, which that account has none of: when logind has
+/// lost the bus, each call would wait 25 s for it.
+pub const NO_BUS: (&str, &str) = ("DBUS_SYSTEM_BUS_ADDRESS", "disabled:");
+
+/// What comes after `podman`. `split`: the payload goes into the unit's own cgroup, which carries the limits.
 pub fn run(spec: &ContainerSpec, engine: &Engine, split: bool) -> Result<Vec<String>, String> {
     let mut args: Vec<String> = Vec::new();
     let mut flag = |name: &str, value: &dyn std::fmt::Display| args.push(format!("--{name}={value}"));
@@ -69,13 +77,7 @@ pub fn run(spec: &ContainerSpec, engine: &Engine, split: bool) -> Result<Vec<Str
     }
     let (entrypoint, command) = spec.command.split_at(1);
     flag("entrypoint", &format_args!("[\"{}\"]", entrypoint.join("")));
-    let mut whole = Vec::new();
-    if split {
-        // There is no user manager that systemd's way of making cgroups could ask; its warnings say so at each start. What the
-        // container prints goes to the journal, where Podman's own events would be in between.
-        whole.extend(["--cgroup-manager=cgroupfs", "--log-level=error", "--events-backend=none"].map(str::to_owned));
-    }
-    whole.extend(["run", "--rm", "--replace", "--init"].map(str::to_owned));
+    let mut whole = ["run", "--rm", "--replace", "--init"].map(str::to_owned).to_vec();
     whole.append(&mut args);
     whole.push(spec.image.clone());
     whole.extend_from_slice(command);
