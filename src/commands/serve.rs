@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -45,7 +46,10 @@ pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure
     Ok(lock)
 }
 
-/// Starts daemon and pages, for workspaces that this runtime runs.
+/// How long callers wait for a runtime that does not tell what runs.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// Starts daemon and pages, for workspaces that this runtime runs. Calls are taken at once, and answered when it is known what runs.
 pub(super) fn serve(
     layout: &Layout,
     manifest: Manifest,
@@ -64,8 +68,9 @@ pub(super) fn serve(
         let api = mode == 0o600;
         let listener = http::listen(&socket, mode)
             .map_err(|error| Failure::new(format!("can't listen on {}: {error}", socket.display())))?;
-        let app = app.clone();
+        let (app, handle) = (app.clone(), handle.clone());
         tokio::spawn(async move {
+            let _ = tokio::time::timeout(FIRST_LOOK, handle.observed()).await;
             let served =
                 if api { http::serve_api(listener, app).await } else { http::serve_front(listener, app).await };
             if let Err(error) = served {

@@ -72,6 +72,12 @@ impl Handle {
         let _ = self.commands.send(Command::Act { id, verb, why, answer });
     }
 
+    /// Resolves when the runtime has told what runs, or why it can't.
+    pub async fn observed(&self) {
+        let known = |snapshot: &Arc<Snapshot>| snapshot.observed || !snapshot.alarms.is_empty();
+        let _ = self.snapshot.clone().wait_for(known).await;
+    }
+
     /// Resolves when the daemon's loop has come around.
     pub async fn alive(&self) {
         let (answer, answered) = oneshot::channel();

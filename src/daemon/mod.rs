@@ -475,6 +475,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
 
     fn publish(&self) {
         let mut next = Snapshot {
+            observed: self.observed.is_some(),
             workspaces: BTreeMap::new(),
             alarms: self.alarms.values().cloned().collect(),
             notes: self.notes.clone(),

@@ -228,6 +228,20 @@ async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_it_gets_the_first_picture_that_is_true() {
+    let fake = Fake::default();
+    fake.put("dan", true);
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.observed().await;
+    assert_eq!(handle.snapshot().workspaces[&id("dan")].state.word(), "running");
+    // Or what keeps it away.
+    fake.world().unreachable = true;
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.observed().await;
+    assert_eq!(handle.snapshot().alarms, ["podman hangs"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_being_started_is_waited_for() {
     let fake = Fake::default();
     fake.put_phase("dan", Phase::Starting);

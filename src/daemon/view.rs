@@ -55,6 +55,8 @@ impl View {
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
+    /// Whether the runtime has told what runs. Until then everything seems to be stopped.
+    pub observed: bool,
     /// The workspaces, by id.
     pub workspaces: BTreeMap<WorkspaceId, Arc<View>>,
     /// What an admin must know: a manifest that was refused, a Podman that does not answer.

@@ -19,7 +19,7 @@ import payload
 from qemu import Guest
 
 # The processor is emulated: everything takes five to ten times as long as on a machine.
-PATIENCE = 900
+PATIENCE = 400
 HERE = pathlib.Path(__file__).resolve().parent
 
 
