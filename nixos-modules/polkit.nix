@@ -46,7 +46,7 @@ in
         }
         var name = "[a-z][a-z0-9]*(-[a-z0-9]+)*";
         var unit = new RegExp("^code-server-" + name + "@" + name + "\\.service$");
-        var verbs = ["start", "stop", "restart", "freeze", "thaw"];
+        var verbs = ["start", "stop", "freeze", "thaw"];
         var ours = unit.test(action.lookup("unit")) && verbs.indexOf(action.lookup("verb")) >= 0;
         return ours ? polkit.Result.YES : polkit.Result.NO;
       });

@@ -40,9 +40,9 @@ def main_pid(service):
     return pid
 
 
-def wait_for_status(url, status):
+def wait_for_status(url, code):
     ask = f"curl --silent --output /dev/null --write-out '%{{http_code}}' {NAVIGATE} {url}"
-    machine.wait_until_succeeds(f"test $({ask}) = {status}")
+    machine.wait_until_succeeds(f"test $({ask}) = {code}")
 
 
 def as_account(name, command):
@@ -87,9 +87,13 @@ class Visitor:
         self.jar = f"/run/test/{name}.cookies"
         machine.succeed(f"rm -f {self.jar}")
 
-    def curl(self, arguments):
+    def ask(self, arguments):
+        """A command line that asks as this person's browser."""
         cookies = f"--cookie {self.jar} --cookie-jar {self.jar}"
-        return machine.succeed(f"curl --silent --show-error --max-time 120 {self.trust} {cookies} {arguments}")
+        return f"curl --silent --show-error --max-time 120 {self.trust} {cookies} {arguments}"
+
+    def curl(self, arguments):
+        return machine.succeed(self.ask(arguments))
 
     def sign_in(self, expect=None):
         """From the workspace's address through the form, with the password in /run/test, and back, which starts the workspace;
@@ -105,13 +109,12 @@ class Visitor:
         self.curl(f"--location --output /dev/null {NAVIGATE} {said.split()[1]}")
         if expect is None:
             return self.wake()
-        page = f"curl --silent --cookie {self.jar} {NAVIGATE} https://{self.name}.code.test/"
+        page = self.ask(f"{NAVIGATE} https://{self.name}.code.test/")
         return machine.wait_until_succeeds(f"{page} | grep --fixed-strings {shlex.quote(expect)}")
 
     def wake(self):
         """Opens the workspace's address as somebody who is signed in, until the wake page has become the editor."""
-        ask = f"curl --silent {self.trust} --cookie {self.jar} --cookie-jar {self.jar} --location {NAVIGATE}"
-        machine.wait_until_succeeds(f"{ask} --fail --output /dev/null https://{self.name}.code.test/")
+        machine.wait_until_succeeds(self.ask(f"--location --fail --output /dev/null {NAVIGATE} https://{self.name}.code.test/"))
         return self.editor()
 
     def open_websocket(self):
