@@ -17,7 +17,7 @@ impl UnitCgroup {
         Some(Self(Path::new(ROOT).join(of_unit(&path)?)))
     }
 
-    /// What changes below it: cgroups that are made, and events that the kernel counts.
+    /// What changes below it: cgroups that are made, and what the kernel counts.
     pub fn changes(&self) -> Changes {
         watch::directory(&self.0)
     }

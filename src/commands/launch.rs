@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::daemon::tell;
 use super::{Failure, block_on, environment, log, refuse_root};
@@ -29,6 +29,10 @@ use crate::ports::StartRequest;
 
 /// How long a container has to end that is given up.
 const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether memory ran out. The kernel would tell of it, but also, up to a hundred times a second, of each time
+/// that the workspace comes to its limit; whoever listens then needs memory as well, and keeps the workspace there.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why a workspace does not run, or no longer.
 struct Reason(Exit, String);
@@ -140,7 +144,9 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let mut terminate = signal(SignalKind::terminate()).map_err(missing)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(missing)?;
     let cgroup = UnitCgroup::own();
-    let mut changes = cgroup.as_ref().map(UnitCgroup::changes);
+    let mut made = cgroup.as_ref().map(UnitCgroup::changes);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let killed = || cgroup.as_ref().map_or(0, UnitCgroup::killed);
     let digest = request.spec.digest();
     let mut run = podman().args(arguments).spawn().map_err(missing)?;
@@ -151,8 +157,8 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let mut kill_at: Option<Instant> = None;
     loop {
         let changed = async {
-            match &mut changes {
-                Some(changes) => changes.recv().await,
+            match &mut made {
+                Some(made) => made.recv().await,
                 None => std::future::pending().await,
             }
         };
@@ -173,14 +179,16 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 tracing::info!(workspace = %request.spec.workspace, "ready");
             }
             () = changed => {
-                if since.is_none() && cgroup.as_ref().is_some_and(UnitCgroup::has_payload) {
-                    since = Some(Instant::now());
+                if cgroup.as_ref().is_some_and(UnitCgroup::has_payload) {
+                    (since, made) = (Some(Instant::now()), None);
                     if !ready {
                         report(&Status::Starting(Progress::Waiting));
                     }
                 }
+            }
+            _ = look.tick(), if ready && kill_at.is_none() => {
                 let now = killed();
-                if ready && kill_at.is_none() && now != told {
+                if now != told {
                     told = now;
                     report(&Status::Ready { digest: digest.clone(), killed: now });
                 }
