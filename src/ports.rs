@@ -68,7 +68,7 @@ impl RuntimeError {
 }
 
 /// How many lines of a failed workspace's log are kept.
-pub const LAST_LINES: usize = 40;
+const LAST_LINES: usize = 40;
 
 /// How long they may take to come; a reason without them is better than none.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ use crate::model::layout::{self, Layout};
 use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Action, Observed, Phase, plan};
-use crate::ports::{Clock, History, LAST_LINES, Runtime, RuntimeError, StartRequest};
+use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
 use handle::Command;
 pub use handle::{Handle, Unknown, Verb, Watching};
@@ -384,21 +384,21 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     fn reconcile(&mut self, observed: &BTreeMap<WorkspaceId, Observed>) {
         let now = (self.clock)();
         let first = self.observed.is_none();
+        let mut ended = Vec::new();
         for (id, entry) in &mut self.entries {
             if entry.stopped_late(now, observed.get(id)) {
                 self.history.note(id, &entry.remember());
             } else if entry.reconcile(now, first, observed.get(id)) {
                 self.history.note(id, &entry.remember());
-                let mut lines = self.runtime.logs(id, LAST_LINES, false);
-                let (id, report) = (id.clone(), self.report.clone());
-                tokio::spawn(async move {
-                    let mut log = Vec::new();
-                    while let Some(Ok(line)) = lines.next().await {
-                        log.push(line);
-                    }
-                    let _ = report.send(Event::Ended(id, log));
-                });
+                ended.push(id.clone());
             }
+        }
+        for id in ended {
+            let runtime = self.runtime.clone();
+            self.spawn(async move {
+                let log = runtime.last_lines(&id).await;
+                Event::Ended(id, log)
+            });
         }
     }
 

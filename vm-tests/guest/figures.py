@@ -59,9 +59,10 @@ def many(machine):
         f"mkdir {units}/code-server-multi.service.d",
         f"printf '[Service]\\nExecStart=\\nExecStart=/nix/store/code-server-multi/bin/csm daemon /run/test/manifest.json\\n'"
         f" > {units}/code-server-multi.service.d/many.conf",
-        "systemctl daemon-reload",
+        # This daemon would stop the units of people whom its manifest does not name.
+        "systemctl stop code-server-multi && systemctl daemon-reload",
         f"systemctl start $(seq --format=code-server-p%g@main.service {PEOPLE})",
-        "systemctl restart code-server-multi",
+        "systemctl start code-server-multi",
     )
     running = "csm status --json | grep --only-matching '\"state\":\"running\"' | wc --lines"
     machine.wait_until_succeeds(f"test $({running}) = {PEOPLE}")

@@ -104,7 +104,7 @@ export const command = (page, name) => choose(page, 'F1', '>', name);
 export const terminal = (page) => showTerminal(page, 'Terminal: Create New Terminal');
 
 /** The terminals that are there already, or a first one. */
-export async function showTerminal(page, by = 'View: Toggle Terminal') {
+export async function showTerminal(page, by = 'Terminal: Focus Terminal') {
   await command(page, by);
   await page.locator('.terminal-wrapper.active .xterm-screen').waitFor();
   await page.locator('.terminal-wrapper.active .xterm-helper-textarea').focus();
