@@ -69,3 +69,5 @@ with subtest("what ends by itself is said, and how"):
     code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
     # EX_SOFTWARE of sysexits(3): nothing ran out of memory.
     assert code == "70", f"its launcher ended with {code}"
+    ended, said = machine.execute("csm shell grace -- true 2>&1")
+    assert ended == 1 and "grace does not run; start it first: csm start grace" in said, f"a shell there ends with {ended}: {said}"

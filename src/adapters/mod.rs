@@ -1,5 +1,6 @@
 //! The edges: systemd, Podman, nginx, files, SQLite, the clock. Each adapts one thing to what the daemon needs.
 
+pub mod account;
 pub mod cgroup;
 pub mod children;
 pub mod files;

@@ -68,7 +68,7 @@ def many(machine):
     machine.wait_until_succeeds(f"test $({running}) = {PEOPLE}")
     used = "systemctl show --property=CPUUsageNSec --value code-server-multi.service"
     before = int(machine.succeed(used))
-    machine.succeed(f"sleep {IDLE}")
+    machine.succeed(f"sleep {IDLE}", timeout=2 * IDLE)
     spent = (int(machine.succeed(used)) - before) / 1e9
     print(f"- daemon's CPU, {PEOPLE} units running, over {IDLE} s in which nothing happens: {spent:.2f} s, {100 * spent / IDLE:.2f} %")
     memory = machine.succeed("grep --max-count=1 Pss: /proc/$(systemctl show --property=MainPID --value code-server-multi.service)/smaps_rollup")
