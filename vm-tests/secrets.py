@@ -41,6 +41,8 @@ with subtest("they are nowhere else"):
 with subtest("what crashes leaves no core dump"):
     limits = machine.succeed(f"grep '^Max core file size' /proc/{processes('ada')[-1]}/limits").split()
     assert limits[4:6] == ["0", "0"], f"its limits are {limits}"
+    limit = machine.succeed(inside("ada", "ulimit -H -c")).strip()
+    assert limit == "0", f"in a shell that root opens it is {limit}"
 
 with subtest("a secret that is missing or empty stops that workspace alone, and the page says why"):
     before = processes("ada")

@@ -51,6 +51,8 @@ with subtest("a frozen workspace uses no CPU, keeps its connections, and goes on
     visitors["grace"].editor()
     assert machine.succeed(used) == at_first, "it goes on"
     assert status("ada")["state"] == "frozen"
+    said = machine.fail("csm shell ada -- true 2>&1")
+    assert "it is frozen; let it go on first: csm start ada" in said, f"a shell there says {said}"
     visitors["ada"].editor()
     assert wait_for_state("ada", "running")["reason"] == "ada opened it"
     assert processes("ada") == before, "it was restarted"

@@ -5,8 +5,10 @@ use std::fs;
 use std::io::{Error, Result};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::podman::args;
 use crate::model::label::WorkspaceId;
@@ -20,18 +22,28 @@ pub struct Account {
     uid: u32,
     gid: u32,
     environment: Vec<(OsString, OsString)>,
+    cgroup: PathBuf,
 }
 
 impl Account {
-    /// The account of a workspace, for root; `None` when its unit does not run. Moves this process into the launcher's cgroup: an
-    /// account may move processes into the container's only from a cgroup that is its own as well.
-    pub fn enter(workspace: &WorkspaceId) -> Result<Option<Self>> {
+    /// The account of a workspace, for root; `None` when its unit is not active.
+    pub fn of(workspace: &WorkspaceId) -> Result<Option<Self>> {
         let unit = unit_name(workspace);
-        let asked = Command::new("systemctl").args(["show", "--property=MainPID", "--value", &unit]).output();
+        let properties = "--property=MainPID,ActiveState,FreezerState";
+        let asked = Command::new("systemctl").args(["show", properties, &unit]).output();
         let asked = asked.map_err(|error| Error::other(format!("can't run systemctl: {error}")))?;
-        let process = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
-        if matches!(process.as_str(), "" | "0") {
+        let said = String::from_utf8_lossy(&asked.stdout);
+        let property = |name| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let (Some(process), Some(state)) = (property("MainPID"), property("ActiveState")) else {
+            let why = String::from_utf8_lossy(&asked.stderr);
+            return Err(Error::other(format!("systemctl tells nothing of {unit}: {}", why.trim())));
+        };
+        if state != "active" || process == "0" {
             return Ok(None);
+        }
+        // Whoever enters a frozen cgroup is frozen too.
+        if property("FreezerState").is_some_and(|state| state != "running") {
+            return Err(Error::other(format!("it is frozen; let it go on first: csm start {workspace}")));
         }
         let process = Path::new("/proc").join(process);
         let cgroup = fs::read_to_string(process.join("cgroup"))?;
@@ -43,11 +55,17 @@ impl Account {
             return Err(Error::other(format!("{} is not the launcher of a workspace", process.display())));
         };
         let environment = shared(&fs::read(process.join("environ"))?);
-        fs::write(Path::new("/sys/fs/cgroup").join(cgroup).join("cgroup.procs"), std::process::id().to_string())?;
-        Ok(Some(Self { uid, gid, environment }))
+        Ok(Some(Self { uid, gid, environment, cgroup: Path::new("/sys/fs/cgroup").join(cgroup) }))
     }
 
-    /// `podman` as this account's launcher calls it, with nothing of root's own.
+    /// Moves this process into the launcher's cgroup: an account may move processes into the container's only from a cgroup that is
+    /// its own as well. As in the unit, what runs there leaves no core dump, which could hold secrets.
+    pub fn enter(&self) -> Result<()> {
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        fs::write(self.cgroup.join("cgroup.procs"), std::process::id().to_string())
+    }
+
+    /// `podman` as this account's launcher calls it, with nothing of root's environment but its terminal's name.
     pub fn podman(&self) -> Command {
         let mut podman = Command::new("podman");
         podman.args(args::IN_UNIT).uid(self.uid).gid(self.gid).current_dir("/");

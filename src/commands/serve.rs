@@ -46,7 +46,7 @@ pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure
     Ok(lock)
 }
 
-/// How long callers wait for a runtime that does not tell what runs.
+/// How long callers wait for a runtime that does not tell what runs; after that they get the picture as far as it is known.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Starts daemon and pages, for workspaces that this runtime runs. Calls are taken at once, and answered when it is known what runs.

@@ -13,10 +13,9 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     let missing = |error| Failure::new(format!("can't run podman: {error}; \"csm doctor\" tells what is missing"));
     let stopped = || Failure::new(format!("{workspace} does not run; start it first: csm start {workspace}"));
     // Root has no workspaces of its own: it means the one that a unit runs.
+    let unreachable = |error| Failure::new(format!("can't reach the unit of {workspace}: {error}"));
     let account = if rustix::process::geteuid().is_root() {
-        let entered = Account::enter(workspace);
-        let entered = entered.map_err(|error| Failure::new(format!("can't reach the unit of {workspace}: {error}")))?;
-        Some(entered.ok_or_else(stopped)?)
+        Some(Account::of(workspace).map_err(unreachable)?.ok_or_else(stopped)?)
     } else {
         None
     };
@@ -24,9 +23,15 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     let name = container_name(workspace);
     let inspect = ["container", "inspect", "--format={{.State.Running}}", &name];
     let asked = podman().args(inspect).output().map_err(missing)?;
+    let why = String::from_utf8_lossy(&asked.stderr);
+    if !asked.status.success() && !why.contains("no such container") {
+        return Err(Failure::new(format!("podman can't tell whether {workspace} runs: {}", why.trim())));
+    }
     if asked.stdout.trim_ascii() != b"true" {
         return Err(stopped());
     }
+    // Not before: in there, the workspace's limits count.
+    account.as_ref().map_or(Ok(()), Account::enter).map_err(unreachable)?;
     let mut podman = podman();
     podman.args(["exec", "--interactive", &format!("--user={USER}:{USER}"), &format!("--workdir={HOME}/project")]);
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {

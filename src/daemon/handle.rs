@@ -74,8 +74,7 @@ impl Handle {
 
     /// Resolves when the runtime has told what runs, or why it can't.
     pub async fn observed(&self) {
-        let known = |snapshot: &Arc<Snapshot>| snapshot.observed || !snapshot.alarms.is_empty();
-        let _ = self.snapshot.clone().wait_for(known).await;
+        let _ = self.snapshot.clone().wait_for(|snapshot| snapshot.observed).await;
     }
 
     /// Resolves when the daemon's loop has come around.

@@ -475,7 +475,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
 
     fn publish(&self) {
         let mut next = Snapshot {
-            observed: self.observed.is_some(),
+            observed: self.observed.is_some() || self.alarms.contains_key("runtime"),
             workspaces: BTreeMap::new(),
             alarms: self.alarms.values().cloned().collect(),
             notes: self.notes.clone(),

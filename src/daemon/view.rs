@@ -55,7 +55,7 @@ impl View {
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// Whether the runtime has told what runs. Until then everything seems to be stopped.
+    /// Whether the runtime has told what runs, or why it can't. Until then everything seems to be stopped.
     pub observed: bool,
     /// The workspaces, by id.
     pub workspaces: BTreeMap<WorkspaceId, Arc<View>>,
