@@ -52,6 +52,7 @@ with subtest("what takes too much memory ends alone, and the page says so"):
         # SIGKILL.
         assert ended == 137, f"it ends with {ended}: {said}"
         assert events(payload, "memory.events", "oom_kill") == time_of_many, "it was not the kernel's doing"
+    assert events(slice, "memory.events", "max") > 0, "it never came to its limit"
     assert {name: processes(name) for name in before} == before, "a workspace went down with it"
     told = "memory ran out, and the kernel ended 3 of its processes"
     machine.wait_until_succeeds(f"csm status ada --json | grep '{told}'")

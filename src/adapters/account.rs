@@ -10,6 +10,7 @@ use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use super::cgroup;
 use super::podman::args;
 use crate::model::label::WorkspaceId;
 use crate::model::launch::unit_name;
@@ -46,8 +47,8 @@ impl Account {
             return Err(Error::other(format!("it is frozen; let it go on first: csm start {workspace}")));
         }
         let process = Path::new("/proc").join(process);
-        let cgroup = fs::read_to_string(process.join("cgroup"))?;
-        let cgroup = cgroup.trim_end().strip_prefix("0::/").filter(|path| path.contains(&unit));
+        let membership = fs::read_to_string(process.join("cgroup"))?;
+        let cgroup = cgroup::unified(&membership).filter(|path| path.contains(&unit));
         let status = fs::read_to_string(process.join("status"))?;
         let id =
             |name| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
@@ -55,7 +56,7 @@ impl Account {
             return Err(Error::other(format!("{} is not the launcher of a workspace", process.display())));
         };
         let environment = shared(&fs::read(process.join("environ"))?);
-        Ok(Some(Self { uid, gid, environment, cgroup: Path::new("/sys/fs/cgroup").join(cgroup) }))
+        Ok(Some(Self { uid, gid, environment, cgroup: Path::new(cgroup::ROOT).join(cgroup) }))
     }
 
     /// Moves this process into the launcher's cgroup: an account may move processes into the container's only from a cgroup that is

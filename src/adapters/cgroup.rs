@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::watch::{self, Changes};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
 /// A unit's cgroup.
 pub struct UnitCgroup(PathBuf);
@@ -35,9 +35,14 @@ impl UnitCgroup {
     }
 }
 
+/// From `/proc/PID/cgroup`: the path in the unified hierarchy, relative.
+pub(super) fn unified(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::/"))
+}
+
 /// From `/proc/PID/cgroup`: the unit's part of the path in the unified hierarchy, relative. Podman moves processes further down.
 fn of_unit(text: &str) -> Option<&str> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let path = unified(text)?;
     let end = path.match_indices(".service").map(|(at, unit)| at + unit.len());
     end.filter(|end| path[*end..].is_empty() || path[*end..].starts_with('/')).last().map(|end| &path[..end])
 }
