@@ -1,0 +1,286 @@
+// nginx as it will be in front, with nothing real behind it: servers that note each byte that arrives. Without Podman, and with
+// configuration files of its own, so that a test can take a layer of the defence away.
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { declare, putInForce } from '../../e2e/lib/demo.mjs';
+import { csmRun, data, demo, domain, ownAccount, port, read, repo } from '../../e2e/lib/place.mjs';
+import { until } from '../../e2e/lib/until.mjs';
+import { RequestReader } from './strict.mjs';
+
+export function freePort() {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** A self-signed certificate for a domain and the hosts below it, in a directory that exists. */
+export function certificate(directory, name) {
+  const [certificate, certificateKey] = [`${directory}/certificate.pem`, `${directory}/key.pem`];
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '30',
+    '-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name},DNS:*.${name}`, '-out', certificate, '-keyout', certificateKey], { stdio: 'pipe' });
+  return { certificate, certificateKey };
+}
+
+/** Runs a test while the demo's front door has a certificate, on another port, which it gets. */
+export async function overTls(work) {
+  const directory = `${data}/tls`;
+  mkdirSync(directory, { recursive: true });
+  const files = certificate(directory, domain);
+  if (ownAccount) execFileSync('chown', ['-R', `--reference=${data}`, directory]);
+  const listens = await freePort();
+  const before = await declare((manifest) => (manifest.frontDoor = { listen: `127.0.0.1:${listens}`, ...files }));
+  try {
+    // nginx' workers of before give up their port a moment later; csm could not put it back into force until then.
+    await until('the port with TLS, and no other', async () => (await reachable(listens)) && !(await reachable(port)));
+    return await work(listens);
+  } finally {
+    await putInForce(before);
+    await until('the port without TLS', async () => (await reachable(port)) && !(await reachable(listens)));
+    rmSync(directory, { recursive: true });
+  }
+}
+
+function reachable(number) {
+  return new Promise((resolve) => {
+    const socket = connect(number, '127.0.0.1', () => resolve(true) || socket.destroy());
+    socket.on('error', () => resolve(false));
+  });
+}
+
+const written = () => readFileSync(`${csmRun}/nginx/nginx.conf`, 'utf8');
+
+/** What csm wrote for the demo: as it runs, and as it would be with a certificate. */
+export const asCsmWrites = { plain: async () => ({ text: written(), places: csmPlaces }), tls: async () => ({ text: await overTls(written), places: csmPlaces }) };
+
+const csmPlaces = ({ text, directory, share, plain, tls, files }) =>
+  text
+    .replaceAll('@SHARE@', share)
+    .replaceAll('@RUN@', directory)
+    .replaceAll(`${demo}/app/share/nginx`, share)
+    .replaceAll(csmRun, directory)
+    .replaceAll(/listen 127\.0\.0\.1:\d+( ssl)?/g, (_, ssl) => (ssl ? `listen 127.0.0.1:${tls} ssl` : `listen 127.0.0.1:${plain}`))
+    .replaceAll(/ssl_certificate "[^"]*"/g, `ssl_certificate "${files.certificate}"`)
+    .replaceAll(/ssl_certificate_key "[^"]*"/g, `ssl_certificate_key "${files.certificateKey}"`);
+
+/** What the NixOS module writes, as the guest's tests keep it; its paths and ports become the stage's. */
+export const asNixOsWrites = async () => ({
+  text: readFileSync(`${repo}/vm-tests/guest/written/store/nginx.conf`, 'utf8'),
+  domain: 'code.test',
+  places: ({ text, directory, share, plain, tls, files }) =>
+    text
+      .replaceAll('/nix/store/code-server-multi/share/code-server-multi/nginx', share)
+      .replaceAll('/nix/store/mailcap/etc/nginx/mime.types', '/etc/nginx/mime.types')
+      .replaceAll('/nix/store/nginxStable/conf/', '/etc/nginx/')
+      .replaceAll('/run/code-server-multi', directory)
+      .replaceAll('/var/cache/nginx/code-server-multi', `${directory}/authorized`)
+      .replaceAll('/run/test/certificate.pem', files.certificate)
+      .replaceAll('/run/test/key.pem', files.certificateKey)
+      .replaceAll(/listen \[::0\]:\d+[^;]*;/g, '')
+      .replaceAll(/listen 0\.0\.0\.0:80\b/g, `listen 127.0.0.1:${plain}`)
+      // Before nginx 1.25 `http2` was a word of `listen`.
+      .replaceAll(/listen 0\.0\.0\.0:443 ssl/g, `listen 127.0.0.1:${tls} ssl http2`)
+      .replaceAll('http2 on;', ''),
+});
+
+/** As csm wrote it when a stranger's body still reached it (issue 9), to test the tests with. */
+export const vulnerable = async () => {
+  const directory = `${repo}/tests/hostile/fixtures/issue-9`;
+  return { text: readFileSync(`${directory}/nginx.conf`, 'utf8'), shareFrom: directory, places: csmPlaces };
+};
+
+/** What the recording csm says to the question: the rules of access/request.rs, and one cookie that is right. */
+export const ALLOWED = '__Host-csm-workspace=right';
+const JUDGED = ['origin', 'sec-fetch-site', 'sec-fetch-mode', 'sec-fetch-dest', 'upgrade'];
+export function judge(request) {
+  const one = (name) => request.all(name)[0] ?? '';
+  if (JUDGED.some((name) => request.all(name).length > 1)) return 403;
+  if (!one('cookie').split(';').some((pair) => pair.trim() === ALLOWED)) return 401;
+  return isOwn(one, one('x-csm-method'), one('x-csm-upgrade'), one('host')) ? 204 : 403;
+}
+
+export function isOwn(one, method, upgrade, host) {
+  const own = [`http://${host}`, `https://${host}`].includes(one('origin'));
+  if (!['GET', 'HEAD'].includes(method) || upgrade) return own;
+  const navigates = one('sec-fetch-mode') === 'navigate';
+  const framed = ['iframe', 'frame', 'embed', 'object', 'fencedframe'].includes(one('sec-fetch-dest'));
+  const fits = one('origin') === '' || own || navigates;
+  return fits && (!['same-site', 'cross-site'].includes(one('sec-fetch-site')) || (navigates && !framed));
+}
+
+export class Stage {
+  /** What arrived, in the order of its arrival: `{ at, connection, request }`; `at` is front, question or a workspace's name. */
+  arrived = [];
+  /** What was no request, or a rest that belongs to none. */
+  broken = [];
+  #sockets = new Set();
+  #connections = new Set();
+  #servers = [];
+  #log = '';
+
+  /**
+   * `configuration` is one of the above. `edit` maps a file's name (nginx.conf, http.conf, …) to what a test makes of its text.
+   * `answer` may say something else than the defaults for a request: `{ status, headers, body, close }`.
+   */
+  static async start(configuration, { edit = {}, answer = () => undefined } = {}) {
+    const stage = new Stage();
+    const { text, places, shareFrom = `${repo}/share/nginx`, domain: name = domain } = await configuration();
+    // Sockets' paths must be short.
+    const directory = mkdtempSync(`${tmpdir()}/csm-st-`);
+    chmodSync(directory, 0o700);
+    stage.directory = directory;
+    stage.domain = name;
+    stage.answer = answer;
+    const share = `${directory}/share`;
+    cpSync(shareFrom, share, { recursive: true });
+    for (const sub of ['nginx', 'ws/ada', 'ws/grace', 'ws/project']) mkdirSync(`${directory}/${sub}`, { recursive: true });
+    const change = (file, text) => (edit[file] ? changed(edit[file], text, file) : text);
+    for (const file of Object.keys(edit)) {
+      if (file !== 'nginx.conf') writeFileSync(`${share}/${file}`, change(file, readFileSync(`${share}/${file}`, 'utf8')));
+    }
+    [stage.plain, stage.tls] = [await freePort(), await freePort()];
+    const files = certificate(directory, name);
+    const conf = stage.#finish(change('nginx.conf', places({ text, directory, share, plain: stage.plain, tls: stage.tls, files })));
+    writeFileSync(`${directory}/nginx.conf`, conf);
+    stage.hasTls = conf.includes(`:${stage.tls} ssl`);
+    stage.hasPlain = !stage.hasTls;
+    await stage.#listen('front', `${directory}/front.sock`);
+    await stage.#listen('question', `${directory}/question.sock`);
+    for (const one of ['ada', 'grace', 'project']) await stage.#listen(one, `${directory}/ws/${one}/http.sock`);
+    await stage.#startNginx(stage.hasTls ? stage.tls : stage.plain);
+    return stage;
+  }
+
+  // One worker, so that a connection that was spoiled is the next one used; and a log of what nginx took for requests.
+  #finish(text) {
+    const { directory } = this;
+    const own = `
+    log_format seen escape=json '{"marker":"$http_x_marker","method":"$request_method","target":"$request_uri","status":$status}';
+    access_log ${directory}/seen.log seen;
+    ${text.includes('client_body_temp_path') ? '' : ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((one) => `${one}_temp_path ${directory}/nginx/${one};`).join('\n    ')}
+`;
+    const rest = text
+      .replaceAll(/^\s*(daemon|user|worker_processes|pid|error_log|access_log)\s[^;]*;/gm, '')
+      .replace(/^(\s*)http\s*\{/m, (start) => `${start}${own}`);
+    const user = process.getuid() === 0 ? 'user root;\n' : '';
+    return `${user}worker_processes 1;\npid ${directory}/nginx.pid;\nerror_log ${directory}/error.log notice;\ndaemon off;\n${rest}`;
+  }
+
+  async #startNginx(listens) {
+    this.nginx = spawn('nginx', ['-p', this.directory, '-e', `${this.directory}/error.log`, '-c', `${this.directory}/nginx.conf`], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    const ended = once(this.nginx, 'exit');
+    const over = ended.then(() => {
+      throw new Error(`nginx ended: ${read(`${this.directory}/error.log`)}`);
+    });
+    over.catch(() => {});
+    await Promise.race([until('the stage to listen', () => reachable(listens), { every: 20 }), over]);
+    this.ended = ended;
+  }
+
+  async #listen(at, path) {
+    const server = createServer((socket) => this.#record(at, socket));
+    this.#servers.push(server);
+    server.listen(path);
+    await once(server, 'listening');
+  }
+
+  #record(at, socket) {
+    const connection = { at, bytes: [], reader: new RequestReader(), requests: 0 };
+    this.#sockets.add(socket);
+    this.#connections.add(connection);
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      this.#sockets.delete(socket);
+      this.#connections.delete(connection);
+      this.#rest(connection);
+    });
+    socket.on('data', (chunk) => {
+      connection.bytes.push(chunk);
+      let requests;
+      try {
+        requests = connection.reader.push(chunk);
+      } catch (error) {
+        this.broken.push({ at, why: error.message, bytes: Buffer.concat(connection.bytes).toString('latin1') });
+        return socket.destroy();
+      }
+      for (const request of requests) {
+        connection.requests += 1;
+        this.arrived.push({ at, connection, request });
+        this.#reply(at, socket, request);
+      }
+    });
+  }
+
+  #rest(connection) {
+    const rest = connection.reader.unfinishedHead();
+    if (rest) this.broken.push({ at: connection.at, why: 'bytes that belong to no request', bytes: rest });
+  }
+
+  #reply(at, socket, request) {
+    const own = this.answer(at, request) ?? {};
+    const judged = at === 'question' || request.path === '/_csm/authorize';
+    const status = own.status ?? (judged ? judge(request) : { '/_csm/sign-in': 401, '/_csm/refused': 403, '/_csm/wake': 503 }[request.path] ?? 200);
+    const body = own.body ?? (judged ? '' : JSON.stringify({ at, marker: request.all('x-marker'), target: request.target, method: request.method }));
+    const headers = own.headers ?? [];
+    const close = own.close ?? request.all('connection').some((value) => value.toLowerCase() === 'close');
+    const length = status === 204 ? '' : `Content-Length: ${Buffer.byteLength(body)}\r\n`;
+    const head = [...headers, ...(close ? ['Connection: close'] : [])].map((line) => `${line}\r\n`).join('');
+    socket.write(`HTTP/1.1 ${status} X\r\n${length}${head}\r\n${request.method === 'HEAD' ? '' : body}`);
+    if (close) socket.end();
+  }
+
+  /** What nginx itself took for requests since the last call. */
+  seen() {
+    const text = read(`${this.directory}/seen.log`);
+    const fresh = text.slice(this.#log.length);
+    const whole = fresh.slice(0, fresh.lastIndexOf('\n') + 1);
+    this.#log += whole;
+    return whole.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  }
+
+  /** Bytes that wait for the rest of a head on a connection that is open: nginx sends heads whole. */
+  unfinished() {
+    return [...this.#connections].flatMap(({ at, reader }) => {
+      const bytes = reader.unfinishedHead();
+      return bytes ? [{ at, why: 'bytes that belong to no request', bytes }] : [];
+    });
+  }
+
+  forget() {
+    this.arrived.length = 0;
+    this.broken.length = 0;
+  }
+
+  at(name) {
+    return this.arrived.filter((one) => one.at === name).map((one) => one.request);
+  }
+
+  /** The host of a label; none is the dashboard. */
+  host(label = '') {
+    const port = this.hasTls ? this.tls : this.plain;
+    return `${label ? `${label}.` : ''}${this.domain}:${port}`;
+  }
+
+  async stop() {
+    for (const socket of this.#sockets) socket.destroy();
+    for (const server of this.#servers) server.close();
+    if (this.nginx.exitCode === null) this.nginx.kill('SIGTERM');
+    await this.ended;
+    rmSync(this.directory, { recursive: true });
+  }
+}
+
+function changed(change, text, file) {
+  const next = change(text);
+  assert.notEqual(next, text, `the test changes ${file}`);
+  return next;
+}
+

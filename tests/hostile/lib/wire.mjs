@@ -1,0 +1,59 @@
+// Connections as bytes, over TCP and TLS, from any address of this machine. What comes back is read until the server closes, or says
+// nothing more for a while.
+import { connect } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import { once } from 'node:events';
+import { parse } from '../../e2e/lib/http.mjs';
+
+/** An open connection. `alpn` is h2 or http/1.1; `servername` is needed with TLS. */
+export async function dial({ port, path, secure = false, servername, alpn = 'http/1.1', from }) {
+  const socket = secure
+    ? connectTls({ port, host: '127.0.0.1', servername, ALPNProtocols: [alpn], rejectUnauthorized: false, localAddress: from })
+    : path
+      ? connect(path)
+      : connect({ port, host: '127.0.0.1', localAddress: from });
+  await once(socket, secure ? 'secureConnect' : 'connect');
+  // Refusals close the connection while we still write.
+  socket.on('error', () => {});
+  return socket;
+}
+
+/** Writes the parts, each in a packet of its own, and resolves with all that comes back; `done` may say that it is enough. */
+export function talk(socket, parts, { idle = 1000, done = () => false } = {}) {
+  return new Promise((resolve) => {
+    const chunks = [];
+    let timer;
+    const finish = () => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(Buffer.concat(chunks));
+    };
+    const wait = () => {
+      clearTimeout(timer);
+      timer = setTimeout(finish, idle);
+    };
+    socket.on('data', (chunk) => {
+      chunks.push(chunk);
+      if (done(Buffer.concat(chunks))) finish();
+      else wait();
+    });
+    socket.on('close', finish);
+    wait();
+    const write = (at) => {
+      if (at === parts.length || socket.destroyed) return;
+      socket.write(typeof parts[at] === 'string' ? Buffer.from(parts[at], 'latin1') : parts[at]);
+      setImmediate(write, at + 1);
+    };
+    write(0);
+  });
+}
+
+/** The parsed answer to exactly these bytes, as soon as its head and what it promises of a body are there. */
+export async function answerTo(where, ...parts) {
+  const complete = (bytes) => {
+    const end = bytes.indexOf('\r\n\r\n');
+    const length = /\r\ncontent-length: (\d+)/i.exec(bytes.subarray(0, Math.max(end, 0)).toString('latin1'));
+    return end >= 0 && length !== null && bytes.length >= end + 4 + Number(length[1]);
+  };
+  return parse(await talk(await dial(where), parts, { idle: 5000, done: complete }));
+}
