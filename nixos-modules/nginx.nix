@@ -45,10 +45,14 @@ let
     extraConfig = ''
       set $csm_site ${site};
       set $csm_backend ${backend};
+      include ${share}/cookies.conf;
       include ${share}/front.conf;
       include ${share}/workspace.conf;
     '';
   };
+
+  # The form whose password goes to the daemon.
+  signIn = path: { locations."= ${path}".extraConfig = "include ${share}/sign-in.conf;"; };
 
   owner =
     name: lib.nameValuePair "${name}.${domain}" (host // workspace "label:${name}" "csm_ws_${name}");
@@ -67,6 +71,7 @@ let
         ];
       }
       // workspace "port:${name}" "csm_ws_${name}"
+      // signIn "/_csm/sign-in-here"
     );
 in
 {
@@ -83,20 +88,26 @@ in
       commonHttpConfig = ''
         proxy_cache_path /var/cache/nginx/code-server-multi keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
         include ${share}/http.conf;
-        upstream csm_front { server unix:${run}/front.sock; keepalive 32; }
+        # One request a connection: what a visitor sends beyond its end is nobody's next request.
+        upstream csm_front { server unix:${run}/front.sock; }
+        upstream csm_question { server unix:${run}/question.sock; keepalive 32; }
         ${lib.concatMapStrings (
           name: "upstream csm_ws_${name} { server ${socket name}; keepalive 32; }\n"
         ) people}
       '';
 
       virtualHosts = {
-        ${domain} = host // {
-          extraConfig = ''
-            set $csm_site dashboard;
-            include ${share}/front.conf;
-            include ${share}/dashboard.conf;
-          '';
-        };
+        ${domain} =
+          host
+          // {
+            extraConfig = ''
+              set $csm_site dashboard;
+              include ${share}/cookies.conf;
+              include ${share}/front.conf;
+              include ${share}/dashboard.conf;
+            '';
+          }
+          // signIn "/sign-in";
         # Projects, ports, and names that nobody has, which get a page that says so.
         code-server-multi-labels =
           host
@@ -110,7 +121,10 @@ in
         code-server-multi-rejected = {
           serverName = "_";
           default = lib.mkDefault true;
-          extraConfig = "return 421;";
+          extraConfig = ''
+            include ${share}/cookies.conf;
+            return 421;
+          '';
         }
         // (if tls == null then host else { rejectSSL = true; });
       }

@@ -42,7 +42,7 @@ with subtest("the account enters nothing of grace's"):
     refused(as_account, "ada", f"systemctl --no-ask-password stop {unit('grace')}", "Interactive authentication required")
 
 with subtest("the daemon's sockets are closed to the account"):
-    for socket in ("api.sock", "front.sock"):
+    for socket in ("api.sock", "front.sock", "question.sock"):
         machine.succeed(f"test -S /run/code-server-multi/{socket}")
         connect = f"curl --silent --verbose --unix-socket /run/code-server-multi/{socket} http://csm/healthz"
         refused(as_account, "ada", connect, "Permission denied")

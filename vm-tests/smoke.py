@@ -32,6 +32,16 @@ for name in ("ada", "grace"):
         machine.wait_for_unit(unit(name))
         machine.succeed(f"test -S /run/code-server-multi/ws/{name}/http.sock")
 
+with subtest("what a visitor who is not signed in sends is nobody's next request"):
+    machine.succeed("printf 'GET /_csm/static/style.css HTTP/1.1\\r\\nX-Swallow: ' > /run/test/smuggled")
+    for version in ("1.1", "2"):
+        ask = f"curl --silent --output /dev/null --write-out '%{{http_code}} ' --http{version}"
+        smuggle = f"{ask} --data-binary @/run/test/smuggled https://ada.code.test/"
+        chunked = f"{smuggle} --header 'Transfer-Encoding: chunked'" if version == "1.1" else smuggle
+        said = machine.succeed(f"for n in 1 2 3 4 5; do {smuggle}; {chunked}; {ask} https://ada.code.test/; done")
+        assert said.split() == ["401"] * 15, f"over HTTP/{version}: {said}"
+    visitors["grace"].editor()
+
 with subtest("the daemon shows what a workspace uses, from its unit"):
     usage = json.loads(machine.succeed("curl --fail --silent --unix-socket /run/code-server-multi/api.sock 'http://csm/api/v1/workspaces?measure=true'"))
     for one in usage:

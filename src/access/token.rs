@@ -12,6 +12,16 @@ pub fn encode(random: [u8; 32]) -> String {
     Base64UrlUnpadded::encode_string(&random)
 }
 
+/// Any text, in the characters of base64url.
+pub fn encode_text(text: &str) -> String {
+    Base64UrlUnpadded::encode_string(text.as_bytes())
+}
+
+/// The text of [`encode_text`].
+pub fn decode_text(encoded: &str) -> Option<String> {
+    String::from_utf8(Base64UrlUnpadded::decode_vec(encoded).ok()?).ok()
+}
+
 /// Equal, in a time that does not tell how far.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()

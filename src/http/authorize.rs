@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 
 use crate::access::site::Site;
 use crate::daemon::Verb;
@@ -11,9 +13,26 @@ use crate::model::workspace::State;
 
 use super::App;
 use super::context::{Context, provenance, session};
+use super::error::Refusal;
+
+/// What the question's socket answers: 204, 401 or 403, and no body. What is not the question, to the letter, is refused, and its
+/// connection closed.
+pub(super) async fn question(Shared(app): Shared<Arc<App>>, request: Request) -> Response {
+    let headers = request.headers();
+    let framed = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    if request.method() != Method::GET || request.uri() != "/" || framed {
+        return (StatusCode::FORBIDDEN, [(header::CONNECTION, "close")]).into_response();
+    }
+    match Context::of(headers, &app.manifest()) {
+        Ok(context) => authorize(&app, &context, headers).into_response(),
+        // After a 401 nginx asks for a page, which says that.
+        Err(Refusal::CookiesTooLarge { .. }) => StatusCode::UNAUTHORIZED.into_response(),
+        Err(_) => StatusCode::FORBIDDEN.into_response(),
+    }
+}
 
 /// 204: yes. 401: not signed in here. 403: signed in, but the request was made by another site. Anything else nginx takes for a no.
-pub(super) fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
+fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
     let Some(workspace) = context.site.workspace() else { return StatusCode::FORBIDDEN };
     let Some(session) = session(app, context, headers) else { return StatusCode::UNAUTHORIZED };
     // Nobody but its owner gets into a workspace, admins neither.

@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::access::cookies;
 use crate::access::request::Provenance;
@@ -11,6 +11,7 @@ use crate::access::site::Site;
 use crate::model::manifest::Manifest;
 
 use super::App;
+use super::error::Refusal;
 
 /// The host that a request is for.
 #[derive(Debug, Clone)]
@@ -19,20 +20,37 @@ pub(super) struct Context {
     pub(super) origin: String,
 }
 
+/// What it is judged by, besides `Host` and cookies. There twice, each could be meant, and the two could be judged and passed on
+/// differently.
+const JUDGED: [&str; 7] =
+    ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "accept", "x-csm-upgrade"];
+
+/// More cookies than this, in bytes, are a mistake or an attack: code-server takes 16 KiB of headers in all.
+const MAX_COOKIES: usize = 8 << 10;
+
 impl Context {
-    /// `None` when nginx's server block and the `Host` header do not name the same host of ours.
-    pub(super) fn of(headers: &HeaderMap, manifest: &Manifest) -> Option<Self> {
-        let site: Site = text(headers, "x-csm-site").parse().ok()?;
-        let origin = site.origin(manifest, text(headers, header::HOST.as_str()))?;
-        Some(Self { site, origin })
+    /// Refused when nginx's server block and the `Host` header do not name the same host of ours, and when the request can't be judged.
+    pub(super) fn of(headers: &HeaderMap, manifest: &Manifest) -> Result<Self, Refusal> {
+        if headers.get_all(header::COOKIE).iter().map(HeaderValue::len).sum::<usize>() > MAX_COOKIES {
+            return Err(Refusal::CookiesTooLarge {
+                navigates: matches!(text(headers, "sec-fetch-mode"), "" | "navigate"),
+            });
+        }
+        let site: Option<Site> = text(headers, "x-csm-site").parse().ok();
+        let origin = site.as_ref().and_then(|site| site.origin(manifest, text(headers, header::HOST.as_str())));
+        let Some((site, origin)) = site.zip(origin) else { return Err(Refusal::Misdirected) };
+        if let Some(twice) = JUDGED.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+            return Err(Refusal::Twice(twice));
+        }
+        Ok(Self { site, origin })
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for Context {
-    type Rejection = StatusCode;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
-        parts.extensions.get::<Self>().cloned().ok_or(StatusCode::MISDIRECTED_REQUEST)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parts.extensions.get::<Self>().cloned().ok_or(Refusal::Misdirected)
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Path, State as Shared};
+use axum::Router;
+use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Form, Router};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
 
@@ -105,17 +105,17 @@ struct Protected {
     csrf: String,
 }
 
-/// A button of the dashboard.
+/// A button of the dashboard. Its token is in the address: no body comes this far but the sign-in form's.
 async fn act(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
     Path((id, verb)): Path<(String, String)>,
-    Form(form): Form<Protected>,
+    Query(protected): Query<Protected>,
 ) -> Result<Redirect, Refusal> {
     let visitor = Visitor::of(&app, &context, &headers)?;
     let own =
-        provenance(&headers).is_own(&context.origin) && app.key.verify(&["csrf", &visitor.session.id], &form.csrf);
+        provenance(&headers).is_own(&context.origin) && app.key.verify(&["csrf", &visitor.session.id], &protected.csrf);
     if !own {
         return Err(Refusal::Foreign);
     }

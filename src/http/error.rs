@@ -1,6 +1,6 @@
 //! What went wrong with a request, and the page that says so.
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::pages::Message;
@@ -21,6 +21,17 @@ pub(super) enum Refusal {
     },
     /// There is no such thing.
     NotFound(String),
+    /// The `Host` is not that of the server block which took the request: it names no host of ours, or another one.
+    Misdirected,
+    /// This header is there twice.
+    Twice(&'static str),
+    /// More cookies than csm takes.
+    CookiesTooLarge {
+        /// Whether a person waits for a page: then the browser is asked to delete its cookies.
+        navigates: bool,
+    },
+    /// Ports have hosts of their own.
+    Closed,
     /// The handshake is over, or was never begun here.
     Stale,
     /// Too many wrong passwords.
@@ -38,8 +49,10 @@ impl Refusal {
         match self {
             Self::SignedOut => StatusCode::UNAUTHORIZED,
             Self::Foreign | Self::NotYours { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Stale => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) | Self::Closed => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::CookiesTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Twice(_) | Self::Stale => StatusCode::BAD_REQUEST,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -55,6 +68,18 @@ impl Refusal {
             ),
             Self::NotYours { whose, .. } => ("Not yours", whose.clone()),
             Self::NotFound(what) => ("Nothing here", what.clone()),
+            Self::Misdirected => ("Unknown address", "This server has no page at this address.".to_owned()),
+            Self::Twice(name) => ("Request refused", format!("The header {name} is there twice.")),
+            Self::CookiesTooLarge { .. } => (
+                "Cookies too large",
+                "This browser sent more cookies than the server accepts, so it was asked to delete them. Reload the page and sign in."
+                    .to_owned(),
+            ),
+            Self::Closed => (
+                "Not found",
+                "The editor's address serves the editor alone. A port has an address of its own, such as 3000--NAME; the editor's Ports panel lists them."
+                    .to_owned(),
+            ),
             Self::Stale => (
                 "This sign-in has expired",
                 "It takes ten minutes at most, in the browser that began it. Open the address again.".to_owned(),
@@ -75,6 +100,9 @@ impl IntoResponse for Refusal {
         let mut response = Message::new(self.status(), title, text, dashboard).into_response();
         if let Some(wait) = wait {
             response.headers_mut().insert(header::RETRY_AFTER, wait.into());
+        }
+        if matches!(self, Self::CookiesTooLarge { navigates: true }) {
+            response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cookies\""));
         }
         response
     }

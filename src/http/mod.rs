@@ -20,13 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::{Request, State as Shared};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::access::handshake::Handshakes;
+use crate::access::handshake::Codes;
 use crate::access::limiter::Limiter;
 use crate::access::session::Sessions;
 use crate::access::site::Site;
@@ -61,7 +61,7 @@ pub struct Access {
     sessions: Sessions,
     /// Sessions that have ended and are still in the database.
     undeleted: Vec<String>,
-    handshakes: Handshakes,
+    codes: Codes,
     limiter: Limiter,
 }
 
@@ -106,8 +106,7 @@ impl App {
     ) -> Result<Arc<Self>, StartError> {
         let key = state.key(crate::adapters::machine::random()?)?;
         let sessions = Sessions::new(state.sessions(clock())?);
-        let access =
-            Access { sessions, undeleted: Vec::new(), handshakes: Handshakes::default(), limiter: Limiter::default() };
+        let access = Access { sessions, undeleted: Vec::new(), codes: Codes::default(), limiter: Limiter::default() };
         Ok(Arc::new(Self {
             manifest,
             daemon,
@@ -145,34 +144,44 @@ pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves what nginx asks.
-pub async fn serve_front(listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
-    axum::serve(listener, Router::new().fallback(dispatch).with_state(app)).await
+/// One of the daemon's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Pages, for nginx.
+    Front,
+    /// nginx's `auth_request`, and nothing else: no other request's bytes ever reach this socket.
+    Question,
+    /// The command line and Prometheus. Whoever can open the socket is an admin.
+    Api,
 }
 
-/// Serves the command line and Prometheus. Whoever can open the socket is an admin.
-pub async fn serve_api(listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
-    axum::serve(listener, api::operator_routes().with_state(app)).await
+/// Serves one of the sockets, for ever.
+pub async fn serve(door: Door, listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
+    let router = match door {
+        Door::Front => Router::new().fallback(dispatch),
+        Door::Question => Router::new().fallback(authorize::question),
+        Door::Api => api::operator_routes(),
+    };
+    axum::serve(listener, router.with_state(app)).await
 }
 
-/// Every request of nginx: first the question it asks most, then by host.
+/// Every request for a page: by host.
 async fn dispatch(Shared(app): Shared<Arc<App>>, mut request: Request) -> Response {
-    let manifest = app.manifest();
-    let Some(context) = Context::of(request.headers(), &manifest) else {
-        // nginx knows but 401 and 403 as a no; after a 403 it asks for a page, and comes here once more.
-        let question = request.uri().path() == "/_csm/authorize";
-        return if question { StatusCode::FORBIDDEN } else { StatusCode::MISDIRECTED_REQUEST }.into_response();
+    let mut response = match Context::of(request.headers(), &app.manifest()) {
+        Ok(context) => {
+            let router = match context.site {
+                Site::Dashboard => app.routers.dashboard.clone(),
+                Site::Workspace(_) | Site::Loopback(_) => app.routers.workspace.clone(),
+            };
+            request.extensions_mut().insert(context);
+            match router.with_state(app).oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+        Err(refusal) => refusal.into_response(),
     };
-    if request.uri().path() == "/_csm/authorize" {
-        return authorize::authorize(&app, &context, request.headers()).into_response();
-    }
-    let router = match context.site {
-        Site::Dashboard => app.routers.dashboard.clone(),
-        Site::Workspace(_) | Site::Loopback(_) => app.routers.workspace.clone(),
-    };
-    request.extensions_mut().insert(context);
-    match router.with_state(app).oneshot(request).await {
-        Ok(response) => pages::harden(response),
-        Err(never) => match never {},
-    }
+    // One request a connection: whatever follows it was part of it, and is read by nobody.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    pages::harden(response)
 }

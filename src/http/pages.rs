@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Router;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
@@ -28,6 +28,8 @@ pub(super) struct SignIn<'a> {
     pub(super) destination: &'a str,
     pub(super) name: &'a str,
     pub(super) error: &'a str,
+    /// An image whose response makes the browser forget what the editor of the user who signed out stored.
+    pub(super) clear: Option<&'a str>,
 }
 
 /// The dashboard.
@@ -229,6 +231,8 @@ pub(super) fn harden(mut response: Response) -> Response {
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
+        // A page that opened ours can't reach its window.
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ];
     for (name, value) in fixed {

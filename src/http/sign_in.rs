@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Form;
 use axum::extract::{Query, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
@@ -13,12 +13,14 @@ use super::error::Refusal;
 use super::pages::{SignIn, page};
 use super::{App, Counters};
 use crate::access::cookies;
+use crate::access::handshake::{Handshake, PENDING_LIFETIME};
 use crate::access::limiter::Against;
 use crate::access::session::{LIFETIME, Session};
 use crate::access::site::Site;
 use crate::access::token::encode;
 use crate::adapters::machine::random;
 use crate::model::digest::sha256_hex;
+use crate::model::label::{Label, WorkspaceId};
 use crate::model::manifest::Manifest;
 use crate::model::name::Name;
 
@@ -28,18 +30,26 @@ const DEVICE_LIFETIME: u64 = 180 * 86_400;
 /// Nothing that follows learns of the code in the address.
 const NO_REFERRER: [(header::HeaderName, &str); 1] = [(header::REFERRER_POLICY, "no-referrer")];
 
-/// A handshake's id as ours are, base64url; anything else counts as none, before it gets into an address or a header.
+/// A handshake's token or a code as ours are; anything else counts as none, before it gets into an address or a header.
 fn ours<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let id = String::deserialize(from)?;
-    // Ours have 43 characters.
-    let sound = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    Ok(if sound { id } else { String::new() })
+    let text = String::deserialize(from)?;
+    let ours = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    Ok(if ours { text } else { String::new() })
 }
 
 #[derive(Deserialize)]
-pub(super) struct Handshake {
+pub(super) struct Asked {
     #[serde(default, deserialize_with = "ours")]
     handshake: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct FormAsked {
+    #[serde(default, deserialize_with = "ours")]
+    handshake: String,
+    /// Who has just signed out.
+    #[serde(default)]
+    left: String,
 }
 
 #[derive(Deserialize)]
@@ -51,9 +61,8 @@ pub(super) struct Credentials {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Granted {
+pub(super) struct Given {
     #[serde(default, deserialize_with = "ours")]
-    handshake: String,
     code: String,
 }
 
@@ -69,12 +78,13 @@ pub(super) async fn form(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(asked): Query<Handshake>,
+    Query(asked): Query<FormAsked>,
 ) -> Response {
     if session(&app, &context, &headers).is_some() {
         return Redirect::to(&after_sign_in(&asked.handshake)).into_response();
     }
-    sign_in_page(&app, &context, StatusCode::OK, &asked.handshake, "", "")
+    let form = SignInForm { handshake: &asked.handshake, left: asked.left.parse().ok(), ..SignInForm::default() };
+    sign_in_page(&app, &context, StatusCode::OK, form)
 }
 
 /// Where a person goes who has just signed in, or was signed in already.
@@ -82,31 +92,47 @@ fn after_sign_in(handshake: &str) -> String {
     if handshake.is_empty() { "/".to_owned() } else { format!("/open?handshake={handshake}") }
 }
 
-fn sign_in_page(
-    app: &App,
-    context: &Context,
-    status: StatusCode,
-    handshake: &str,
-    name: &str,
-    error: &str,
-) -> Response {
+/// What the sign-in form shows.
+#[derive(Default)]
+struct SignInForm<'a> {
+    handshake: &'a str,
+    name: &'a str,
+    error: &'a str,
+    left: Option<Name>,
+}
+
+fn sign_in_page(app: &App, context: &Context, status: StatusCode, form: SignInForm<'_>) -> Response {
     let manifest = app.manifest();
-    let target = app.access().handshakes.site(app.now(), handshake).cloned();
-    let destination = match (&context.site, target) {
-        (Site::Dashboard, Some(Site::Workspace(label))) => format!("{label}.{}", manifest.domain),
-        (Site::Loopback(id), _) => format!("{id}.{}", manifest.domain),
-        _ => String::new(),
+    let host = |label: &dyn std::fmt::Display| format!("{label}.{}", manifest.domain);
+    let destination = match &context.site {
+        Site::Loopback(id) => host(id),
+        _ => match Handshake::of_token(form.handshake, &app.key, app.now()).map(|handshake| handshake.site) {
+            Some(Site::Workspace(label)) => host(&label),
+            _ => String::new(),
+        },
     };
     let (prefix, action) = match context.site {
         Site::Dashboard => ("", "/sign-in"),
         _ => ("/_csm", "/_csm/sign-in-here"),
     };
-    let template =
-        SignIn { prefix, action, domain: manifest.domain.as_str(), handshake, destination: &destination, name, error };
+    let left = form.left.filter(|name| manifest.owners.contains_key(name));
+    let editor = left.map(|name| manifest.origin(&Label::editor(WorkspaceId::main(name))));
+    let clear = editor.as_ref().map(|origin| format!("{origin}/_csm/clear"));
+    let template = SignIn {
+        prefix,
+        action,
+        domain: manifest.domain.as_str(),
+        handshake: form.handshake,
+        destination: &destination,
+        name: form.name,
+        error: form.error,
+        clear: clear.as_deref(),
+    };
     let mut response = page(status, &template);
     // The form's answer leads on to a workspace's host, and browsers hold redirects against this policy too.
     let policy = format!(
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self' {}://*.{}{}; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; style-src 'self'; img-src 'self' {}; form-action 'self' {}://*.{}{}; base-uri 'none'; frame-ancestors 'none'",
+        editor.unwrap_or_default(),
         manifest.scheme(),
         manifest.domain,
         manifest.port_suffix(),
@@ -193,7 +219,8 @@ async fn check(
         tracing::warn!(name = ?given.name.chars().take(40).collect::<String>(), source = text(headers, "x-csm-source"), "sign-in refused");
         let error = "That name and password do not belong together.";
         let name = given.name.chars().take(40).collect::<String>();
-        return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, &given.handshake, &name, error)));
+        let form = SignInForm { handshake: &given.handshake, name: &name, error, left: None };
+        return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, form)));
     };
     app.access().limiter.give_back(&against);
     Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored) }))
@@ -249,12 +276,13 @@ pub(super) async fn sign_out(
     if !provenance(&headers).is_own(&context.origin) {
         return Err(Refusal::Foreign);
     }
-    if let Some(session) = session(&app, &context, &headers) {
-        app.end_session(&session.id);
-        tracing::info!(owner = %session.owner, "signed out");
-    }
     let set = [(header::SET_COOKIE, cookies::set(cookies::SESSION, "", 0))];
-    Ok((set, Redirect::to("/sign-in")).into_response())
+    let Some(session) = session(&app, &context, &headers) else {
+        return Ok((set, Redirect::to("/sign-in")).into_response());
+    };
+    app.end_session(&session.id);
+    tracing::info!(owner = %session.owner, "signed out");
+    Ok((set, Redirect::to(&format!("/sign-in?left={}", session.owner))).into_response())
 }
 
 /// `/_csm/sign-in` on a workspace's host: nginx sends everyone here who is not signed in there.
@@ -272,15 +300,14 @@ pub(super) async fn begin(
         return Err(Refusal::SignedOut);
     }
     if matches!(context.site, Site::Loopback(_)) {
-        return Ok(sign_in_page(&app, &context, StatusCode::OK, "", "", ""));
+        return Ok(sign_in_page(&app, &context, StatusCode::OK, SignInForm::default()));
     }
-    let (id, nonce) = (token()?, cookie(&headers, cookies::NONCE).filter(|nonce| nonce.len() == 43));
+    let nonce = cookie(&headers, cookies::NONCE).filter(|nonce| nonce.len() == 43);
     // Another tab's handshake keeps its nonce.
     let nonce = if let Some(nonce) = nonce { nonce } else { token()? };
-    let target = text(&headers, "x-csm-uri");
-    app.access().handshakes.begin(app.now(), id.clone(), nonce.clone(), context.site, target);
-    let set = [(header::SET_COOKIE, cookies::set(cookies::NONCE, &nonce, 600))];
-    Ok((set, Redirect::to(&format!("{}/open?handshake={id}", manifest.dashboard_origin()))).into_response())
+    let handshake = Handshake::new(app.now(), &nonce, context.site, text(&headers, "x-csm-uri")).token(&app.key);
+    let set = [(header::SET_COOKIE, cookies::set(cookies::NONCE, &nonce, PENDING_LIFETIME))];
+    Ok((set, Redirect::to(&format!("{}/open?handshake={handshake}", manifest.dashboard_origin()))).into_response())
 }
 
 /// `GET /open` on the dashboard: grants a handshake to a session that has the right.
@@ -288,24 +315,20 @@ pub(super) async fn open(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(asked): Query<Handshake>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, Refusal> {
     let Some(session) = session(&app, &context, &headers) else {
         return Ok(Redirect::to(&format!("/sign-in?handshake={}", asked.handshake)).into_response());
     };
     let manifest = app.manifest();
-    let code = token()?;
-    let mut access = app.access();
-    let Some(Site::Workspace(label)) = access.handshakes.site(app.now(), &asked.handshake).cloned() else {
-        return Err(Refusal::Stale);
-    };
+    let handshake = Handshake::of_token(&asked.handshake, &app.key, app.now()).ok_or(Refusal::Stale)?;
+    let Site::Workspace(label) = &handshake.site else { return Err(Refusal::Stale) };
     if label.workspace.owner != session.owner {
         return Err(not_yours(&session.owner, &label.workspace.owner, true));
     }
-    if !access.handshakes.grant(app.now(), &asked.handshake, &session.id, code.clone()) {
-        return Err(Refusal::Stale);
-    }
-    let callback = format!("{}/_csm/callback?handshake={}&code={code}", manifest.origin(&label), asked.handshake);
+    let code = token()?;
+    let callback = format!("{}/_csm/callback?code={code}", manifest.origin(label));
+    app.access().codes.grant(app.now(), &code, handshake, &session.id, &session.owner);
     Ok((NO_REFERRER, Redirect::to(&callback)).into_response())
 }
 
@@ -314,11 +337,10 @@ pub(super) async fn callback(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(given): Query<Granted>,
+    Query(given): Query<Given>,
 ) -> Result<Response, Refusal> {
     let nonce = cookie(&headers, cookies::NONCE).unwrap_or_default();
-    let redeemed = app.access().handshakes.redeem(app.now(), &given.handshake, &given.code, &context.site, &nonce);
-    let redeemed = redeemed.ok_or(Refusal::Stale)?;
+    let redeemed = app.access().codes.redeem(app.now(), &given.code, &context.site, &nonce).ok_or(Refusal::Stale)?;
     let token = app.key.site_token(&redeemed.session, &context.site);
     let set = AppendHeaders([
         (header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME)),
@@ -326,6 +348,23 @@ pub(super) async fn callback(
     ]);
     // With our own origin in front: a target such as `//evil.example` stays a path.
     Ok((NO_REFERRER, set, Redirect::to(&format!("{}{}", context.origin, redeemed.target))).into_response())
+}
+
+/// `GET /_csm/clear` on a workspace's host: the page after a sign-out shows it as an image. The browser forgets what the editor
+/// stored, service workers too; not while somebody is signed in there, as any page can show an image.
+pub(super) async fn clear(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    if session(&app, &context, &headers).is_some() {
+        return Err(Refusal::Foreign);
+    }
+    let forget = [
+        (HeaderName::from_static("clear-site-data"), "\"cache\", \"storage\"".to_owned()),
+        (header::SET_COOKIE, cookies::set(cookies::WORKSPACE, "", 0)),
+    ];
+    Ok((StatusCode::NO_CONTENT, forget).into_response())
 }
 
 /// The page for a person who is signed in as somebody else.

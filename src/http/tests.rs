@@ -6,7 +6,7 @@ use std::time::Duration;
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use axum::body::Body;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::{self, BoxStream};
@@ -22,6 +22,8 @@ use crate::model::manifest::Machine;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
 use crate::ports::{RuntimeError, StartRequest};
+
+mod door;
 
 /// A runtime whose containers are entries of a map, and whose logs are one line and then silence.
 #[derive(Clone, Default)]

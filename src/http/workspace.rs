@@ -14,6 +14,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/_csm/sign-in", any(sign_in::begin))
         .route("/_csm/refused", any(|| async { Refusal::Foreign }))
         .route("/_csm/wake", any(wake::wake))
+        .route("/_csm/closed", any(|| async { Refusal::Closed }))
+        .route("/_csm/clear", get(sign_in::clear))
         .route("/_csm/callback", get(sign_in::callback))
         .route("/_csm/sign-in-here", post(sign_in::sign_in_here))
         .route("/_csm/events", get(wake::events))

@@ -38,7 +38,12 @@ impl Layout {
         self.run.join("secrets").join(id.to_string())
     }
 
-    /// The socket that nginx asks: sign-in, wake page, dashboard.
+    /// The socket of nginx's `auth_request` alone: may this request pass?
+    pub fn question_socket(&self) -> PathBuf {
+        self.run.join("question.sock")
+    }
+
+    /// The socket of the pages that nginx passes on: sign-in, wake page, dashboard.
     pub fn front_socket(&self) -> PathBuf {
         self.run.join("front.sock")
     }

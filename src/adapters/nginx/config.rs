@@ -34,11 +34,14 @@ http {{
     uwsgi_temp_path {run}/uwsgi;
     scgi_temp_path {run}/scgi;
     proxy_cache_path {run}/authorized keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
-    upstream csm_front {{ server unix:{front}; keepalive {KEEPALIVE}; }}
+    # One request a connection: what a visitor sends beyond its end is nobody's next request.
+    upstream csm_front {{ server unix:{front}; }}
+    upstream csm_question {{ server unix:{question}; keepalive {KEEPALIVE}; }}
     include {share}/http.conf;
 ",
         names = (manifest.owners.len() * 2).max(512),
         front = layout.front_socket().display(),
+        question = layout.question_socket().display(),
     );
     for (id, _) in manifest.workspaces() {
         let socket = layout.socket(&id).display().to_string();
@@ -52,14 +55,17 @@ http {{
         "    server {{ # any other host name
         listen {listen} default_server;
         server_name _;
+        include {share}/cookies.conf;
         {refuse}
     }}
     server {{
         listen {listen};
         server_name {domain};{tls}
         set $csm_site dashboard;
+        include {share}/cookies.conf;
         include {share}/front.conf;
         include {share}/dashboard.conf;
+        location = /sign-in {{ include {share}/sign-in.conf; }}
     }}
 ",
         domain = manifest.domain,
@@ -72,6 +78,7 @@ http {{
         server_name {id}.{domain};{tls}
         set $csm_site label:{id};
         set $csm_backend csm_ws_{id};
+        include {share}/cookies.conf;
         include {share}/front.conf;
         include {share}/workspace.conf;
     }}
@@ -89,6 +96,7 @@ http {{
         server_name \"~^(?<csm_label>(?:[0-9]+--)?(?<csm_workspace>[a-z][a-z0-9-]*))\\.{domain}$\";{tls}
         set $csm_site label:$csm_label;
         set $csm_backend unix:{run}/ws/$csm_workspace/http.sock:;
+        include {share}/cookies.conf;
         include {share}/front.conf;
         include {share}/workspace.conf;
     }}
@@ -106,8 +114,10 @@ fn loopback(id: &WorkspaceId, port: u16, share: &str) -> String {
         listen 127.0.0.1:{port};
         set $csm_site port:{id};
         set $csm_backend csm_ws_{id};
+        include {share}/cookies.conf;
         include {share}/front.conf;
         include {share}/workspace.conf;
+        location = /_csm/sign-in-here {{ include {share}/sign-in.conf; }}
     }}
 "
     )

@@ -1,0 +1,135 @@
+//! The sockets themselves, spoken to in bytes: what a request brings beyond its head, and what can't be judged.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::*;
+
+const QUESTION: &str =
+    "GET / HTTP/1.1\r\nHost: dan.code.localhost:7080\r\nX-Csm-Site: label:dan\r\nX-Csm-Method: GET\r\n";
+
+/// Everything that one of the sockets answers to these bytes, until it closes.
+async fn said(door: Door, bytes: &str) -> String {
+    let stage = stage();
+    let socket = stage.directory.path().join("door.sock");
+    let listener = listen(&socket, 0o600).unwrap();
+    tokio::spawn(serve(door, listener, stage.app.clone()));
+    let mut connection = UnixStream::connect(&socket).await.unwrap();
+    connection.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(30), connection.read_to_end(&mut answer)).await;
+    end.unwrap_or_else(|_| panic!("it stays open: {}", String::from_utf8_lossy(&answer))).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn statuses(said: &str) -> Vec<&str> {
+    said.match_indices("HTTP/1.1 ").map(|(at, _)| &said[at + 9..at + 12]).collect()
+}
+
+#[tokio::test]
+async fn the_question_is_answered_on_a_connection_that_stays_open() {
+    let last = format!("{QUESTION}Connection: close\r\n\r\n");
+    let said = said(Door::Question, &format!("{QUESTION}\r\n{last}")).await;
+    assert_eq!(statuses(&said), ["401", "401"], "{said}");
+}
+
+#[tokio::test]
+async fn what_is_not_the_question_is_refused_and_its_connection_closed() {
+    let framed = |header: &str, body: &str| format!("{QUESTION}{header}\r\n\r\n{body}");
+    let smuggled = format!("GET /_csm/static/style.css HTTP/1.1\r\nX-Swallow: {QUESTION}\r\n");
+    for (what, bytes) in [
+        ("a page", QUESTION.replacen("GET /", "GET /_csm/static/style.css", 1) + "\r\n"),
+        ("a query", QUESTION.replacen("GET /", "GET /?x", 1) + "\r\n"),
+        ("another method", QUESTION.replacen("GET", "POST", 1) + "\r\n"),
+        ("the wake page", QUESTION.replacen("GET /", "GET /_csm/wake", 1) + "\r\n"),
+        ("a length", framed(&format!("Content-Length: {}", smuggled.len()), &smuggled)),
+        ("chunks", framed("Transfer-Encoding: chunked", &format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len()))),
+        ("an empty body", framed("Content-Length: 0", "")),
+    ] {
+        let said = said(Door::Question, &format!("{bytes}{QUESTION}\r\n")).await;
+        assert_eq!(statuses(&said), ["403"], "{what}: {said}");
+    }
+    // What is no request at all is no yes either.
+    let said = said(Door::Question, "\0\r\n\r\n").await;
+    assert!(statuses(&said).iter().all(|status| *status == "400"), "{said}");
+}
+
+#[tokio::test]
+async fn the_front_reads_one_request_of_a_connection() {
+    let page =
+        "GET /sign-in HTTP/1.1\r\nHost: code.localhost:7080\r\nX-Csm-Site: dashboard\r\nX-Csm-Method: GET\r\n\r\n";
+    let lost = page.replace("X-Csm-Site: dashboard", "X-Csm-Site: label:dan");
+    let post = page.replacen("GET", "POST", 1);
+    // A POST without a form, so that what follows could be taken for its body.
+    for (first, status) in [(page, "200"), (&lost, "421"), (&post, "415")] {
+        let said = said(Door::Front, &format!("{first}{page}{page}")).await;
+        assert_eq!(statuses(&said), [status], "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_counts_is_not_there_twice() {
+    let stage = stage();
+    let cookie = stage.let_in(&stage.signed_in("dan").0, "label:dan");
+    let own = "http://dan.code.localhost:7080";
+    let once = [("origin", own), ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate"), ("accept", "*/*")];
+    for (name, value) in once {
+        let question = |values: &[&str]| {
+            let ask = stage.ask("GET", "label:dan", "/").with("cookie", &cookie);
+            let request = values.iter().fold(ask, |ask, value| ask.with(name, value)).bare();
+            authorize::question(Shared(stage.app.clone()), request)
+        };
+        assert_eq!(question(&[value]).await.status(), StatusCode::NO_CONTENT, "{name}");
+        for twice in [[value, value], [value, "x"], ["x", value]] {
+            assert_eq!(question(&twice).await.status(), StatusCode::FORBIDDEN, "{name}");
+            let ask = stage.ask("GET", "dashboard", "/sign-in").with(name, twice[0]).with(name, twice[1]);
+            let page = stage.answer(ask.bare()).await;
+            assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{name}");
+            let text = axum::body::to_bytes(page.into_body(), 10_000).await.unwrap();
+            let expected = format!("The header {name} is there twice.");
+            assert!(String::from_utf8_lossy(&text).contains(&expected), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn cookies_that_are_too_large_are_cleared_for_a_person_and_nobody_else() {
+    let stage = stage();
+    let bomb = "x".repeat(9000);
+    for site in ["dashboard", "label:dan", "label:3000--dan", "label:nobody"] {
+        for (mode, cleared) in [("navigate", true), ("", true), ("no-cors", false), ("cors", false)] {
+            let ask = stage.ask("GET", site, "/_csm/sign-in").with("cookie", &bomb).with("sec-fetch-mode", mode);
+            let page = stage.answer(ask.bare()).await;
+            assert_eq!(page.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "{site}");
+            let header = page.headers().get("clear-site-data").map(|value| value.to_str().unwrap());
+            assert_eq!(header, cleared.then_some("\"cookies\""), "{site} {mode:?}");
+        }
+    }
+    let question = stage.ask("GET", "label:dan", "/").with("cookie", &bomb).bare();
+    let answer = authorize::question(Shared(stage.app.clone()), question).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "nginx then asks for the page");
+}
+
+#[tokio::test]
+async fn after_a_sign_out_the_editor_is_forgotten_and_not_before() {
+    let stage = stage();
+    let (session, cookie) = stage.signed_in("dan");
+    let let_in = stage.let_in(&session, "label:dan");
+    let clear = || stage.answer(stage.ask("GET", "label:dan", "/_csm/clear").with("cookie", &let_in).bare());
+    let signed_in = clear().await;
+    assert_eq!((signed_in.status(), signed_in.headers().get("clear-site-data")), (StatusCode::FORBIDDEN, None));
+    let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    assert_eq!(out.headers()[header::LOCATION], "/sign-in?left=dan");
+    let page = stage.answer(stage.ask("GET", "dashboard", "/sign-in?left=dan").bare()).await;
+    let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+    assert!(policy.contains("img-src 'self' http://dan.code.localhost:7080;"), "{policy}");
+    let text = axum::body::to_bytes(page.into_body(), 10_000).await.unwrap();
+    assert!(String::from_utf8_lossy(&text).contains("<img src=\"http://dan.code.localhost:7080/_csm/clear\""));
+    let signed_out = clear().await;
+    assert_eq!(signed_out.headers()["clear-site-data"], "\"cache\", \"storage\"");
+    for odd in ["nobody", "dan%22%3E", "", "//evil.example"] {
+        let page = stage.answer(stage.ask("GET", "dashboard", &format!("/sign-in?left={odd}")).bare()).await;
+        let text = axum::body::to_bytes(page.into_body(), 10_000).await.unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains("<img"), "{odd}");
+    }
+}
