@@ -95,9 +95,8 @@ async function onHosts(door) {
       const what = `${framing[0]} on ${label}, ${door.name}`;
       if (framing[3]) assert.ok([400, 501].includes(answer.status), `${what}: ${answer.text.slice(0, 200)}`);
       else {
-        const final = answer.status === 100 ? answer.text.slice(answer.text.indexOf('\r\n\r\n') + 4) : answer.text;
-        assert.match(final, /^HTTP\/1\.1 (401|403|404)/, `${what}: ${answer.text.slice(0, 200)}`);
-        assert.match(final, /signed out|request refused|no workspace|not found|nothing here/i, what);
+        assert.ok([401, 403, 404].includes(answer.status), `${what}: ${answer.text.slice(0, 200)}`);
+        assert.match(answer.body, /signed out|request refused|no workspace|not found|nothing here/i, what);
       }
       await door.holds(what);
     }
@@ -140,8 +139,7 @@ test('a wrong Host is misdirected, whatever its body', async () => {
   for (const framing of FRAMINGS) {
     for (const host of ['evil.example', `evil.${domain}.example`, `ada.${domain}`, `ada.${domain}:${port + 1}`]) {
       const answer = await attack(door, 'ada', framing, { host });
-      const final = answer.status === 100 ? answer.text.slice(answer.text.indexOf('\r\n\r\n') + 4) : answer.text;
-      assert.match(final, framing[3] ? /^HTTP\/1\.1 (400|501)/ : /^HTTP\/1\.1 (421|403)/, `${framing[0]} for ${host}`);
+      assert.ok((framing[3] ? [400, 501] : [421, 403]).includes(answer.status), `${framing[0]} for ${host}: ${answer.text.slice(0, 200)}`);
       await door.holds(`${framing[0]} for ${host}`);
     }
   }
@@ -149,6 +147,7 @@ test('a wrong Host is misdirected, whatever its body', async () => {
 
 test('what nginx tells csm cannot be told by a visitor', async () => {
   const door = new Door();
+  const from = read(demoLog).length;
   const form = 'name=ada&password=wrong&handshake=';
   const forged = 'X-Csm-Source: 6.6.6.6\r\nX-Csm-Site: dashboard\r\nX-Csm-Method: GET\r\n';
   const post = `POST /sign-in HTTP/1.1\r\nHost: ${door.host('')}\r\nOrigin: ${door.origin('')}\r\nContent-Type: application/x-www-form-urlencoded\r\n${forged}Content-Length: ${form.length}\r\n\r\n${form}`;
@@ -160,7 +159,7 @@ test('what nginx tells csm cannot be told by a visitor', async () => {
   }
   const site = await door.get('ada', { headers: 'X-Csm-Site: label:grace\r\nSec-Fetch-Mode: navigate\r\n', cookie: grace.cookies('grace') });
   assert.equal(site.status, 303, 'it stays the site that the server block says');
-  assert.ok(!read(demoLog).includes('6.6.6.6'), 'no such source');
+  assert.ok(!read(demoLog).slice(from).includes('6.6.6.6'), 'no such source');
 });
 
 /** HTTP/2, where a body needs no length. */

@@ -35,7 +35,7 @@ function headers(random, origin) {
 
 function oneHeader(random, origin) {
   const judged = [
-    ['Origin', [origin, origin, 'null', 'https://evil.example', '']],
+    ['Origin', [origin, origin, 'null', 'https://evil.example', '', '0']],
     ['Sec-Fetch-Site', ['same-origin', 'none', 'same-site', 'cross-site', '']],
     ['Sec-Fetch-Mode', ['navigate', 'cors', 'no-cors', '']],
     ['Sec-Fetch-Dest', ['document', 'empty', 'iframe', '']],
@@ -124,8 +124,8 @@ function http1(random, stage, marker) {
   if (random.oneIn(3)) rest.reverse();
   const end = random.oneIn(25) ? random.pick(['\n', '\r', '\r\r\n']) : '\r\n';
   const line = (pair) => `${pair[0]}:${random.oneIn(20) ? random.pick(['', '\t', '  ']) : ' '}${pair[1]}${end}`;
-  const all = [['X-Marker', marker], ...hosts, ...rest];
-  return `${method} ${target(random, own)} HTTP/${version}${end}${all.map(line).join('')}${end}${body}`;
+  const all = [...hosts, ...rest];
+  return `${method} ${target(random, own)} HTTP/${version}${end}X-Marker: ${marker}${end}${all.map(line).join('')}${end}${body}`;
 }
 
 function http2(random, stage, marker, stream) {

@@ -92,7 +92,7 @@ export const asNixOsWrites = async () => ({
 /** As csm wrote it when a stranger's body still reached it (issue 9), to test the tests with. */
 export const vulnerable = async () => {
   const directory = `${repo}/tests/hostile/fixtures/issue-9`;
-  return { text: readFileSync(`${directory}/nginx.conf`, 'utf8'), shareFrom: directory, places: csmPlaces };
+  return { text: readFileSync(`${directory}/nginx.conf`, 'utf8'), shareFrom: directory, asksAtFront: true, places: csmPlaces };
 };
 
 /** What the recording csm says to the question: the rules of access/request.rs, and one cookie that is right. */
@@ -130,12 +130,14 @@ export class Stage {
    */
   static async start(configuration, { edit = {}, answer = () => undefined } = {}) {
     const stage = new Stage();
-    const { text, places, shareFrom = `${repo}/share/nginx`, domain: name = domain } = await configuration();
+    const { text, places, shareFrom = `${repo}/share/nginx`, domain: name = domain, asksAtFront = false } = await configuration();
     // Sockets' paths must be short.
     const directory = mkdtempSync(`${tmpdir()}/csm-st-`);
     chmodSync(directory, 0o700);
     stage.directory = directory;
     stage.domain = name;
+    // The question had no socket of its own once.
+    stage.asksAtFront = asksAtFront;
     stage.answer = answer;
     const share = `${directory}/share`;
     cpSync(shareFrom, share, { recursive: true });
@@ -161,7 +163,7 @@ export class Stage {
   #finish(text) {
     const { directory } = this;
     const own = `
-    log_format seen escape=json '{"marker":"$http_x_marker","method":"$request_method","target":"$request_uri","status":$status}';
+    log_format seen escape=json '{"marker":"$http_x_marker","method":"$request_method","target":"$request_uri","status":"$status"}';
     access_log ${directory}/seen.log seen;
     ${text.includes('client_body_temp_path') ? '' : ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((one) => `${one}_temp_path ${directory}/nginx/${one};`).join('\n    ')}
 `;

@@ -51,9 +51,15 @@ export function talk(socket, parts, { idle = 1000, done = () => false } = {}) {
 /** The parsed answer to exactly these bytes, as soon as its head and what it promises of a body are there. */
 export async function answerTo(where, ...parts) {
   const complete = (bytes) => {
-    const end = bytes.indexOf('\r\n\r\n');
-    const length = /\r\ncontent-length: (\d+)/i.exec(bytes.subarray(0, Math.max(end, 0)).toString('latin1'));
-    return end >= 0 && length !== null && bytes.length >= end + 4 + Number(length[1]);
+    const final = withoutContinue(bytes);
+    const end = final.indexOf('\r\n\r\n');
+    const head = final.subarray(0, Math.max(end, 0)).toString('latin1');
+    if (/^HTTP\/1\.1 101/.test(head)) return true;
+    const length = /\r\ncontent-length: (\d+)/i.exec(head);
+    return end >= 0 && length !== null && final.length >= end + 4 + Number(length[1]);
   };
-  return parse(await talk(await dial(where), parts, { idle: 5000, done: complete }));
+  return parse(withoutContinue(await talk(await dial(where), parts, { idle: 5000, done: complete })));
 }
+
+const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n';
+const withoutContinue = (bytes) => (bytes.subarray(0, CONTINUE.length).toString('latin1') === CONTINUE ? bytes.subarray(CONTINUE.length) : bytes);

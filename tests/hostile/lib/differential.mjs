@@ -1,0 +1,162 @@
+// Sends odd requests to stages and compares what nginx took for requests with what arrived behind it.
+import { until } from '../../e2e/lib/until.mjs';
+import { endedStreams } from './h2.mjs';
+import { oddCase } from './odd.mjs';
+import { ALLOWED, isOwn } from './stage.mjs';
+import { answerTo, dial, talk } from './wire.mjs';
+
+/** How long a connection that says nothing more is waited for: nginx waits a minute for the rest of a body. */
+const IDLE = 120;
+const JUDGED = ['host', 'origin', 'sec-fetch-site', 'sec-fetch-mode', 'sec-fetch-dest'];
+const OURS = ['x-csm-site', 'x-csm-method', 'x-csm-upgrade', 'x-csm-source', 'x-csm-uri'];
+const WORKSPACES = ['ada', 'grace', 'project'];
+
+/** Where csm takes a body. */
+const FORMS = ['/sign-in', '/_csm/sign-in-here'];
+
+/**
+ * Sends the cases `from` up to `to` of a seed, some side by side. Resolves with the first batch's findings: each says what is wrong,
+ * and carries the cases that were under way.
+ */
+export async function differential(stages, { seed, from = 0, to, sideBySide = 32, told = () => {} }) {
+  for (const stage of stages) stage.forget();
+  const counts = { front: 0, question: 0, workspace: 0 };
+  for (let next = from; next < to; next += sideBySide) {
+    const numbers = Array.from({ length: Math.min(sideBySide, to - next) }, (_, at) => next + at);
+    const cases = numbers.map((number) => oddCase(seed, number, stages));
+    await Promise.all(cases.map(play));
+    const findings = [];
+    for (const stage of stages) {
+      const own = cases.filter((one) => one.stage === stage);
+      findings.push(...(await look(stage, own, counts)), ...(await honest(stage, next)));
+    }
+    if (findings.length) return { findings, cases, counts };
+    told(next);
+  }
+  return { findings: [], cases: [], counts };
+}
+
+async function play(one) {
+  const { stage, h2, parts, count } = one;
+  const socket = await dial({ port: stage.hasTls ? stage.tls : stage.plain, secure: stage.hasTls, servername: serverName(one), alpn: h2 ? 'h2' : 'http/1.1' });
+  const answers = await talk(socket, parts, { idle: IDLE, done: h2 ? (bytes) => endedStreams(bytes) >= count : undefined });
+  one.answers = answers;
+}
+
+// nginx refuses the handshake for names that are not ours.
+const serverName = ({ stage }) => `ada.${stage.domain}`;
+
+/** All that is wrong with what arrived at a stage. */
+async function look(stage, cases, counts = {}) {
+  const bytesOf = new Map(cases.flatMap((one) => one.markers.map((marker) => [marker, one])));
+  const seen = new Map();
+  const note = () => {
+    for (const line of stage.seen()) seen.set(line.marker, [...(seen.get(line.marker) ?? []), line]);
+  };
+  note();
+  const unexplained = () => {
+    note();
+    return stage.arrived.filter(({ request }) => !seen.has(request.all('x-marker')[0]));
+  };
+  // nginx writes its log when it is through with a request, which can be a moment after its visitor has gone.
+  await until('the log', () => unexplained().length === 0, { seconds: 5, every: 20 }).catch(() => {});
+  const findings = [...stage.broken, ...stage.unfinished()].map(({ at, why, bytes }) => `${at}: ${why}: ${JSON.stringify(bytes.slice(-2000))}`);
+  const counted = new Map();
+  for (const { at: socket, request } of stage.arrived) {
+    const at = stage.asksAtFront && request.path === '/_csm/authorize' ? 'question' : socket;
+    const say = (why) => findings.push(`${at}: ${why}: ${JSON.stringify(`${request.head}\r\n\r\n${request.body}`.slice(0, 3000))}`);
+    const [marker, ...more] = request.all('x-marker');
+    const lines = seen.get(marker);
+    if (!lines || more.length) {
+      say('nginx took nothing for this request');
+      continue;
+    }
+    const key = `${at} ${marker}`;
+    counted.set(key, (counted.get(key) ?? 0) + 1);
+    if (counted.get(key) > lines.length) say('it is there more often than nginx was sent it');
+    const sent = bytesOf.get(marker);
+    counts[WORKSPACES.includes(at) ? 'workspace' : at] += 1;
+    if (sent) perRequest({ at, request, lines, sent, questions: questionsOf(stage, marker), say });
+  }
+  stage.forget();
+  return findings;
+}
+
+const questionsOf = (stage, marker) => stage.arrived.filter((one) => one.at === 'question' && one.request.all('x-marker')[0] === marker).map((one) => one.request);
+
+function perRequest({ at, request, lines, sent, questions, say }) {
+  const isWorkspace = WORKSPACES.includes(at);
+  if (OURS.some((name) => request.all(name).some((value) => value.includes('forged')))) say("a header of ours has a visitor's value");
+  if (at === 'question') {
+    if (request.framed || request.body) say('the question has a body');
+    if (request.method !== 'GET') say('the question is no GET');
+    if (!lines.some((line) => line.method === request.all('x-csm-method')[0])) say('it is asked about another method');
+  }
+  if (at === 'front') {
+    if (request.body && !FORMS.includes(request.path)) say('a body comes to csm');
+    if (request.all('x-csm-source').join() !== '127.0.0.1' || request.all('x-csm-site').length !== 1) say('what nginx tells is not there once');
+  }
+  if (isWorkspace) {
+    const one = (name) => request.all(name)[0] ?? '';
+    for (const name of [...JUDGED, 'cookie', 'upgrade']) if (request.all(name).length > 1) say(`${name} is there twice`);
+    if (OURS.some((name) => request.all(name).length)) say('it carries a header of ours');
+    if (/(^|;) *__Host-csm-/.test(one('cookie'))) say('it carries a cookie of ours');
+    if (!lines.some((line) => line.method === request.method && line.target === request.target)) say('nginx took it for another request');
+    if (!sent.parts.some((part) => part.includes(ALLOWED))) say('it came without a cookie');
+    // The rules hold for what arrives, whether the question was asked or a cached answer was taken.
+    if (!isOwn(one, request.method, one('upgrade'), one('host'))) say('by what it says it would have been refused');
+    if (questions.length > 0 && !questions.some((question) => agrees(question, request))) say(`the question said otherwise: ${JSON.stringify(questions[0].head)}`);
+    if (!/^\d+--/.test(one('host')) && reads(request.target).some((path) => /^\/(abs)?proxy(\/|$)/.test(path))) say('a proxy path on the host of an editor');
+  }
+}
+
+function agrees(question, request) {
+  const same = (name, asked = name) => (question.all(asked)[0] ?? '') === (request.all(name)[0] ?? '');
+  return JUDGED.every((name) => same(name)) && same('upgrade', 'x-csm-upgrade') && question.all('x-csm-method')[0] === request.method;
+}
+
+/** The paths that programs may read a target as. */
+function reads(target) {
+  const path = target.replace(/^[a-z]+:\/\/[^/?#]*/i, '').split('?')[0];
+  const decoded = (text) => {
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text;
+    }
+  };
+  const plain = (text) => text.replaceAll('\\', '/').replaceAll(/\/+/g, '/').toLowerCase();
+  const resolved = (text) => {
+    try {
+      return new URL(plain(text), 'http://x').pathname;
+    } catch {
+      return text;
+    }
+  };
+  return [path, decoded(path)].flatMap((text) => [plain(text), resolved(text), resolved(plain(text.split('#')[0]))]);
+}
+
+/** What honest visitors ask afterwards is answered with their own request. */
+async function honest(stage, batch) {
+  const findings = [];
+  const ask = async (label, status, at, headers = '') => {
+    const marker = `honest-${batch}-${label || 'dashboard'}-${status}`;
+    const where = { port: stage.hasTls ? stage.tls : stage.plain, secure: stage.hasTls, servername: `${label ? `${label}.` : ''}${stage.domain}` };
+    const answer = await answerTo(where, `GET /honest HTTP/1.1\r\nHost: ${stage.host(label)}\r\nX-Marker: ${marker}\r\n${headers}Connection: close\r\n\r\n`);
+    const body = answer.body.startsWith('{') ? JSON.parse(answer.body) : {};
+    if (answer.status !== status || body.at !== at || body.marker?.[0] !== marker) findings.push(`an honest request to ${label || 'the dashboard'} is answered: ${JSON.stringify(answer.text.slice(0, 1000))}`);
+  };
+  await ask('ada', 401, 'front');
+  await ask('grace', 200, 'grace', `Cookie: ${ALLOWED}\r\n`);
+  await ask('', 200, 'front');
+  findings.push(...(await look(stage, [])));
+  return findings;
+}
+
+/** What a finding is told with: all that is needed to see it again. */
+export function describe({ findings, cases }, seed) {
+  const sent = cases.map((one) => `case ${one.number}, ${one.stage.hasTls ? 'TLS' : 'plain'}${one.h2 ? ', HTTP/2' : ''}: ${JSON.stringify(Buffer.concat(one.parts).toString('latin1').slice(0, 3000))}`);
+  const relevant = sent.filter((_, at) => cases[at].markers.some((marker) => findings.some((text) => text.includes(marker))));
+  return `seed ${seed}: ${findings.length} findings\n${findings.slice(0, 10).join('\n')}\nsent:\n${(relevant.length ? relevant : sent).slice(0, 40).join('\n')}`;
+}
+
