@@ -1,5 +1,5 @@
 # Every target is one script, which says at its top what it does.
-.PHONY: demo demo-clean image test vm-test bench lint
+.PHONY: demo demo-clean image test fuzz vm-test bench lint
 
 demo: ## two people's workspaces at http://ada.code.localhost:7080 (PORT=..., CLAUDE_CODE=1)
 	@scripts/demo
@@ -12,6 +12,9 @@ image: ## only build the demo's workspace image
 
 test:
 	@scripts/test
+
+fuzz: ## odd requests against nginx's configuration (COUNT=1000000, SEED=...)
+	@scripts/fuzz
 
 vm-test: ## the whole stack in a guest (SCENARIOS="smoke switch")
 	@vm-tests/guest/run $(SCENARIOS)

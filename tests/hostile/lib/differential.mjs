@@ -59,7 +59,7 @@ async function look(stage, cases, counts = {}) {
     return stage.arrived.filter(({ request }) => !seen.has(request.all('x-marker')[0]));
   };
   // nginx writes its log when it is through with a request, which can be a moment after its visitor has gone.
-  await until('the log', () => unexplained().length === 0, { seconds: 5, every: 20 }).catch(() => {});
+  await until('the log', () => unexplained().length === 0, { seconds: 30, every: 20 }).catch(() => {});
   const findings = [...stage.broken, ...stage.unfinished()].map(({ at, why, bytes }) => `${at}: ${why}: ${JSON.stringify(bytes.slice(-2000))}`);
   const counted = new Map();
   for (const { at: socket, request } of stage.arrived) {
@@ -100,15 +100,18 @@ function perRequest({ at, request, lines, sent, questions, say }) {
     const one = (name) => request.all(name)[0] ?? '';
     for (const name of [...JUDGED, 'cookie', 'upgrade']) if (request.all(name).length > 1) say(`${name} is there twice`);
     if (OURS.some((name) => request.all(name).length)) say('it carries a header of ours');
-    if (/(^|;) *__Host-csm-/.test(one('cookie'))) say('it carries a cookie of ours');
-    if (!lines.some((line) => line.method === request.method && line.target === request.target)) say('nginx took it for another request');
-    if (!sent.parts.some((part) => part.includes(ALLOWED))) say('it came without a cookie');
+    if (/(^|;)[ \t]*__Host-csm-/.test(one('cookie'))) say('it carries a cookie of ours');
+    if (!lines.some((line) => line.method === request.method && withSlash(line.target) === request.target)) say('nginx took it for another request');
+    if (!Buffer.concat(sent.parts).includes(ALLOWED)) say('it came without a cookie');
     // The rules hold for what arrives, whether the question was asked or a cached answer was taken.
     if (!isOwn(one, request.method, one('upgrade'), one('host'))) say('by what it says it would have been refused');
     if (questions.length > 0 && !questions.some((question) => agrees(question, request))) say(`the question said otherwise: ${JSON.stringify(questions[0].head)}`);
     if (!/^\d+--/.test(one('host')) && reads(request.target).some((path) => /^\/(abs)?proxy(\/|$)/.test(path))) say('a proxy path on the host of an editor');
   }
 }
+
+// Of `http://host?x` nginx notes `?x` and sends `/?x`.
+const withSlash = (target) => (target.startsWith('/') ? target : `/${target}`);
 
 function agrees(question, request) {
   const same = (name, asked = name) => (question.all(asked)[0] ?? '') === (request.all(name)[0] ?? '');

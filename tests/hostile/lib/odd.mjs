@@ -107,25 +107,35 @@ function framed(random, body) {
   }
 }
 
+/** Every other request is sound but for its headers, its body or one of them, so that much of what is odd comes as far as a workspace. */
+function sound(random, origin) {
+  const method = random.pick(['GET', 'GET', 'HEAD', 'POST', 'PUT']);
+  const target = random.pick(['/', '/x', '/a/b?c=d', '/%20', '/x/../y', '//x', '/sign-in', random.pick(PATHS)]);
+  const judged = ['GET', 'HEAD'].includes(method) ? random.pick([[], [], [['Sec-Fetch-Site', 'same-origin']], [['Origin', origin]]]) : [['Origin', origin]];
+  const odd = random.pick([[], [], headers(random, origin), oneHeader(random, origin)]);
+  return { method, target, rest: [['Cookie', random.pick([ALLOWED, ALLOWED, `a=b; ${ALLOWED}; c=d`, `a=b;${ALLOWED}`, 'a=b'])], ...judged, ...odd] };
+}
+
 const cookies = (random) => random.pick([[], [], [['Cookie', ALLOWED]], [['Cookie', `a=b; ${ALLOWED}; c=d`]]]);
 
 function http1(random, stage, marker) {
   const label = random.pick(LABELS);
   const own = stage.host(label);
-  const host = random.oneIn(12) ? random.pick(['evil.example', stage.host('grace'), stage.host(''), '', own.toUpperCase()]) : own;
+  const host = random.oneIn(20) ? random.pick(['evil.example', stage.host('grace'), stage.host(''), '', own.toUpperCase()]) : own;
   const origin = `${stage.hasTls ? 'https' : 'http'}://${own}`;
-  const method = random.pick(METHODS);
+  const tame = random.oneIn(2) ? sound(random, origin) : undefined;
+  const method = tame?.method ?? random.pick(METHODS);
   const withBody = random.oneIn(2);
   const [lengths, body] = withBody ? framed(random, payload(random, marker, own)) : [[], ''];
-  const version = random.oneIn(12) ? random.pick(['1.0', '1.2', '2.0', '0.9', '1.1 ', '01.1']) : '1.1';
-  const hosts = random.oneIn(20) ? random.pick([[], [['Host', host], ['Host', stage.host('grace')]]]) : [['Host', host]];
-  const rest = [...cookies(random), ...headers(random, origin), ...lengths];
+  const version = !tame && random.oneIn(12) ? random.pick(['1.0', '1.2', '2.0', '0.9', '1.1 ', '01.1']) : '1.1';
+  const hosts = !tame && random.oneIn(20) ? random.pick([[], [['Host', host], ['Host', stage.host('grace')]]]) : [['Host', host]];
+  const rest = [...(tame?.rest ?? [...cookies(random), ...headers(random, origin)]), ...lengths];
   // Lengths are not always last.
   if (random.oneIn(3)) rest.reverse();
   const end = random.oneIn(25) ? random.pick(['\n', '\r', '\r\r\n']) : '\r\n';
   const line = (pair) => `${pair[0]}:${random.oneIn(20) ? random.pick(['', '\t', '  ']) : ' '}${pair[1]}${end}`;
   const all = [...hosts, ...rest];
-  return `${method} ${target(random, own)} HTTP/${version}${end}X-Marker: ${marker}${end}${all.map(line).join('')}${end}${body}`;
+  return `${method} ${tame?.target ?? target(random, own)} HTTP/${version}${end}X-Marker: ${marker}${end}${all.map(line).join('')}${end}${body}`;
 }
 
 function http2(random, stage, marker, stream) {
@@ -133,14 +143,16 @@ function http2(random, stage, marker, stream) {
   const own = stage.host(label);
   const origin = `https://${own}`;
   const upper = random.oneIn(10);
-  const pseudo = [[':method', random.pick(METHODS)], [':scheme', random.pick(['https', 'https', 'http', ''])], [':authority', own], [':path', target(random, own)]];
+  const tame = random.oneIn(2) ? sound(random, origin) : undefined;
+  const scheme = tame ? 'https' : random.pick(['https', 'https', 'http', '']);
+  const pseudo = [[':method', tame?.method ?? random.pick(METHODS)], [':scheme', scheme], [':authority', own], [':path', tame?.target ?? target(random, own)]];
   if (random.oneIn(10)) pseudo.push(random.pick([[':path', '/hidden'], [':method', 'GET'], [':authority', stage.host('grace')], [':status', '200'], [':x', 'y'], ['host', stage.host('grace')], ['host', own]]));
   if (random.oneIn(20)) pseudo.splice(random.below(pseudo.length), 1);
   const body = payload(random, marker, own);
   const lengths = random.pick([[], [], [['content-length', body.length]], [['content-length', body.length + 3]], [['content-length', 0]], [['content-length', 3]],
     [['content-length', body.length], ['content-length', body.length]], [['transfer-encoding', 'chunked']], [['content-length', '+1']]]);
   const cased = ([name, value]) => [upper ? name : name.toLowerCase(), String(value)];
-  const pairs = [...pseudo, ['x-marker', marker], ...[...cookies(random), ...headers(random, origin)].map(cased), ...lengths.map(cased)];
+  const pairs = [...pseudo, ['x-marker', marker], ...(tame?.rest ?? [...cookies(random), ...headers(random, origin)]).map(cased), ...lengths.map(cased)];
   const bodies = random.pick([[], [], [body], [body.slice(0, 5), body.slice(5)], ['', body]]);
   return request(stream, pairs, bodies, { ends: !random.oneIn(8) });
 }

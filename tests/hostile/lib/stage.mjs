@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { declare, putInForce } from '../../e2e/lib/demo.mjs';
@@ -101,7 +101,9 @@ const JUDGED = ['origin', 'sec-fetch-site', 'sec-fetch-mode', 'sec-fetch-dest', 
 export function judge(request) {
   const one = (name) => request.all(name)[0] ?? '';
   if (JUDGED.some((name) => request.all(name).length > 1)) return 403;
-  if (!one('cookie').split(';').some((pair) => pair.trim() === ALLOWED)) return 401;
+  const own = request.all('cookie').flatMap((value) => value.split(';')).map((pair) => pair.trim()).filter((pair) => pair.startsWith(`${ALLOWED.split('=')[0]}=`));
+  // One that is there twice is none.
+  if (own.length !== 1 || own[0] !== ALLOWED) return 401;
   return isOwn(one, one('x-csm-method'), one('x-csm-upgrade'), one('host')) ? 204 : 403;
 }
 
@@ -241,7 +243,8 @@ export class Stage {
 
   /** What nginx itself took for requests since the last call. */
   seen() {
-    const text = read(`${this.directory}/seen.log`);
+    // Bytes as they came.
+    const text = existsSync(`${this.directory}/seen.log`) ? readFileSync(`${this.directory}/seen.log`, 'latin1') : '';
     const fresh = text.slice(this.#log.length);
     const whole = fresh.slice(0, fresh.lastIndexOf('\n') + 1);
     this.#log += whole;
