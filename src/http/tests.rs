@@ -320,3 +320,25 @@ async fn a_sign_out_signs_out_when_the_disk_is_full() {
     stage.app.revoke();
     assert_eq!(kept(), 0, "it would come back with the next start");
 }
+
+#[tokio::test]
+async fn whoever_is_neither_a_person_nor_the_operator_is_refused() {
+    let stage = stage();
+    stage.fake.put("dan", true);
+    stage.until("dan", "running").await;
+    let asks = [("GET", ""), ("GET", "/dan"), ("GET", "/dan/logs"), ("POST", "/dan/start"), ("POST", "/dan/stop")];
+    for (method, rest) in asks {
+        let request = || {
+            let uri = format!("/api/v1/workspaces{rest}");
+            Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
+        };
+        let nobody = api::person_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{method} {rest}");
+        let words = axum::body::to_bytes(nobody.into_body(), 1000).await.unwrap();
+        assert_eq!(words, r#"{"error":"Signed out","remedy":"Sign in and try again."}"#);
+        stage.until("dan", "running").await;
+        let operator = api::operator_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(operator.status(), StatusCode::OK, "{method} {rest}");
+    }
+    stage.until("dan", "stopped").await;
+}
