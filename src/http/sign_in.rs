@@ -207,15 +207,19 @@ fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Sess
         tracing::error!(%error, "a session could not be kept");
         Refusal::Internal
     })?;
-    let before = {
+    let ended = {
         let mut access = app.access();
         access.sessions.expire(app.now());
-        access.sessions.insert(session.clone());
-        cookie_session(&access.sessions, headers, app.now())
+        // A sign-in ends the browser's session before it, whosever it was.
+        let before = cookie_session(&access.sessions, headers, app.now());
+        if let Some(id) = &before {
+            access.sessions.remove(id);
+        }
+        let oldest = access.sessions.insert_newest(session.clone());
+        before.into_iter().chain(oldest)
     };
-    // A sign-in ends the browser's session before it, whosever it was.
-    if let Some(before) = before {
-        app.end_session(&before);
+    for id in ended {
+        app.end_session(&id);
     }
     Counters::count(&app.counters.signed_in);
     tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
