@@ -10,6 +10,9 @@ use crate::model::workspace::Timestamp;
 /// How long a sign-in lasts, in seconds: 30 days.
 pub const LIFETIME: u64 = 30 * 86_400;
 
+/// How many sessions a person can have. A further sign-in ends the oldest.
+pub const MAX_SESSIONS: usize = 50;
+
 /// One sign-in of one browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -47,6 +50,19 @@ impl Sessions {
     /// Adds one.
     pub fn insert(&mut self, session: Session) {
         self.0.insert(session.id.clone(), session);
+    }
+
+    /// Adds one, in place of the person's oldest if they have [`MAX_SESSIONS`]. Returns the ids of those that ended.
+    pub fn insert_newest(&mut self, session: Session) -> Vec<String> {
+        let mut others: Vec<_> = self.0.values().filter(|other| other.owner == session.owner).collect();
+        others.sort_by_key(|other| other.expires);
+        let excess = (others.len() + 1).saturating_sub(MAX_SESSIONS);
+        let ended: Vec<String> = others.iter().take(excess).map(|other| other.id.clone()).collect();
+        for id in &ended {
+            self.remove(id);
+        }
+        self.insert(session);
+        ended
     }
 
     /// Ends one.
@@ -102,5 +118,21 @@ mod tests {
         assert!(sessions.by_cookie(&cookie, 100 + LIFETIME).is_none());
         sessions.remove("i");
         assert!(sessions.by_cookie(&cookie, 100).is_none());
+    }
+
+    #[test]
+    fn a_session_too_many_ends_the_oldest_of_that_person() {
+        let session = |owner: &str, n: u64| {
+            Session::new(owner.parse().expect("a name"), format!("{owner}{n}"), "s", "c".into(), n).0
+        };
+        let mut sessions = Sessions::new((0..60).map(|n| session("grace", n)));
+        let most = MAX_SESSIONS as u64;
+        for n in 0..most {
+            assert!(sessions.insert_newest(session("dan", n)).is_empty());
+        }
+        assert_eq!(sessions.insert_newest(session("dan", most)), ["dan0"]);
+        assert_eq!(sessions.insert_newest(session("grace", 60)).len(), 60 + 1 - MAX_SESSIONS);
+        assert_eq!(sessions.len(), 2 * MAX_SESSIONS);
+        assert!(sessions.get("grace60", 100).is_some() && sessions.get("dan1", 100).is_some());
     }
 }

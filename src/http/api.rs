@@ -59,11 +59,38 @@ pub enum Who {
     Operator,
 }
 
+/// Marks requests that came in by the operator's socket.
+#[derive(Debug, Clone)]
+struct Operator;
+
+/// The way that a request came in by. Its router marks it; a request without a mark is refused.
+#[derive(Debug, Clone)]
+enum Door {
+    /// A host of ours, through nginx.
+    Host(Context),
+    /// The operator's socket.
+    Socket,
+}
+
+impl FromRequestParts<Arc<App>> for Door {
+    type Rejection = ApiRefusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiRefusal> {
+        match (parts.extensions.get::<Context>(), parts.extensions.get::<Operator>()) {
+            (Some(context), None) => Ok(Self::Host(context.clone())),
+            (None, Some(Operator)) => Ok(Self::Socket),
+            _ => Err(Refusal::SignedOut.into()),
+        }
+    }
+}
+
 impl Who {
-    /// On the dashboard's host it is a person with a session, and what changes something comes from our own pages. On the socket,
-    /// where nginx has no part, there is no such context.
-    fn of(app: &App, context: Option<&Context>, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let Some(context) = context else { return Ok(Self::Operator) };
+    /// On the dashboard's host it is a person with a session, and what changes something comes from our own pages.
+    fn of(app: &App, door: &Door, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let context = match door {
+            Door::Socket => return Ok(Self::Operator),
+            Door::Host(context) => context,
+        };
         let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
         if !provenance(headers).is_own(&context.origin) {
             return Err(Refusal::Foreign);
@@ -94,7 +121,8 @@ impl FromRequestParts<Arc<App>> for Who {
     type Rejection = ApiRefusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiRefusal> {
-        Ok(Self::of(app, parts.extensions.get(), &parts.headers)?)
+        let door = Door::from_request_parts(parts, app).await?;
+        Ok(Self::of(app, &door, &parts.headers)?)
     }
 }
 
@@ -221,7 +249,9 @@ pub(super) fn person_routes() -> Router<Arc<App>> {
 pub(super) fn operator_routes() -> Router<Arc<App>> {
     let router =
         ENDPOINTS.iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
-    router.fallback(|| async { ApiRefusal(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
+    router
+        .fallback(|| async { ApiRefusal(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
+        .layer(Extension(Operator))
 }
 
 /// `docs/api.md`'s list of endpoints.
@@ -336,15 +366,14 @@ fn hundred() -> usize {
 async fn logs(
     who: Who,
     Shared(app): Shared<Arc<App>>,
-    context: Option<Extension<Context>>,
+    door: Door,
     headers: HeaderMap,
     Path(id): Path<String>,
     Query(which): Query<Which>,
 ) -> Result<Response, ApiRefusal> {
     let view = find(&app, &who, &id)?;
     let lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
-    let context = context.map(|Extension(context)| context);
-    let mut lines = lines.take_until(no_longer_sees(app, context, headers, view.id.clone()).boxed());
+    let mut lines = lines.take_until(no_longer_sees(app, door, headers, view.id.clone()).boxed());
     let first = match lines.next().await {
         Some(Err(error)) => return Err(Refusal::NotFound(error.message).into()),
         first => stream::iter(first),
@@ -356,8 +385,8 @@ async fn logs(
 }
 
 /// Resolves when whoever asked may not see a workspace any more: signed out, removed, or no admin now.
-async fn no_longer_sees(app: Arc<App>, context: Option<Context>, headers: HeaderMap, id: WorkspaceId) {
-    while Who::of(&app, context.as_ref(), &headers).is_ok_and(|who| who.sees(&id)) {
+async fn no_longer_sees(app: Arc<App>, door: Door, headers: HeaderMap, id: WorkspaceId) {
+    while Who::of(&app, &door, &headers).is_ok_and(|who| who.sees(&id)) {
         tokio::time::sleep(AGAIN).await;
     }
 }

@@ -20,10 +20,9 @@ pub(super) struct Context {
     pub(super) origin: String,
 }
 
-/// What it is judged by, besides `Host` and cookies. There twice, each could be meant, and the two could be judged and passed on
-/// differently.
-const JUDGED: [&str; 7] =
-    ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "accept", "x-csm-upgrade"];
+/// What a request is judged by, besides `Host` and cookies. If one of these is there twice, each value could be meant: one could be
+/// judged and the other used.
+const JUDGED: [&str; 6] = ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "accept"];
 
 /// More cookies than this, in bytes, are a mistake or an attack: code-server takes 16 KiB of headers in all.
 const MAX_COOKIES: usize = 8 << 10;
@@ -39,8 +38,8 @@ impl Context {
         let site: Option<Site> = text(headers, "x-csm-site").parse().ok();
         let origin = site.as_ref().and_then(|site| site.origin(manifest, text(headers, header::HOST.as_str())));
         let Some((site, origin)) = site.zip(origin) else { return Err(Refusal::Misdirected) };
-        if let Some(twice) = JUDGED.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
-            return Err(Refusal::Twice(twice));
+        if let Some(name) = JUDGED.into_iter().find(|name| is_unclear(headers, name)) {
+            return Err(Refusal::Unclear(name));
         }
         Ok(Self { site, origin })
     }
@@ -51,6 +50,15 @@ impl<S: Sync> FromRequestParts<S> for Context {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         parts.extensions.get::<Self>().cloned().ok_or(Refusal::Misdirected)
+    }
+}
+
+fn is_unclear(headers: &HeaderMap, name: &str) -> bool {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => false,
+        (Some(value), None) => value.to_str().is_err(),
+        (Some(_), Some(_)) => true,
     }
 }
 

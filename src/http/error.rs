@@ -23,8 +23,8 @@ pub(super) enum Refusal {
     NotFound(String),
     /// The `Host` is not that of the server block which took the request: it names no host of ours, or another one.
     Misdirected,
-    /// This header is there twice.
-    Twice(&'static str),
+    /// This header is there twice, or its value can't be read.
+    Unclear(&'static str),
     /// More cookies than csm takes.
     CookiesTooLarge {
         /// Whether a person waits for a page: then the browser is asked to delete its cookies.
@@ -52,7 +52,7 @@ impl Refusal {
             Self::NotFound(_) | Self::Closed => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::CookiesTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Twice(_) | Self::Stale => StatusCode::BAD_REQUEST,
+            Self::Unclear(_) | Self::Stale => StatusCode::BAD_REQUEST,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -69,7 +69,9 @@ impl Refusal {
             Self::NotYours { whose, .. } => ("Not yours", whose.clone()),
             Self::NotFound(what) => ("Nothing here", what.clone()),
             Self::Misdirected => ("Unknown address", "This server has no page at this address.".to_owned()),
-            Self::Twice(name) => ("Request refused", format!("The header {name} is there twice.")),
+            Self::Unclear(name) => {
+                ("Request refused", format!("The header {name} is there twice, or its value can't be read."))
+            }
             Self::CookiesTooLarge { .. } => (
                 "Cookies too large",
                 "This browser sent more cookies than the server accepts, so it was asked to delete them. Reload the page and sign in."

@@ -14,17 +14,17 @@ use super::pages::{SignIn, page};
 use super::{App, Counters};
 use crate::access::cookies;
 use crate::access::handshake::{Handshake, PENDING_LIFETIME};
-use crate::access::limiter::Against;
+use crate::access::limiter::{Attempt, Source};
 use crate::access::session::{LIFETIME, Session};
 use crate::access::site::Site;
-use crate::access::token::encode;
+use crate::access::token::{Key, encode};
 use crate::adapters::machine::random;
-use crate::model::digest::sha256_hex;
+use crate::adapters::passwords::stored;
 use crate::model::label::{Label, WorkspaceId};
-use crate::model::manifest::Manifest;
+use crate::model::manifest::Owner;
 use crate::model::name::Name;
 
-/// How long a browser is remembered that signed in, in seconds: 180 days.
+/// How long a browser that signed in keeps its mark, in seconds: 180 days.
 const DEVICE_LIFETIME: u64 = 180 * 86_400;
 
 /// Nothing that follows learns of the code in the address.
@@ -154,11 +154,15 @@ pub(super) async fn sign_in(
         Ok(proven) => proven,
         Err(refused) => return Ok(refused),
     };
-    let (session, secret) = begin_session(&app, &headers, proven)?;
-    let device = app.key.sign(&["device", session.owner.as_str()]);
+    let mark = match &proven.mark {
+        Some(id) => id.clone(),
+        None => token()?,
+    };
+    let mark = mark_cookie(&app.key, &proven.owner, &mark, &proven.credential);
+    let (_, secret) = begin_session(&app, &headers, proven)?;
     let set = AppendHeaders([
         (header::SET_COOKIE, cookies::set(cookies::SESSION, &secret, LIFETIME)),
-        (header::SET_COOKIE, cookies::set(cookies::DEVICE, &format!("{}.{device}", session.owner), DEVICE_LIFETIME)),
+        (header::SET_COOKIE, cookies::set(cookies::DEVICE, &mark, DEVICE_LIFETIME)),
     ]);
     Ok((set, Redirect::to(&after_sign_in(&given.handshake))).into_response())
 }
@@ -190,6 +194,28 @@ pub(super) async fn sign_in_here(
 struct Proven {
     owner: Name,
     credential: String,
+    /// The id of the valid mark that the browser has.
+    mark: Option<String>,
+}
+
+/// The cookie of a browser that signed in as this person. With another password its signature is no longer valid.
+fn mark_cookie(key: &Key, owner: &Name, id: &str, credential: &str) -> String {
+    format!("{owner}.{id}.{}", key.sign(&["device", owner.as_str(), id, credential]))
+}
+
+/// The id of this browser's mark, if it signed in before with the password that the person has now.
+async fn valid_mark(app: &App, headers: &HeaderMap, owner: &Owner) -> Option<String> {
+    let cookie = cookie(headers, cookies::DEVICE)?;
+    let (id, signature) = cookie.strip_prefix(owner.name.as_str())?.strip_prefix('.')?.split_once('.')?;
+    let file = owner.password_file.path().to_owned();
+    let content = tokio::task::spawn_blocking(move || stored(&file)).await.ok()??;
+    let valid = app.key.verify(&["device", owner.name.as_str(), id, &app.credential(&content)], signature);
+    valid.then(|| id.to_owned())
+}
+
+/// The name of a sign-in that failed, for the log. People type passwords there: only names that are declared are logged.
+fn loggable_name(owner: Option<&Owner>) -> &str {
+    owner.map_or("(unknown name)", |owner| owner.name.as_str())
 }
 
 /// Whether name and password belong together. The inner error is the form again.
@@ -203,27 +229,36 @@ async fn check(
         return Err(Refusal::Foreign);
     }
     let manifest = app.manifest();
-    let name: Option<Name> = given.name.trim().parse().ok();
-    let against = against(app, &manifest, headers, name.as_ref());
-    if let Some(wait) = app.access().limiter.wait(app.now(), &against) {
+    let owner = given.name.trim().parse::<Name>().ok().and_then(|name| manifest.owners.get(&name));
+    let mark = match owner {
+        Some(owner) => valid_mark(app, headers, owner).await,
+        None => None,
+    };
+    let attempt = match &mark {
+        Some(mark) => Attempt::Marked(mark.clone()),
+        None => Attempt::Unmarked {
+            source: Source::new(text(headers, "x-csm-source")),
+            name: owner.map(|owner| owner.name.clone()),
+        },
+    };
+    if let Some(wait) = app.access().limiter.wait(app.now(), &attempt) {
         return Err(Refusal::TooMany { wait });
     }
-    let owner = name.as_ref().and_then(|name| manifest.owners.get(name));
     let file = owner.map(|owner| owner.password_file.path().to_owned());
     let turn = app.passwords.turn().await.ok_or(Refusal::Internal)?;
     // Those who were ahead in the queue may have used up what was free when this one joined it.
-    app.access().limiter.take(app.now(), &against).map_err(|wait| Refusal::TooMany { wait })?;
+    let charge = app.access().limiter.take(app.now(), &attempt).map_err(|wait| Refusal::TooMany { wait })?;
     let stored = turn.verify(file, given.password.clone()).await;
     let Some((owner, stored)) = owner.zip(stored) else {
         Counters::count(&app.counters.refused);
-        tracing::warn!(name = ?given.name.chars().take(40).collect::<String>(), source = text(headers, "x-csm-source"), "sign-in refused");
+        tracing::warn!(name = loggable_name(owner), source = text(headers, "x-csm-source"), "sign-in refused");
         let error = "That name and password do not belong together.";
         let name = given.name.chars().take(40).collect::<String>();
         let form = SignInForm { handshake: &given.handshake, name: &name, error, left: None };
         return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, form)));
     };
-    app.access().limiter.give_back(&against);
-    Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored) }))
+    app.access().limiter.give_back(charge);
+    Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored), mark }))
 }
 
 /// A session, and the value of its cookie.
@@ -234,15 +269,19 @@ fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Sess
         tracing::error!(%error, "a session could not be kept");
         Refusal::Internal
     })?;
-    let before = {
+    let ended = {
         let mut access = app.access();
         access.sessions.expire(app.now());
-        access.sessions.insert(session.clone());
-        cookie_session(&access.sessions, headers, app.now())
+        // A sign-in ends the browser's session before it, whosever it was.
+        let before = cookie_session(&access.sessions, headers, app.now());
+        if let Some(id) = &before {
+            access.sessions.remove(id);
+        }
+        let oldest = access.sessions.insert_newest(session.clone());
+        before.into_iter().chain(oldest)
     };
-    // A sign-in ends the browser's session before it, whosever it was.
-    if let Some(before) = before {
-        app.end_session(&before);
+    for id in ended {
+        app.end_session(&id);
     }
     Counters::count(&app.counters.signed_in);
     tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
@@ -251,20 +290,6 @@ fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Sess
 
 fn cookie_session(sessions: &crate::access::session::Sessions, headers: &HeaderMap, now: u64) -> Option<String> {
     sessions.by_cookie(&cookie(headers, cookies::SESSION)?, now).map(|session| session.id.clone())
-}
-
-fn against(app: &App, manifest: &Manifest, headers: &HeaderMap, name: Option<&Name>) -> Vec<Against> {
-    let source = Against::Source(text(headers, "x-csm-source").to_owned());
-    let Some(name) = name.filter(|name| manifest.owners.contains_key(*name)) else { return vec![source] };
-    let known = cookie(headers, cookies::DEVICE).filter(|device| {
-        device
-            .split_once('.')
-            .is_some_and(|(owner, mark)| owner == name.as_str() && app.key.verify(&["device", owner], mark))
-    });
-    match known {
-        Some(device) => vec![Against::Device(sha256_hex(device.as_bytes()))],
-        None => vec![source, Against::Name(name.to_string())],
-    }
 }
 
 /// `POST /sign-out` on the dashboard: the session ends everywhere.

@@ -22,7 +22,6 @@ const HOSTILE = [
   '/:80@evil.example/',
   '/;@evil.example',
   '/?to=//evil.example',
-  '/#//evil.example',
   '/https://evil.example/',
   '/javascript:alert(1)',
   '/%0d%0aLocation:%20//evil.example',
@@ -44,7 +43,7 @@ test('no target of a handshake leads to another host', async () => {
 });
 
 test('targets that are not a path are refused by nginx or forgotten', async () => {
-  for (const target of ['/\t/evil.example', '/ /evil.example', 'evil.example', '//', '/\x01']) {
+  for (const target of ['/#//evil.example', '/\t/evil.example', '/ /evil.example', 'evil.example', '//', '/\x01']) {
     const answer = await send({ label: 'ada', target, headers: NAVIGATE });
     if (answer.status !== 303) assert.equal(answer.status, 400, JSON.stringify(target));
     else assert.ok(answer.headers.location[0].startsWith(`${origin('')}/open?handshake=`), answer.headers.location[0]);

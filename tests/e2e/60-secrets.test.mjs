@@ -70,7 +70,7 @@ test('no secret is in an inspection, a command line, an environment of the host,
     'another password': password('grace'),
     session: visitor.cookie('', '__Host-csm-session').split('.')[1],
     token: visitor.cookie('ada', '__Host-csm-workspace').split('.')[1],
-    device: visitor.cookie('', '__Host-csm-device').split('.')[1],
+    device: visitor.cookie('', '__Host-csm-device').split('.')[2],
   };
   const places = {
     'podman inspect': (await inAccount(['podman', 'inspect', 'csm-ada', 'csm-grace'])).stdout,

@@ -86,7 +86,7 @@ async fn a_header_that_counts_is_not_there_twice() {
             let page = stage.answer(ask.bare()).await;
             assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{name}");
             let text = axum::body::to_bytes(page.into_body(), 10_000).await.unwrap();
-            let expected = format!("The header {name} is there twice.");
+            let expected = format!("The header {name} is there twice");
             assert!(String::from_utf8_lossy(&text).contains(&expected), "{name}");
         }
     }
