@@ -187,7 +187,7 @@ test("the front answers no question, and the question's socket nothing else", as
     assert.ok(got.length === 1 && [400, 403].includes(got[0]), `${what}: ${text.slice(0, 300)}`);
     assert.ok(ended, `${what}: the connection ends`);
   }
-  for (const name of ['Origin', 'Sec-Fetch-Site', 'Sec-Fetch-Mode', 'Sec-Fetch-Dest', 'Sec-Purpose', 'Accept', 'X-Csm-Upgrade']) {
+  for (const name of ['Origin', 'Sec-Fetch-Site', 'Sec-Fetch-Mode', 'Sec-Fetch-Dest', 'Sec-Purpose', 'Accept']) {
     const { text } = await spoken('question', framed(`${name}: a\r\n${name}: a`), 1);
     assert.deepEqual(statuses(text), [403], `${name} twice`);
   }

@@ -16,9 +16,9 @@ const FORMS = ['/sign-in', '/_csm/sign-in-here'];
 
 /**
  * Sends the cases `from` up to `to` of a seed, some side by side. Resolves with the first batch's findings: each says what is wrong,
- * and carries the cases that were under way.
+ * and carries the cases that were under way. `patience`, in seconds, is for nginx's log on a busy machine.
  */
-export async function differential(stages, { seed, from = 0, to, sideBySide = 32, told = () => {} }) {
+export async function differential(stages, { seed, from = 0, to, sideBySide = 32, patience = 30, told = () => {} }) {
   for (const stage of stages) stage.forget();
   const counts = { front: 0, question: 0, workspace: 0 };
   for (let next = from; next < to; next += sideBySide) {
@@ -28,7 +28,7 @@ export async function differential(stages, { seed, from = 0, to, sideBySide = 32
     const findings = [];
     for (const stage of stages) {
       const own = cases.filter((one) => one.stage === stage);
-      findings.push(...(await look(stage, own, counts)), ...(await honest(stage, next)));
+      findings.push(...(await look(stage, own, patience, counts)), ...(await honest(stage, next, patience)));
     }
     if (findings.length) return { findings, cases, counts };
     told(next);
@@ -47,7 +47,7 @@ async function play(one) {
 const serverName = ({ stage }) => `ada.${stage.domain}`;
 
 /** All that is wrong with what arrived at a stage. */
-async function look(stage, cases, counts = {}) {
+async function look(stage, cases, patience, counts = {}) {
   const bytesOf = new Map(cases.flatMap((one) => one.markers.map((marker) => [marker, one])));
   const seen = new Map();
   const note = () => {
@@ -59,7 +59,7 @@ async function look(stage, cases, counts = {}) {
     return stage.arrived.filter(({ request }) => !seen.has(request.all('x-marker')[0]));
   };
   // nginx writes its log when it is through with a request, which can be a moment after its visitor has gone.
-  await until('the log', () => unexplained().length === 0, { seconds: 30, every: 20 }).catch(() => {});
+  await until('the log', () => unexplained().length === 0, { seconds: patience, every: 20 }).catch(() => {});
   const findings = [...stage.broken, ...stage.unfinished()].map(({ at, why, bytes }) => `${at}: ${why}: ${JSON.stringify(bytes.slice(-2000))}`);
   const counted = new Map();
   for (const { at: socket, request } of stage.arrived) {
@@ -140,7 +140,7 @@ function reads(target) {
 }
 
 /** What honest visitors ask afterwards is answered with their own request. */
-async function honest(stage, batch) {
+async function honest(stage, batch, patience) {
   const findings = [];
   const ask = async (label, status, at, headers = '') => {
     const marker = `honest-${batch}-${label || 'dashboard'}-${status}`;
@@ -152,7 +152,7 @@ async function honest(stage, batch) {
   await ask('ada', 401, 'front');
   await ask('grace', 200, 'grace', `Cookie: ${ALLOWED}\r\n`);
   await ask('', 200, 'front');
-  findings.push(...(await look(stage, [])));
+  findings.push(...(await look(stage, [], patience)));
   return findings;
 }
 
