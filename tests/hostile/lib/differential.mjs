@@ -37,8 +37,8 @@ export async function differential(stages, { seed, from = 0, to, sideBySide = 32
 }
 
 async function play(one) {
-  const { stage, h2, parts, count } = one;
-  const socket = await dial({ port: stage.hasTls ? stage.tls : stage.plain, secure: stage.hasTls, servername: serverName(one), alpn: h2 ? 'h2' : 'http/1.1' });
+  const { stage, secure, h2, parts, count } = one;
+  const socket = await dial({ port: secure ? stage.tls : stage.plain, secure, servername: serverName(one), alpn: h2 ? 'h2' : 'http/1.1' });
   const answers = await talk(socket, parts, { idle: IDLE, done: h2 ? (bytes) => endedStreams(bytes) >= count : undefined });
   one.answers = answers;
 }
@@ -158,7 +158,7 @@ async function honest(stage, batch, patience) {
 
 /** What a finding is told with: all that is needed to see it again. */
 export function describe({ findings, cases }, seed) {
-  const sent = cases.map((one) => `case ${one.number}, ${one.stage.hasTls ? 'TLS' : 'plain'}${one.h2 ? ', HTTP/2' : ''}: ${JSON.stringify(Buffer.concat(one.parts).toString('latin1').slice(0, 3000))}`);
+  const sent = cases.map((one) => `case ${one.number}, ${one.secure ? 'TLS' : 'plain'}${one.h2 ? ', HTTP/2' : ''}: ${JSON.stringify(Buffer.concat(one.parts).toString('latin1').slice(0, 3000))}`);
   const relevant = sent.filter((_, at) => cases[at].markers.some((marker) => findings.some((text) => text.includes(marker))));
   return `seed ${seed}: ${findings.length} findings\n${findings.slice(0, 10).join('\n')}\nsent:\n${(relevant.length ? relevant : sent).slice(0, 40).join('\n')}`;
 }

@@ -30,10 +30,12 @@ function string(text) {
 /** A request's frames: its head, then each part of its body; `ends` says whether the last one ends the stream. */
 export function request(stream, pairs, parts = [], { ends = true } = {}) {
   const block = Buffer.concat(pairs.flatMap(([name, value]) => [Buffer.from([0]), string(name), string(value)]));
-  const last = parts.length - 1;
+  // No frame is larger than every server takes.
+  const pieces = parts.flatMap((part) => (part === '' ? [''] : part.match(/[^]{1,16000}/g)));
+  const last = pieces.length - 1;
   return [
     frame(FRAME.headers, END_HEADERS | (ends && last < 0 ? END_STREAM : 0), stream, block),
-    ...parts.map((part, at) => frame(FRAME.data, ends && at === last ? END_STREAM : 0, stream, Buffer.from(part, 'latin1'))),
+    ...pieces.map((part, at) => frame(FRAME.data, ends && at === last ? END_STREAM : 0, stream, Buffer.from(part, 'latin1'))),
   ];
 }
 

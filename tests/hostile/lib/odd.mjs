@@ -70,6 +70,8 @@ function oneHeader(random, origin) {
 /** A body that is a request of its own when somebody takes it for one. */
 function payload(random, marker, host) {
   const hidden = `GET ${random.pick(['/hidden', '/_csm/static/style.css', '/_csm/authorize', '/x'])} HTTP/1.1\r\nHost: ${host}\r\nX-Marker: hidden-${marker}\r\n`;
+  // More than nginx keeps in memory.
+  if (random.oneIn(60)) return `${hidden}\r\n`.repeat(300);
   return random.pick([`${hidden}\r\n`, `${hidden}X-Swallow: `, hidden.split('\r\n')[0] + '\r\nX-Swallow: ', 'x'.repeat(random.below(200)), '\r\n', '0\r\n\r\n', 'a=b', `${hidden}Content-Length: 50\r\n\r\n`]);
 }
 
@@ -118,11 +120,11 @@ function sound(random, origin) {
 
 const cookies = (random) => random.pick([[], [], [['Cookie', ALLOWED]], [['Cookie', `a=b; ${ALLOWED}; c=d`]]]);
 
-function http1(random, stage, marker) {
+function http1(random, stage, marker, tunnel) {
   const label = random.pick(LABELS);
-  const own = stage.host(label);
+  const own = tunnel ? `127.0.0.1:${stage.plain}` : stage.host(label);
   const host = random.oneIn(20) ? random.pick(['evil.example', stage.host('grace'), stage.host(''), '', own.toUpperCase()]) : own;
-  const origin = `${stage.hasTls ? 'https' : 'http'}://${own}`;
+  const origin = `${stage.hasTls && !tunnel ? 'https' : 'http'}://${own}`;
   const tame = random.oneIn(2) ? sound(random, origin) : undefined;
   const method = tame?.method ?? random.pick(METHODS);
   const withBody = random.oneIn(2);
@@ -164,13 +166,14 @@ export function oddCase(seed, number, stages) {
   const secure = stage.hasTls;
   const count = random.pick([1, 1, 1, 2, 3]);
   const markers = Array.from({ length: count }, (_, at) => `${number}-${at}`);
-  if (secure && random.oneIn(2)) {
+  const tunnel = stage.hasTunnel && random.oneIn(6);
+  if (secure && !tunnel && random.oneIn(2)) {
     const parts = [PREFACE, ...markers.flatMap((marker, at) => http2(random, stage, marker, 1 + 2 * at))];
     // DATA late, or all in one packet.
-    return { number, stage, h2: true, count, markers, parts: random.oneIn(3) ? parts : [Buffer.concat(parts)] };
+    return { number, stage, secure, h2: true, count, markers, parts: random.oneIn(3) ? parts : [Buffer.concat(parts)] };
   }
-  const text = markers.map((marker) => http1(random, stage, marker)).join('');
+  const text = markers.map((marker) => http1(random, stage, marker, tunnel)).join('');
   const at = random.below(text.length);
   const parts = random.oneIn(3) ? [text.slice(0, at), text.slice(at)] : [text];
-  return { number, stage, h2: false, count, markers, parts: parts.map((part) => Buffer.from(part, 'latin1')) };
+  return { number, stage, secure: secure && !tunnel, h2: false, count, markers, parts: parts.map((part) => Buffer.from(part, 'latin1')) };
 }

@@ -28,14 +28,17 @@ export function certificate(directory, name) {
   return { certificate, certificateKey };
 }
 
-/** Runs a test while the demo's front door has a certificate, on another port, which it gets. */
-export async function overTls(work) {
+/** Runs a test while the demo's front door has a certificate, on another port, which it gets; `change` may change more. */
+export async function overTls(work, change = () => {}) {
   const directory = `${data}/tls`;
   mkdirSync(directory, { recursive: true });
   const files = certificate(directory, domain);
   if (ownAccount) execFileSync('chown', ['-R', `--reference=${data}`, directory]);
   const listens = await freePort();
-  const before = await declare((manifest) => (manifest.frontDoor = { listen: `127.0.0.1:${listens}`, ...files }));
+  const before = await declare((manifest) => {
+    manifest.frontDoor = { listen: `127.0.0.1:${listens}`, ...files };
+    change(manifest);
+  });
   try {
     // nginx' workers of before give up their port a moment later; csm could not put it back into force until then.
     await until('the port with TLS, and no other', async () => (await reachable(listens)) && !(await reachable(port)));
@@ -56,8 +59,14 @@ function reachable(number) {
 
 const written = () => readFileSync(`${csmRun}/nginx/nginx.conf`, 'utf8');
 
-/** What csm wrote for the demo: as it runs, and as it would be with a certificate. */
-export const asCsmWrites = { plain: async () => ({ text: written(), places: csmPlaces }), tls: async () => ({ text: await overTls(written), places: csmPlaces }) };
+/** What csm wrote for the demo: as it runs, and as it would be with a certificate and a port for an SSH tunnel. */
+export const asCsmWrites = {
+  plain: async () => ({ text: written(), places: csmPlaces }),
+  tls: async () => {
+    const tunnel = await freePort();
+    return { text: await overTls(written, (manifest) => (manifest.users.ada.port = tunnel)), places: csmPlaces };
+  },
+};
 
 const csmPlaces = ({ text, directory, share, plain, tls, files }) =>
   text
@@ -153,7 +162,8 @@ export class Stage {
     const conf = stage.#finish(change('nginx.conf', places({ text, directory, share, plain: stage.plain, tls: stage.tls, files })));
     writeFileSync(`${directory}/nginx.conf`, conf);
     stage.hasTls = conf.includes(`:${stage.tls} ssl`);
-    stage.hasPlain = !stage.hasTls;
+    // A server without TLS beside those with it, on the stage's plain port.
+    stage.hasTunnel = stage.hasTls && conf.includes('port:ada');
     await stage.#listen('front', `${directory}/front.sock`);
     await stage.#listen('question', `${directory}/question.sock`);
     for (const one of ['ada', 'grace', 'project']) await stage.#listen(one, `${directory}/ws/${one}/http.sock`);
