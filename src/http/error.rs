@@ -28,6 +28,11 @@ pub(super) enum Refusal {
         /// Seconds to wait.
         wait: u64,
     },
+    /// A person follows too many logs.
+    TooManyLogs {
+        /// How many they can.
+        most: usize,
+    },
     /// Our own fault; the log has the details.
     Internal,
 }
@@ -40,7 +45,7 @@ impl Refusal {
             Self::Foreign | Self::NotYours { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Stale => StatusCode::BAD_REQUEST,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -60,6 +65,9 @@ impl Refusal {
                 "It takes ten minutes at most, in the browser that began it. Open the address again.".to_owned(),
             ),
             Self::TooMany { wait } => ("Too many wrong passwords", format!("Wait {wait} seconds, then try again.")),
+            Self::TooManyLogs { most } => {
+                ("Too many logs", format!("You follow {most} logs already. Close one, then try again."))
+            }
             Self::Internal => {
                 ("Something failed", "The server's log has the details. Try again in a moment.".to_owned())
             }
