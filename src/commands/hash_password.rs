@@ -1,6 +1,6 @@
 //! `csm hash-password`.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
 use super::Failure;
@@ -12,7 +12,12 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
         eprintln!("type the password, then Enter (it is shown); or pipe it in");
     }
     let mut line = String::new();
-    stdin.lock().read_line(&mut line).map_err(|error| Failure::new(format!("can't read the password: {error}")))?;
+    // Nobody's password is longer, and a device never ends.
+    stdin
+        .lock()
+        .take(64 << 10)
+        .read_line(&mut line)
+        .map_err(|error| Failure::new(format!("can't read the password: {error}")))?;
     let password = line.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(Failure::new("the password is empty; type one, or pipe it in: printf %s … | csm hash-password"));
