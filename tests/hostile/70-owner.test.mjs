@@ -55,11 +55,13 @@ test('kill -9 of csm during a start: the next one adopts what runs, and publishe
   await stopped('ada');
   const grace = await began('grace');
   await operator('/api/v1/workspaces/ada/start', { method: 'POST' });
-  // The moment to hit lies between the container's start and the socket's second name; code-server takes longer than a look.
-  const adopted = await until('the container to run', () => container('ada'), { every: 5 });
+  // The moment to hit lies between the container's start and the socket's second name: that is while csm waits for code-server.
+  await until('the container to run', async () => (await workspace('ada')).step === 'waiting', { every: 2 });
   process.kill(csmProcess().pid, 'SIGKILL');
   await until('the demo to end', () => group().length === 0);
   const late = published('ada');
+  const adopted = await container('ada');
+  assert.ok(adopted, 'the container outlives csm');
   await startDemo({ seconds: 300 });
   await reaches('ada', 'running');
   await until('its socket', () => published('ada'));
