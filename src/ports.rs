@@ -12,6 +12,7 @@ use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec,
 use crate::model::label::WorkspaceId;
 use crate::model::layout::{self, Layout};
 use crate::model::manifest::{Manifest, Owner};
+use crate::model::printed::{self, Tail};
 use crate::model::settings;
 use crate::model::workspace::{Progress, Timestamp, Usage};
 use crate::plan::Observed;
@@ -58,17 +59,28 @@ pub struct RuntimeError {
     pub message: String,
     /// The workspace's last words.
     pub log: Vec<String>,
+    /// Whether what could not be started was there already, and runs on: csm stops nothing that it did not start itself.
+    pub runs_on: bool,
 }
 
 impl RuntimeError {
-    /// An error without a log.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), log: Vec::new() }
+    /// An error without a log. What others say in it is made safe to show.
+    pub fn new(message: impl AsRef<str>) -> Self {
+        Self { message: printed::one_line(message.as_ref()), log: Vec::new(), runs_on: false }
+    }
+
+    /// The same, with the workspace's last words.
+    #[must_use]
+    pub fn with_log(self, log: Vec<String>) -> Self {
+        Self { log, ..self }
     }
 }
 
 /// How many lines of a failed workspace's log are kept.
 const LAST_LINES: usize = 40;
+
+/// How many bytes of them.
+const LAST_BYTES: usize = 16 << 10;
 
 /// How long they may take to come; a reason without them is better than none.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(5);
@@ -81,7 +93,8 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Yields whenever a container may have changed: a reason to observe again.
     fn changes(&self) -> BoxStream<'static, ()>;
 
-    /// Prepares, makes and starts a workspace, in place of what is left of an earlier one; done when code-server answers.
+    /// Prepares, makes and starts a workspace, in place of what is left of an earlier one; done when code-server answers. One that
+    /// runs already is only waited for.
     fn start(
         &self,
         request: StartRequest,
@@ -100,13 +113,17 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Removes what is left of a workspace that ended. Its files stay.
     fn remove(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// The last lines that a workspace printed, then, with `follow`, those to come.
+    /// The last lines that a workspace printed, then, with `follow`, those to come: each safe to show and bounded, see [`printed`].
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
 
     /// What a workspace that failed printed last; nothing when it can't be had soon.
     fn last_lines(&self, id: &WorkspaceId) -> impl Future<Output = Vec<String>> + Send {
         let lines = self.logs(id, LAST_LINES, false).filter_map(async |line| line.ok());
-        async { tokio::time::timeout(LAST_LINES_WAIT, lines.collect()).await.unwrap_or_default() }
+        let tail = lines.fold(Tail::new(LAST_BYTES), async |mut tail, line| {
+            tail.push(line);
+            tail
+        });
+        async { tokio::time::timeout(LAST_LINES_WAIT, tail).await.map(Tail::into_lines).unwrap_or_default() }
     }
 
     /// What running workspaces use.

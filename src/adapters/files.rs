@@ -8,6 +8,9 @@ use std::path::Path;
 /// Secrets, passwords and settings are small, in bytes; a bigger file is a mistake.
 const SMALL: u64 = 1 << 20;
 
+/// A manifest of tens of thousands of people is smaller, in bytes.
+const MANIFEST: u64 = 16 << 20;
+
 /// Puts a file in place: a reader sees the old one or the new one, also after a power cut.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
@@ -35,10 +38,20 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 
 /// A secret, and whether others than its owner can read the file. It is opened once and judged by that descriptor.
 pub fn read_secret(path: &Path) -> io::Result<(Vec<u8>, bool)> {
-    // A FIFO or a device must not hang the daemon.
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)?;
+    let file = open(path)?;
     let readable = file.metadata()?.permissions().mode() & 0o004 != 0;
     Ok((read_small(file)?, readable))
+}
+
+/// A manifest's text.
+pub fn read_manifest(path: &Path) -> io::Result<String> {
+    let content = read_bounded(open(path)?, MANIFEST)?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// A FIFO or a device must not hang whoever reads it.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)
 }
 
 /// How to open what somebody else may have made: as a flag of `open(2)`.
@@ -48,15 +61,18 @@ pub fn nonblocking() -> i32 {
 
 /// What a regular file of at most 1 MiB holds; anything else is an error.
 pub fn read_small(file: File) -> io::Result<Vec<u8>> {
-    let meta = file.metadata()?;
-    if !meta.is_file() {
+    read_bounded(file, SMALL)
+}
+
+fn read_bounded(file: File, most: u64) -> io::Result<Vec<u8>> {
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    if meta.len() > SMALL {
-        return Err(io::Error::other("it is bigger than 1 MiB"));
-    }
     let mut content = Vec::new();
-    file.take(SMALL).read_to_end(&mut content)?;
+    // One byte more shows that there is more, whatever size the file was said to have.
+    if file.take(most + 1).read_to_end(&mut content)? as u64 > most {
+        return Err(io::Error::other(format!("it is bigger than {} MiB", most >> 20)));
+    }
     Ok(content)
 }
 
@@ -121,6 +137,24 @@ mod tests {
         let big = dir.path().join("big");
         File::create(&big).and_then(|file| file.set_len(SMALL + 1)).expect("made");
         assert!(read_secret(&big).expect_err("refused").to_string().contains("1 MiB"));
+    }
+
+    #[test]
+    fn manifests_are_regular_files_of_a_sane_size() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+        for endless in [fifo.as_path(), Path::new("/dev/zero"), Path::new("/dev/tty"), dir.path()] {
+            assert!(read_manifest(endless).is_err(), "{}", endless.display());
+        }
+        let big = dir.path().join("big");
+        let file = File::create(&big).expect("made");
+        file.set_len(MANIFEST + 1).expect("set");
+        assert!(read_manifest(&big).expect_err("refused").to_string().contains("bigger than 16 MiB"));
+        file.set_len(MANIFEST).expect("set");
+        assert_eq!(read_manifest(&big).expect("read").len() as u64, MANIFEST);
+        // What the kernel makes says that it is empty.
+        assert!(read_manifest(Path::new("/proc/self/status")).expect("read").contains("Pid:"));
     }
 
     #[test]

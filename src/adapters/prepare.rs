@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use cap_std::ambient_authority;
@@ -19,6 +19,9 @@ use crate::model::settings;
 use crate::ports::StartRequest;
 
 const SETTINGS: &str = ".local/share/code-server/User";
+/// How many levels of directories are removed from what an owner left.
+const DEPTH: u32 = 32;
+
 const GIVEN: &str = ".local/share/code-server/csm-settings.json";
 
 /// Makes directories, copies secrets, merges settings. The error names what could not be done. With `credentials`, systemd has read
@@ -32,12 +35,15 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
     if let Some(directory) = request.socket.parent() {
         make_directory(directory, 0o710).map_err(context("make", directory))?;
     }
+    // The owner of an earlier container may have put anything into the directory that it wrote to.
+    if let Some(inside) = request.bound.parent() {
+        renew(inside, |old| remove(old, DEPTH)).map_err(context("make anew", inside))?;
+    }
     for mount in request.spec.mounts.iter().filter(|mount| !mount.read_only) {
         make_directory(&mount.source, 0o700).map_err(context("make", &mount.source))?;
     }
-    for old in [&request.bound, &request.socket] {
-        fs::remove_file(old).or_else(missing_is_fine).map_err(context("remove the old", old))?;
-    }
+    let old = &request.socket;
+    fs::remove_file(old).or_else(missing_is_fine).map_err(context("remove the old", old))?;
     copy_secrets(&request.secrets, secrets, credentials)?;
     let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
     for mount in &request.spec.mounts {
@@ -48,6 +54,47 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
     }
     if let Err(error) = merge_settings(&home, &request.settings) {
         tracing::warn!(home = %request.home.display(), %error, "the declared settings were not merged");
+    }
+    Ok(())
+}
+
+/// Makes a directory that only its owner enters, in place of what is there. What `clean` can't remove, such as files of ids that are
+/// not this account's, is put aside: it must not keep a workspace from starting.
+fn renew(directory: &Path, clean: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    if let Err(error) = clean(directory) {
+        let aside = (0..u32::MAX)
+            .map(|number| directory.with_extension(format!("old-{number}")))
+            .find(|aside| fs::symlink_metadata(aside).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+            .ok_or_else(|| io::Error::other("too much was put aside before"))?;
+        fs::rename(directory, &aside)?;
+        tracing::warn!(directory = %directory.display(), aside = %aside.display(), %error, "can't remove it; put it aside");
+    }
+    fs::DirBuilder::new().mode(0o700).create(directory)
+}
+
+/// Removes a file or a link, or a directory with all in it. Not deeper than that: each level takes memory and a descriptor.
+fn remove(path: &Path, depth: u32) -> io::Result<()> {
+    let is_directory = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.is_dir(),
+        Err(error) => return missing_is_fine(error),
+    };
+    if !is_directory {
+        return fs::remove_file(path);
+    }
+    empty(&Dir::open_ambient_dir(path, ambient_authority())?, depth)?;
+    fs::remove_dir(path)
+}
+
+fn empty(directory: &Dir, depth: u32) -> io::Result<()> {
+    for entry in directory.entries()? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            entry.remove_file()?;
+            continue;
+        }
+        let deeper = depth.checked_sub(1).ok_or_else(|| io::Error::other("it has too many levels"))?;
+        empty(&entry.open_dir()?, deeper)?;
+        directory.remove_dir(entry.file_name())?;
     }
     Ok(())
 }
@@ -148,6 +195,79 @@ mod tests {
         fs::write(&file, "{}").expect("written");
         merge_settings(&home, &declared()).expect("merged");
         assert_eq!(fs::read_to_string(&file).expect("there"), "{}", "the person took it out");
+    }
+
+    /// A workspace's directories, and its owner's request to start.
+    fn request(dir: &Path) -> StartRequest {
+        use crate::model::layout::Layout;
+        use crate::model::manifest::{Machine, Manifest};
+        let text = format!(
+            r#"{{"version":1,"domain":"a.localhost","image":"x","workspaceBase":"{}","users":{{"dan":{{"passwordFile":"/p"}}}}}}"#,
+            dir.join("base").display()
+        );
+        let manifest = Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.expect("valid");
+        let layout = Layout { run: dir.join("run"), state: dir.join("state"), share: dir.join("share") };
+        StartRequest::new(&manifest, manifest.owners.values().next().expect("one"), &layout)
+    }
+
+    #[test]
+    fn what_an_owner_left_in_the_sockets_directory_keeps_nothing_from_starting() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let request = request(dir.path());
+        let (bound, inside) = (&request.bound, request.bound.parent().expect("a parent"));
+        let kept = dir.path().join("kept");
+        fs::create_dir(&kept).expect("made");
+        fs::write(kept.join("file"), "kept").expect("written");
+        let left: [&dyn Fn(); 7] = [
+            &|| {},
+            &|| fs::create_dir(bound).expect("a directory in the socket's place"),
+            &|| fs::create_dir_all(bound.join("x/y")).expect("with something in it"),
+            &|| {
+                fs::create_dir(bound).expect("made");
+                fs::write(bound.join("x"), "").expect("written");
+                fs::set_permissions(bound, fs::Permissions::from_mode(0o500)).expect("one that is read-only");
+            },
+            &|| symlink(&kept, bound).expect("a link in the socket's place"),
+            &|| symlink(&kept, inside.join("link")).expect("a link beside it"),
+            &|| {
+                let mut deep = Dir::open_ambient_dir(inside, ambient_authority()).expect("opened");
+                for _ in 0..DEPTH + 8 {
+                    deep.create_dir("d").expect("made");
+                    deep = deep.open_dir("d").expect("many levels");
+                }
+            },
+        ];
+        for (at, leave) in left.iter().enumerate() {
+            prepare(&request, &dir.path().join("secrets"), None).unwrap_or_else(|error| panic!("{at}: {error}"));
+            let meta = fs::metadata(inside).expect("there");
+            assert_eq!(
+                (fs::read_dir(inside).expect("listed").count(), meta.permissions().mode() & 0o777),
+                (0, 0o700),
+                "{at}"
+            );
+            leave();
+        }
+        prepare(&request, &dir.path().join("secrets"), None).expect("prepared");
+        assert_eq!(fs::read_to_string(kept.join("file")).expect("there"), "kept", "no link was followed");
+        // So deep that it is somebody else's to remove.
+        assert!(inside.with_extension("old-0").is_dir());
+    }
+
+    #[test]
+    fn what_can_not_be_removed_is_put_aside() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inside = dir.path().join("inside");
+        for at in 0..3 {
+            fs::create_dir_all(inside.join(format!("of-another-id-{at}"))).expect("made");
+            renew(&inside, |_| Err(io::ErrorKind::PermissionDenied.into())).expect("made anew");
+            assert_eq!(fs::read_dir(&inside).expect("listed").count(), 0);
+            assert!(dir.path().join(format!("inside.old-{at}/of-another-id-{at}")).is_dir());
+        }
+        fs::remove_dir(&inside).expect("removed");
+        symlink(dir.path(), &inside).expect("linked");
+        renew(&inside, |old| remove(old, DEPTH)).expect("made anew");
+        assert!(fs::symlink_metadata(&inside).expect("there").is_dir());
     }
 
     #[test]

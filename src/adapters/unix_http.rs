@@ -48,6 +48,16 @@ impl Answer {
         Ok(self.response.into_body().collect().await.map_err(io::Error::other)?.to_bytes())
     }
 
+    /// The next bytes of the body; `None` at its end.
+    pub async fn next_bytes(&mut self) -> io::Result<Option<Bytes>> {
+        while let Some(frame) = self.response.frame().await {
+            if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
     /// The next line of the body, without its end.
     pub async fn next_line(&mut self) -> io::Result<Option<String>> {
         loop {
@@ -56,12 +66,8 @@ impl Answer {
                 let line = std::mem::replace(&mut self.line, rest);
                 return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
             }
-            match self.response.frame().await {
-                Some(frame) => {
-                    if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-                        self.line.extend_from_slice(&data);
-                    }
-                }
+            match self.next_bytes().await? {
+                Some(data) => self.line.extend_from_slice(&data),
                 None if self.line.is_empty() => return Ok(None),
                 None => return Ok(Some(String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned())),
             }

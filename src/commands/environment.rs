@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
+use crate::adapters::files::read_manifest;
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::model::issue::Issue;
@@ -68,10 +69,14 @@ pub(super) enum Against {
     Nothing,
 }
 
+/// A manifest's text, which is as big as that can be.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    read_manifest(path).map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))
+}
+
 /// A manifest with its findings. `Err` when the file can't be read at all.
 pub(super) fn load(path: &Path, against: Against) -> Result<(Option<Manifest>, Vec<Issue>), Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = read(path)?;
     let boundless = Machine { memory: u64::MAX, cpus: u32::MAX };
     let machine = if against == Against::Nothing { boundless } else { machine() };
     let (manifest, mut issues) = Manifest::parse(&text, &machine);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::{Client, Failure, block_on, table};
+use super::{Client, Failure, block_on, environment, table};
 
 #[derive(Deserialize)]
 struct Planned {
@@ -29,8 +29,7 @@ struct Change {
 }
 
 pub(super) fn run(path: &Path, client: &Client, json: bool) -> Result<ExitCode, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))?;
+    let text = environment::read(path)?;
     let body = block_on(async {
         let answer = client.ask(Method::POST, "/api/v1/plan", text).await?;
         answer.body().await.map_err(|error| Failure::new(format!("csm's answer broke off: {error}")))

@@ -13,7 +13,7 @@ use crate::adapters::state::State;
 use crate::adapters::watch as watch_files;
 use crate::adapters::{files, machine};
 use crate::daemon::{Daemon, Handle};
-use crate::http::{self, App, Door};
+use crate::http::{self, App, Socket};
 use crate::model::issue::Issue;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
@@ -64,18 +64,18 @@ pub(super) fn serve(
         Daemon::new(runtime.clone(), state.clone(), machine::now, files::disk_usage, layout.clone(), current);
     let app = App::new(receiver, handle.clone(), runtime, state, layout.clone(), machine::now)
         .map_err(|error| fail(&error))?;
-    for (socket, door, mode) in [
-        (layout.front_socket(), Door::Front, 0o660),
-        (layout.question_socket(), Door::Question, 0o660),
-        (layout.api_socket(), Door::Api, 0o600),
+    for (socket, path, mode) in [
+        (Socket::Front, layout.front_socket(), 0o660),
+        (Socket::Question, layout.question_socket(), 0o660),
+        (Socket::Api, layout.api_socket(), 0o600),
     ] {
-        let listener = http::listen(&socket, mode)
-            .map_err(|error| Failure::new(format!("can't listen on {}: {error}", socket.display())))?;
+        let listener = http::listen(&path, mode)
+            .map_err(|error| Failure::new(format!("can't listen on {}: {error}", path.display())))?;
         let (app, handle) = (app.clone(), handle.clone());
         tokio::spawn(async move {
             let _ = tokio::time::timeout(FIRST_LOOK, handle.observed()).await;
-            if let Err(error) = http::serve(door, listener, app).await {
-                tracing::error!(socket = %socket.display(), %error, "no longer served");
+            if let Err(error) = http::serve(socket, listener, app).await {
+                tracing::error!(socket = %path.display(), %error, "no longer served");
             }
         });
     }

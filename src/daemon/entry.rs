@@ -9,9 +9,12 @@ use super::view::View;
 use crate::model::container::editor_url;
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::{Limits, Manifest};
+use crate::model::printed;
 use crate::model::workspace::{Progress, State, Timestamp, Usage};
 use crate::plan::{Desired, Observed, Phase, Wanted};
 use crate::ports::{Remembered, RuntimeError};
+
+const ENDED: &str = "it ended by itself, or was stopped without csm";
 
 /// One workspace.
 pub(super) struct Entry {
@@ -42,7 +45,8 @@ enum Work {
     Nothing,
     /// It is being started, stopped, frozen or thawed.
     Busy,
-    /// The last stop failed: it may run on, and is to be stopped all the same.
+    /// It may run on in spite of a failure. What could not be stopped is still to be; what runs and does not answer is left alone
+    /// until somebody asks.
     Stuck,
 }
 
@@ -54,7 +58,7 @@ impl Entry {
             wanted: Wanted::AsFound,
             again: false,
             state: if past.failed { State::Failed } else { State::Stopped },
-            reason: past.reason,
+            reason: printed::one_line(&past.reason),
             because: String::new(),
             at: past.at,
             failure: String::new(),
@@ -99,13 +103,12 @@ impl Entry {
         }
     }
 
-    /// Gives up a start that is under way. What it already made is found by the next observation.
+    /// Gives up a start that is under way. What it already made is found by the next observation, and stopped before it starts again.
     pub(super) fn cancel(&mut self) {
         if let Some((_, abort)) = self.attempt.take() {
             abort.abort();
             self.work = Work::Nothing;
             self.become_(State::Stopped, self.because.clone(), self.at);
-            self.resume();
         }
     }
 
@@ -133,8 +136,14 @@ impl Entry {
         match outcome {
             Ok(()) => self.become_(State::Running { since: now }, self.reason.clone(), now),
             Err(error) => {
-                // What is left of it goes down, too.
-                self.wanted = Wanted::Down;
+                if error.runs_on {
+                    (self.wanted, self.work) = (Wanted::AsFound, Work::Stuck);
+                    // If it ends later, that is why.
+                    ENDED.clone_into(&mut self.because);
+                } else {
+                    // What is left of it goes down, too.
+                    self.wanted = Wanted::Down;
+                }
                 self.fail("starting failed", error, now);
             }
         }
@@ -229,19 +238,24 @@ impl Entry {
             }
             (_, Some(Phase::Running { since, trouble })) if first || ours => {
                 let how = if first { "it was running already" } else { "it was started without csm" };
-                self.wanted = Wanted::Up;
+                (self.wanted, self.work) = (Wanted::Up, Work::Nothing);
                 self.failure.clone_from(trouble);
                 self.become_(State::Running { since: *since }, how.to_owned(), now);
                 false
             }
-            (_, Some(Phase::Starting)) if first || ours => {
+            (_, None | Some(Phase::Ended { .. })) if self.again && self.work == Work::Nothing => {
+                // Nothing is left of the start that was given up for a new one.
+                self.resume();
+                false
+            }
+            (_, Some(Phase::Starting)) if (first || ours) && self.work != Work::Stuck => {
                 // Starting what is being started is waiting for it.
                 self.wanted = Wanted::Up;
                 "it was being started already".clone_into(&mut self.because);
                 false
             }
             (state, None) if state.is_up() => {
-                self.ended(now, State::Stopped, "it ended by itself, or was stopped without csm");
+                self.ended(now, State::Stopped, ENDED);
                 true
             }
             (state, Some(Phase::Ended { failed, why })) if state.is_up() => {
@@ -258,7 +272,8 @@ impl Entry {
 
     fn ended(&mut self, now: Timestamp, state: State, why: &str) {
         self.wanted = Wanted::AsFound;
-        self.become_(state, why.to_owned(), now);
+        // It may be what a launcher says.
+        self.become_(state, printed::one_line(why), now);
     }
 
     pub(super) fn sampled(&mut self, usage: Option<Usage>, over: Duration) {

@@ -20,6 +20,7 @@ use crate::model::container::container_spec;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::{self, Layout};
 use crate::model::manifest::Manifest;
+use crate::model::printed;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Action, Observed, Phase, plan};
 use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
@@ -231,7 +232,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 self.declare();
             }
             Command::Alarm { about, alarm } => match alarm {
-                Some(alarm) => drop(self.alarms.insert(about, alarm)),
+                Some(alarm) => drop(self.alarms.insert(about, printed::one_line(&alarm))),
                 None => drop(self.alarms.remove(about)),
             },
             Command::Alive(answer) => drop(answer.send(())),

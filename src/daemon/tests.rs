@@ -25,6 +25,8 @@ struct World {
     /// How many calls to stop or remove fail. Not all: a daemon that tries without a pause would never let the time go on.
     refusals: u32,
     unreachable: bool,
+    /// What a workspace prints, if not its last words.
+    printed: Option<Vec<String>>,
     gated: bool,
 }
 
@@ -135,7 +137,8 @@ impl Runtime for Fake {
     }
 
     fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        stream::iter([Ok("its last words".to_owned())]).boxed()
+        let printed = self.world().printed.clone().unwrap_or_else(|| vec!["its last words".to_owned()]);
+        stream::iter(printed).map(Ok).boxed()
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
@@ -378,7 +381,7 @@ async fn a_changed_limit_restarts_nobody_until_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_start_that_fails_says_why_and_is_not_tried_again() {
     let fake = Fake::default();
-    fake.world().fail = Some(RuntimeError { message: "no such image".into(), log: vec!["last words".into()] });
+    fake.world().fail = Some(RuntimeError::new("no such image").with_log(vec!["last words".into()]));
     let history = Memory::default();
     let handle = begin(&fake, &history, &["+dan", "+eve"]);
     let view = until(&handle, "dan", "failed").await;
@@ -497,6 +500,93 @@ async fn a_restart_while_it_starts_begins_anew() {
     fake.world().gated = false;
     handle.act(id("dan"), Verb::Restart, "again".into()).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "again");
+    // What the first start has made meanwhile would be taken for the second one's.
+    let fake = Fake::default();
+    fake.world().gated = true;
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    until(&handle, "dan", "starting").await;
+    fake.put_phase("dan", Phase::Starting);
+    fake.world().gated = false;
+    handle.act(id("dan"), Verb::Restart, "again".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.reason, "again");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
+}
+
+/// A daemon that finds dan on the way up, and whose runtime never reaches dan's editor.
+async fn stranded(fake: &Fake) -> Handle {
+    fake.put_phase("dan", Phase::Starting);
+    fake.world().fail = Some(RuntimeError { runs_on: true, ..RuntimeError::new("code-server does not answer") });
+    let handle = begin(fake, &Memory::default(), &["dan"]);
+    until(&handle, "dan", "failed").await;
+    tokio::time::sleep(RESYNC * 3).await;
+    handle
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_and_can_not_be_reached_is_neither_stopped_nor_tried_again_and_again() {
+    let fake = Fake::default();
+    let handle = stranded(&fake).await;
+    let view = until(&handle, "dan", "failed").await;
+    assert_eq!((view.failure.as_str(), view.settled, view.is_down()), ("code-server does not answer", true, false));
+    assert_eq!(fake.calls(), ["start dan"]);
+    // Asked for, it is tried again; and that it can be reached after all is seen.
+    fake.world().fail = None;
+    handle.act(id("dan"), Verb::Start, "dan opened it".into()).await.unwrap();
+    let view = until(&handle, "dan", "running").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("dan opened it", ""));
+    assert_eq!(fake.calls(), ["start dan", "start dan"]);
+
+    let fake = Fake::default();
+    let handle = stranded(&fake).await;
+    fake.put("dan", true);
+    until(&handle, "dan", "running").await;
+    handle.act(id("dan"), Verb::Stop, "stopped by dan".into()).await.unwrap();
+    until(&handle, "dan", "stopped").await;
+    assert_eq!(fake.calls(), ["start dan", "stop dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_and_can_not_be_reached_is_restarted_when_somebody_asks_and_may_end() {
+    let fake = Fake::default();
+    let handle = stranded(&fake).await;
+    fake.world().fail = None;
+    handle.act(id("dan"), Verb::Restart, "restarted by dan".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.reason, "restarted by dan");
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
+
+    let fake = Fake::default();
+    let handle = stranded(&fake).await;
+    fake.put("dan", false);
+    let view = until(&handle, "dan", "stopped").await;
+    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("it ended by itself, or was stopped without csm", ""));
+    assert_eq!(fake.calls(), ["start dan"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
+    const RAW: &str = "a\u{1b}[31m\nb\u{202e}";
+    const SHOWN: &str = r"a\u{1b}[31m b\u{202e}";
+    let fake = Fake::default();
+    fake.world().printed = Some((0..40).map(|n| format!("{}{n}", "<".repeat(1000))).collect());
+    fake.world().fail = Some(RuntimeError::new(RAW));
+    let history = Memory::default();
+    history.note(&id("eve"), &Remembered { failed: true, reason: RAW.into(), at: 42 });
+    let handle = begin(&fake, &history, &["dan", "eve"]);
+    handle.alarm("manifest", Some(RAW.to_owned()));
+    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "failed").await.failure, SHOWN);
+    assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
+    assert_eq!(handle.snapshot().alarms, [SHOWN]);
+    fake.put("eve", true);
+    until(&handle, "eve", "running").await;
+    fake.put_phase("eve", Phase::Ended { failed: true, why: RAW.into() });
+    assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
+    let mut pictures = handle.follow();
+    let picture = pictures.wait_for(|picture| !picture.workspaces[&id("eve")].log.is_empty()).await.unwrap().clone();
+    let log = &picture.workspaces[&id("eve")].log;
+    assert_eq!((log.len(), log[0].as_str()), (4, "… (37 earlier lines left out)"));
+    assert!(log[3].ends_with("<39"));
 }
 
 #[tokio::test(start_paused = true)]

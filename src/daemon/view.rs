@@ -38,7 +38,7 @@ pub struct View {
     pub update_pending: bool,
     /// Whether nothing is being done to it, and nothing is about to be.
     pub settled: bool,
-    /// Whether the last stop failed: its container may run on, whatever the state says.
+    /// Whether its container may run on, whatever the state says: the last stop failed, or its editor does not answer.
     #[serde(skip)]
     pub stuck: bool,
     /// The editor's address.

@@ -1,8 +1,10 @@
 //! The API: for programs over the unix socket, and for signed-in people. [`ENDPOINTS`] is the one place that knows it.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -208,10 +210,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "GET",
         path: "/api/v1/workspaces/{id}/logs",
-        about: "What it printed: the last `?lines=` (default 100); with `?follow=true` also what comes, until the reader leaves or may not see it any more.",
-        answer: "`200`: plain text. `404`: it has not run yet, or its log can't be read within 20 s.",
+        about: "What it printed: the last `?lines=` (default 100, at most 10,000); with `?follow=true` also what comes, until the reader leaves or may not see it any more. Of a line longer than 4 KiB it says how many bytes were cut; what terminals obey is shown as its number, such as `\\u{1b}`.",
+        answer: "`200`: plain text. `404`: it has not run yet, or its log can't be read within 20 s. `429`: this person follows 8 logs already.",
         socket_only: false,
-        route: || get(logs),
+        route: || get(logs).layer(Extension(Followers::default())),
     },
     Endpoint {
         method: "POST",
@@ -363,24 +365,75 @@ fn hundred() -> usize {
     100
 }
 
+/// The most lines of a log that can be asked for.
+const MOST_LINES: usize = 10_000;
+
+/// How many logs a person can follow at a time: each is a connection to Podman, or a journalctl.
+const MOST_FOLLOWED: usize = 8;
+
+/// How many logs each person follows.
+#[derive(Clone, Default)]
+struct Followers(Arc<Mutex<BTreeMap<Name, usize>>>);
+
+impl Followers {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<Name, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more for a person, for as long as what is returned lives. Whoever can open the socket has no limit.
+    fn admit(&self, who: &Who) -> Result<Option<Follower>, Refusal> {
+        let Who::Person { name, .. } = who else { return Ok(None) };
+        let mut counts = self.counts();
+        let count = counts.entry(name.clone()).or_default();
+        if *count >= MOST_FOLLOWED {
+            return Err(Refusal::TooManyLogs { most: MOST_FOLLOWED });
+        }
+        *count += 1;
+        Ok(Some(Follower { followers: self.clone(), name: name.clone() }))
+    }
+}
+
+/// Somebody who follows a log.
+struct Follower {
+    followers: Followers,
+    name: Name,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut counts = self.followers.counts();
+        if let Entry::Occupied(mut count) = counts.entry(self.name.clone()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
 async fn logs(
     who: Who,
     Shared(app): Shared<Arc<App>>,
+    Extension(followers): Extension<Followers>,
     door: Door,
     headers: HeaderMap,
     Path(id): Path<String>,
     Query(which): Query<Which>,
 ) -> Result<Response, ApiRefusal> {
     let view = find(&app, &who, &id)?;
-    let lines = app.logs.logs(&view.id, which.lines.min(100_000), which.follow);
+    let follower = if which.follow { followers.admit(&who)? } else { None };
+    let lines = app.logs.logs(&view.id, which.lines.min(MOST_LINES), which.follow);
     let mut lines = lines.take_until(no_longer_sees(app, door, headers, view.id.clone()).boxed());
     let first = match lines.next().await {
         Some(Err(error)) => return Err(Refusal::NotFound(error.message).into()),
         first => stream::iter(first),
     };
     let lines = first.chain(lines);
-    let text =
-        lines.map(|line| line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n")));
+    let text = lines.map(move |line| {
+        // It counts until the reader leaves.
+        let _ = &follower;
+        line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n"))
+    });
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
 }
 

@@ -22,6 +22,11 @@ use crate::access::session::Session;
 use crate::daemon::Watching;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
+use crate::model::printed::Tail;
+
+/// What the page of a log shows at most: lines, and their bytes. With what is around them that is 256 KiB.
+const LOG_LINES: usize = 200;
+const LOG_BYTES: usize = 252 << 10;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -131,9 +136,11 @@ async fn log(
 ) -> Result<Response, Refusal> {
     let visitor = Visitor::of(&app, &context, &headers)?;
     let view = api::find(&app, &visitor.who(), &id)?;
-    let lines: Vec<String> =
-        app.logs.logs(&view.id, 200, false).map(|line| line.unwrap_or_else(|error| error.message)).collect().await;
-    let id = view.id.to_string();
+    let lines = app.logs.logs(&view.id, LOG_LINES, false).fold(Tail::new(LOG_BYTES), async |mut tail, line| {
+        tail.push(line.unwrap_or_else(|error| error.message));
+        tail
+    });
+    let (id, lines) = (view.id.to_string(), lines.await.into_lines());
     Ok(page(StatusCode::OK, &Log { prefix: "", id: &id, lines: &lines }))
 }
 

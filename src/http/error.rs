@@ -39,6 +39,11 @@ pub(super) enum Refusal {
         /// Seconds to wait.
         wait: u64,
     },
+    /// A person follows too many logs.
+    TooManyLogs {
+        /// How many they can.
+        most: usize,
+    },
     /// Our own fault; the log has the details.
     Internal,
 }
@@ -53,7 +58,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::CookiesTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unclear(_) | Self::Stale => StatusCode::BAD_REQUEST,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -87,6 +92,9 @@ impl Refusal {
                 "It takes ten minutes at most, in the browser that began it. Open the address again.".to_owned(),
             ),
             Self::TooMany { wait } => ("Too many wrong passwords", format!("Wait {wait} seconds, then try again.")),
+            Self::TooManyLogs { most } => {
+                ("Too many logs", format!("You follow {most} logs already. Close one, then try again."))
+            }
             Self::Internal => {
                 ("Something failed", "The server's log has the details. Try again in a moment.".to_owned())
             }

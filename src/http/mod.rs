@@ -146,7 +146,7 @@ pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
 
 /// One of the daemon's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Socket {
     /// Pages, for nginx.
     Front,
     /// nginx's `auth_request`, and nothing else: no other request's bytes ever reach this socket.
@@ -156,11 +156,11 @@ pub enum Door {
 }
 
 /// Serves one of the sockets, for ever.
-pub async fn serve(door: Door, listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
-    let router = match door {
-        Door::Front => Router::new().fallback(dispatch),
-        Door::Question => Router::new().fallback(authorize::question),
-        Door::Api => api::operator_routes(),
+pub async fn serve(socket: Socket, listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
+    let router = match socket {
+        Socket::Front => Router::new().fallback(dispatch),
+        Socket::Question => Router::new().fallback(authorize::question),
+        Socket::Api => api::operator_routes(),
     };
     axum::serve(listener, router.with_state(app)).await
 }

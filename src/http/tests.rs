@@ -30,6 +30,8 @@ mod door;
 struct Fake {
     containers: Arc<Mutex<BTreeMap<WorkspaceId, Observed>>>,
     changed: Arc<Notify>,
+    /// What a log holds, if it is not one line and then silence.
+    printed: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 impl Fake {
@@ -82,7 +84,10 @@ impl Runtime for Fake {
     }
 
     fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        stream::iter([Ok("its first words".to_owned())]).chain(stream::pending()).boxed()
+        match self.printed.lock().unwrap().clone() {
+            Some(lines) => stream::iter(lines).map(Ok).boxed(),
+            None => stream::iter([Ok("its first words".to_owned())]).chain(stream::pending()).boxed(),
+        }
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
@@ -247,6 +252,60 @@ async fn a_followed_log_ends_with_the_session() {
     assert_eq!(next(&mut body).await, None, "signed in, it goes on");
     stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
     assert_eq!(next(&mut body).await, Some(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_like() {
+    const TARGET: &str = "/api/v1/workspaces/dan/logs?follow=true";
+    let stage = stage();
+    let (session, dan) = stage.signed_in("dan");
+    let (_, grace) = stage.signed_in("grace");
+    let ask = |cookie: &str| stage.answer(stage.ask("GET", "dashboard", TARGET).with("cookie", cookie).bare());
+    let mut followed = Vec::new();
+    for _ in 0..8 {
+        let mut body = ask(&dan).await.into_body().into_data_stream();
+        assert_eq!(next(&mut body).await, Some(Some("its first words\n".to_owned())));
+        followed.push(body);
+    }
+    let refused = ask(&dan).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let said = axum::body::to_bytes(refused.into_body(), 1000).await.unwrap();
+    assert!(String::from_utf8_lossy(&said).contains("You follow 8 logs already. Close one"), "{said:?}");
+    assert_eq!(ask(&grace).await.status(), StatusCode::OK, "it is each person's own count");
+    let unfollowed = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs").with("cookie", &dan).bare();
+    assert_eq!(stage.answer(unfollowed).await.status(), StatusCode::OK, "a log that ends is not counted");
+    for _ in 0..3 {
+        // Whoever leaves makes room, read to its end or not.
+        followed.pop();
+        followed.push(ask(&dan).await.into_body().into_data_stream());
+        assert_eq!(ask(&dan).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    }
+    stage.app.access().sessions.remove("session-of-dan");
+    for mut body in followed {
+        while next(&mut body).await.expect("it ends with the session").is_some() {}
+    }
+    stage.app.access().sessions.insert(session);
+    assert_eq!(ask(&dan).await.status(), StatusCode::OK, "all of them have left");
+
+    let operator = api::operator_routes().with_state(stage.app.clone());
+    let mut followed = Vec::new();
+    for _ in 0..20 {
+        let request = Request::builder().uri(TARGET).body(Body::empty()).unwrap();
+        followed.push(operator.clone().oneshot(request).await.unwrap());
+    }
+    assert!(followed.iter().all(|answer| answer.status() == StatusCode::OK));
+}
+
+#[tokio::test]
+async fn the_page_of_a_log_is_bounded_by_bytes_and_keeps_the_newest_lines() {
+    let stage = stage();
+    let (_, cookie) = stage.signed_in("dan");
+    let lines = (0..200).map(|n| format!("{}{n}", "<".repeat(4000))).collect();
+    *stage.fake.printed.lock().unwrap() = Some(lines);
+    let page = stage.answer(stage.ask("GET", "dashboard", "/workspaces/dan/log").with("cookie", &cookie).bare()).await;
+    let page = axum::body::to_bytes(page.into_body(), 256 << 10).await.expect("at most 256 KiB");
+    let page = String::from_utf8_lossy(&page);
+    assert!(page.contains("&#60;199\n") && page.contains("… (188 earlier lines left out)\n"), "{page}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::printed;
+
 /// Whether an [`Issue`] stops the manifest from being used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,17 +109,14 @@ impl Invalid {
     }
 }
 
-/// At most 80 characters of a text, on one line, with control characters escaped.
+/// At most 80 characters of a text, on one line, with nothing that a terminal obeys.
 fn shorten(text: &str) -> String {
-    let mut out: String = text.chars().take(80).flat_map(|c| escape(c).into_iter()).collect();
+    let first: String = text.chars().take(80).collect();
+    let mut out = printed::line(first.as_bytes());
     if text.chars().nth(80).is_some() {
         out.push('…');
     }
     out
-}
-
-fn escape(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
 #[cfg(test)]

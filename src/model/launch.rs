@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::label::WorkspaceId;
 use super::name::Name;
+use super::printed;
 use super::size::Bytes;
 use super::workspace::Progress;
 
@@ -41,10 +42,7 @@ impl fmt::Display for Status {
             Self::Ready { digest, killed } => write!(f, "{READY}{digest}{KILLED}{killed}"),
             Self::Stopping => f.write_str(STOPPING),
             // systemd takes a line, and nothing that does not show.
-            Self::Failed(why) => {
-                let line = why.split(|c: char| c.is_control()).filter(|part| !part.is_empty()).collect::<Vec<_>>();
-                write!(f, "{FAILED}{}", line.join(" "))
-            }
+            Self::Failed(why) => write!(f, "{FAILED}{}", printed::one_line(why)),
         }
     }
 }
@@ -182,7 +180,7 @@ mod tests {
     #[test]
     fn a_reason_is_one_line() {
         let status = Status::Failed("a\nREADY=1\x1b[31m".into());
-        assert_eq!(status.to_string(), "failed: a READY=1 [31m");
+        assert_eq!(status.to_string(), r"failed: a READY=1\u{1b}[31m");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod launch;
 pub mod layout;
 pub mod manifest;
 pub mod name;
+pub mod printed;
 pub mod settings;
 pub mod size;
 pub mod text;

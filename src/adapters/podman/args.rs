@@ -42,6 +42,7 @@ pub fn run(spec: &ContainerSpec, engine: &Engine, split: bool) -> Result<Vec<Str
     flag("image-volume", &"ignore");
     flag("log-driver", &"passthrough");
     flag("sdnotify", &"ignore");
+    flag("security-opt", &"no-new-privileges");
     match engine.network() {
         Network::Slirp4netns if spec.host_services.is_empty() => flag("network", &"slirp4netns"),
         Network::Slirp4netns => return Err(host_services_need_pasta(&engine.version)),

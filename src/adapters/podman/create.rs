@@ -17,6 +17,8 @@ pub(super) fn body(spec: &ContainerSpec, engine: &Engine) -> Result<Value, Strin
     // podman-api 0.11 takes Docker's type here, whose fields libpod ignores. Files, because an account's own journal is not
     // readable by it everywhere.
     body["log_configuration"] = json!({ "driver": "k8s-file", "size": 10 << 20 });
+    // podman-api 0.11 misspells it, and libpod ignores what it does not know.
+    body["no_new_privileges"] = true.into();
     Ok(body)
 }
 
@@ -47,7 +49,6 @@ fn options(spec: &ContainerSpec, engine: &Engine) -> Result<ContainerCreateOpts,
         .image_volume_mode(ImageVolumeMode::Ignore)
         .shm_size(SHM_BYTES)
         .stop_timeout(u64::from(spec.stop_seconds))
-        .no_new_privilages(false)
         .resource_limits(resources(spec, engine));
     let builder = match engine.network() {
         Network::Slirp4netns if !spec.host_services.is_empty() => {

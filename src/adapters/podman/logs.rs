@@ -1,14 +1,18 @@
 //! A workspace's log from Podman: read as long as somebody listens, and with a limit to how long Podman can leave them waiting.
+//!
+//! It is read piece by piece, as podman-api would collect a line whole, however long it is.
 
-use futures_util::TryStreamExt as _;
+use std::path::{Path, PathBuf};
+
 use futures_util::stream::{BoxStream, StreamExt as _};
+use hyper::Method;
 use podman_api::Podman;
-use podman_api::conn::TtyChunk;
-use podman_api::opts::ContainerLogsOpts;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{absent_is_fine, call, explain};
+use super::super::unix_http::{self, Answer};
+use super::{absent_is_fine, call, explain, said};
+use crate::model::printed::Lines;
 use crate::ports::RuntimeError;
 
 /// Which part of which log.
@@ -21,12 +25,12 @@ pub(super) struct Asked {
 type Line = Result<String, RuntimeError>;
 
 /// The lines asked for. Dropped, they end the connection to Podman too.
-pub(super) fn lines(podman: Podman, asked: Asked) -> BoxStream<'static, Line> {
+pub(super) fn lines(podman: Podman, socket: PathBuf, asked: Asked) -> BoxStream<'static, Line> {
     let (tell, told) = mpsc::channel(64);
     tokio::spawn(async move {
         tokio::select! {
             () = tell.closed() => {}
-            outcome = read(&podman, &asked, &tell) => if let Err(error) = outcome {
+            outcome = read(&podman, &socket, &asked, &tell) => if let Err(error) = outcome {
                 let _ = tell.send(Err(error)).await;
             },
         }
@@ -34,27 +38,76 @@ pub(super) fn lines(podman: Podman, asked: Asked) -> BoxStream<'static, Line> {
     ReceiverStream::new(told).boxed()
 }
 
-async fn read(podman: &Podman, asked: &Asked, tell: &mpsc::Sender<Line>) -> Result<(), RuntimeError> {
-    let container = podman.containers().get(&asked.container);
+async fn read(podman: &Podman, socket: &Path, asked: &Asked, tell: &mpsc::Sender<Line>) -> Result<(), RuntimeError> {
     // A log that is followed may be silent for hours, so this shows whether Podman answers at all.
-    if !call(container.exists()).await? {
+    if !call(podman.containers().get(&asked.container).exists()).await? {
         return Err(no_log());
     }
-    let options = ContainerLogsOpts::builder().stdout(true).stderr(true);
-    let mut chunks = container.logs(&options.tail(asked.lines.to_string()).follow(asked.follow).build());
-    loop {
-        let next = chunks.try_next();
-        let chunk = if asked.follow { next.await.map_err(explain) } else { call(next).await };
-        let text = match chunk.map_err(absent)? {
-            Some(TtyChunk::StdOut(bytes) | TtyChunk::StdErr(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
-            Some(TtyChunk::StdIn(_)) => continue,
-            None => return Ok(()),
-        };
-        for line in text.lines() {
-            if tell.send(Ok(line.to_owned())).await.is_err() {
+    let mut answer = in_time(asked.follow, open(socket, asked)).await.map_err(absent)?;
+    let mut frames = Frames::default();
+    while let Some(bytes) = in_time(asked.follow, async { Ok(answer.next_bytes().await?) }).await.map_err(absent)? {
+        for line in frames.push(&bytes) {
+            if tell.send(Ok(line)).await.is_err() {
                 return Ok(());
             }
         }
+    }
+    Ok(())
+}
+
+/// What is followed may take its time.
+async fn in_time<T>(follow: bool, asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
+    if follow { asked.await.map_err(explain) } else { call(asked).await }
+}
+
+async fn open(socket: &Path, asked: &Asked) -> podman_api::Result<Answer> {
+    let Asked { container, lines, follow } = asked;
+    let version = podman_api::LATEST_API_VERSION;
+    let path =
+        format!("/v{version}/libpod/containers/{container}/logs?stdout=true&stderr=true&tail={lines}&follow={follow}");
+    let answer = unix_http::request(socket, Method::GET, &path, &[], "").await?;
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    Err(podman_api::Error::StringError(said(&answer.body().await?)?))
+}
+
+/// Bytes of a frame's head: which stream it is of, three of nothing, and how many bytes follow.
+const HEAD: usize = 8;
+
+/// Podman's frames, each of which holds one line or some, with or without the last one's end.
+#[derive(Default)]
+struct Frames {
+    head: Vec<u8>,
+    /// How much of this frame is still to come.
+    left: usize,
+    lines: Lines,
+}
+
+impl Frames {
+    fn push(&mut self, mut bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let (head, rest) = bytes.split_at((HEAD - self.head.len()).min(bytes.len()));
+                self.head.extend_from_slice(head);
+                bytes = rest;
+                if let [_, _, _, _, size @ ..] = self.head.as_slice()
+                    && let Ok(size) = <[u8; 4]>::try_from(size)
+                {
+                    self.left = u32::from_be_bytes(size) as usize;
+                    self.head.clear();
+                }
+            } else {
+                let (part, rest) = bytes.split_at(self.left.min(bytes.len()));
+                lines.extend(self.lines.push(part));
+                (self.left, bytes) = (self.left - part.len(), rest);
+                if self.left == 0 {
+                    lines.extend(self.lines.finish());
+                }
+            }
+        }
+        lines
     }
 }
 
@@ -88,7 +141,7 @@ mod tests {
     }
 
     fn ask(socket: &PathBuf, follow: bool) -> BoxStream<'static, Line> {
-        lines(Podman::unix(socket), Asked { container: "csm-dan".into(), lines: 10, follow })
+        lines(Podman::unix(socket), socket.clone(), Asked { container: "csm-dan".into(), lines: 10, follow })
     }
 
     /// Says that the container is there, begins its log with one line, says no more, and tells when nobody listens any more.
@@ -151,5 +204,42 @@ mod tests {
         assert_eq!(lines.next().await, Some(Ok("hello".to_owned())));
         drop(lines);
         timeout(LONG, gone.recv()).await.expect("the connection ends").expect("told");
+    }
+
+    #[test]
+    fn a_frame_without_an_end_is_bounded_while_it_is_read_and_shows_its_escapes() {
+        let frame = |size: u32, text: &[u8]| [&[1, 0, 0, 0], size.to_be_bytes().as_slice(), text].concat();
+        let mut frames = Frames::default();
+        assert_eq!(frames.push(&frame(9 << 20, b"\x1b[2J")), Vec::<String>::new());
+        for _ in 0..9 << 10 {
+            assert!(frames.push(&[b'<'; 1 << 10]).len() <= 1);
+        }
+        let mut frames = Frames::default();
+        let printed = [frame(6, b"a\x1b\nb\nc"), frame(0, b""), frame(2, b"d\n"), frame(1, b"e")].concat();
+        let lines: Vec<String> = printed.iter().flat_map(|byte| frames.push(&[*byte])).collect();
+        assert_eq!(lines, [r"a\u{1b}", "b", "c", "d", "e"], "wherever it is split");
+        assert_eq!(Frames::default().push(&printed), lines);
+    }
+
+    #[tokio::test]
+    async fn nine_megabytes_in_one_line_are_four_kilobytes() {
+        let (_directory, socket, listener) = service();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") && connection.read_buf(&mut asked).await.unwrap() > 0 {}
+                let log = [b"\x01\0\0\0\0\x90\0\0".as_slice(), &vec![b'<'; 9 << 20]].concat();
+                let answer = if String::from_utf8_lossy(&asked).contains("/exists ") {
+                    b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()
+                } else {
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", log.len());
+                    [head.into_bytes(), log].concat()
+                };
+                connection.write_all(&answer).await.unwrap();
+            }
+        });
+        let lines: Vec<Line> = ask(&socket, false).collect().await;
+        let [Ok(line)] = lines.as_slice() else { panic!("{}", lines.len()) };
+        assert!(line.len() < 5000 && line.ends_with(" bytes cut)"), "{line}");
     }
 }

@@ -3,12 +3,16 @@
 use std::process::Stdio;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::model::printed::Lines;
 use crate::ports::RuntimeError;
+
+/// How much is read at a time.
+const PIECE: usize = 16 << 10;
 
 /// The last lines of what matches, such as `_SYSTEMD_UNIT=x.service`, then, with `follow`, those to come. Dropped, it ends journalctl too.
 pub(super) fn lines(matches: String, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
@@ -40,17 +44,53 @@ async fn read(
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    if let Some(stdout) = journal.stdout.take() {
-        let mut printed = BufReader::new(stdout).split(b'\n');
-        while let Some(line) = printed.next_segment().await.map_err(failed)? {
-            if tell.send(Ok(String::from_utf8_lossy(&line).into_owned())).await.is_err() {
-                return Ok(());
-            }
-        }
+    if let Some(stdout) = journal.stdout.take()
+        && !send_lines(stdout, tell).await.map_err(failed)?
+    {
+        return Ok(());
     }
     let ended = journal.wait_with_output().await.map_err(failed)?;
     if ended.status.success() {
         return Ok(());
     }
     Err(format!("can't read the journal: {}", String::from_utf8_lossy(&ended.stderr).trim()))
+}
+
+/// Sends what comes, line by line, until its end. False when nobody listens any more.
+async fn send_lines(
+    mut printed: impl AsyncRead + Unpin,
+    tell: &mpsc::Sender<Result<String, RuntimeError>>,
+) -> std::io::Result<bool> {
+    let (mut lines, mut piece) = (Lines::default(), vec![0; PIECE]);
+    loop {
+        let count = printed.read(&mut piece).await?;
+        let complete = if count == 0 { Vec::from_iter(lines.finish()) } else { lines.push(&piece[..count]) };
+        for line in complete {
+            if tell.send(Ok(line)).await.is_err() {
+                return Ok(false);
+            }
+        }
+        if count == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_bounded_while_they_are_read_and_show_their_escapes() {
+        let (tell, mut told) = mpsc::channel(64);
+        let printed = [b"\x1b[2J\n".as_slice(), &vec![b'<'; 9 << 20], b"\nend"].concat();
+        assert!(send_lines(printed.as_slice(), &tell).await.unwrap());
+        drop(tell);
+        let mut lines = Vec::new();
+        while let Some(line) = told.recv().await {
+            lines.push(line.unwrap());
+        }
+        assert_eq!((lines.len(), lines[0].as_str(), lines[2].as_str()), (3, r"\u{1b}[2J", "end"));
+        assert!(lines[1].len() < 5000 && lines[1].ends_with(" bytes cut)"), "{}", lines[1]);
+    }
 }

@@ -250,7 +250,7 @@ impl Runtime for SystemdRuntime {
                 Some((_, State::Ended { failed: false })) | None => break "it was stopped while it started".to_owned(),
             }
         };
-        Err(RuntimeError { message, log: self.last_lines(id).await })
+        Err(RuntimeError::new(message).with_log(self.last_lines(id).await))
     }
 
     async fn freeze(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {

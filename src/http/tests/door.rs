@@ -9,12 +9,12 @@ const QUESTION: &str =
     "GET / HTTP/1.1\r\nHost: dan.code.localhost:7080\r\nX-Csm-Site: label:dan\r\nX-Csm-Method: GET\r\n";
 
 /// Everything that one of the sockets answers to these bytes, until it closes.
-async fn said(door: Door, bytes: &str) -> String {
+async fn said(socket: Socket, bytes: &str) -> String {
     let stage = stage();
-    let socket = stage.directory.path().join("door.sock");
-    let listener = listen(&socket, 0o600).unwrap();
-    tokio::spawn(serve(door, listener, stage.app.clone()));
-    let mut connection = UnixStream::connect(&socket).await.unwrap();
+    let path = stage.directory.path().join("door.sock");
+    let listener = listen(&path, 0o600).unwrap();
+    tokio::spawn(serve(socket, listener, stage.app.clone()));
+    let mut connection = UnixStream::connect(&path).await.unwrap();
     connection.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(30), connection.read_to_end(&mut answer)).await;
@@ -29,7 +29,7 @@ fn statuses(said: &str) -> Vec<&str> {
 #[tokio::test]
 async fn the_question_is_answered_on_a_connection_that_stays_open() {
     let last = format!("{QUESTION}Connection: close\r\n\r\n");
-    let said = said(Door::Question, &format!("{QUESTION}\r\n{last}")).await;
+    let said = said(Socket::Question, &format!("{QUESTION}\r\n{last}")).await;
     assert_eq!(statuses(&said), ["401", "401"], "{said}");
 }
 
@@ -46,11 +46,11 @@ async fn what_is_not_the_question_is_refused_and_its_connection_closed() {
         ("chunks", framed("Transfer-Encoding: chunked", &format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len()))),
         ("an empty body", framed("Content-Length: 0", "")),
     ] {
-        let said = said(Door::Question, &format!("{bytes}{QUESTION}\r\n")).await;
+        let said = said(Socket::Question, &format!("{bytes}{QUESTION}\r\n")).await;
         assert_eq!(statuses(&said), ["403"], "{what}: {said}");
     }
     // What is no request at all is no yes either.
-    let said = said(Door::Question, "\0\r\n\r\n").await;
+    let said = said(Socket::Question, "\0\r\n\r\n").await;
     assert!(statuses(&said).iter().all(|status| *status == "400"), "{said}");
 }
 
@@ -62,7 +62,7 @@ async fn the_front_reads_one_request_of_a_connection() {
     let post = page.replacen("GET", "POST", 1);
     // A POST without a form, so that what follows could be taken for its body.
     for (first, status) in [(page, "200"), (&lost, "421"), (&post, "415")] {
-        let said = said(Door::Front, &format!("{first}{page}{page}")).await;
+        let said = said(Socket::Front, &format!("{first}{page}{page}")).await;
         assert_eq!(statuses(&said), [status], "{said}");
     }
 }

@@ -45,6 +45,9 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
     });
     let base = workspace_base(file.workspace_base, issues)?;
     let front_door = front_door(&file.front_door, domain.as_ref(), issues);
+    if file.image.is_none() && !already(issues, "image") {
+        check_images(&users, issues);
+    }
     let mut owners = BTreeMap::new();
     let mut ports: BTreeMap<u16, String> = BTreeMap::from([(front_door.listen.port(), "frontDoor.listen".to_owned())]);
     for (name, user) in users {
@@ -117,6 +120,25 @@ fn front_door(file: &FrontDoorFile, domain: Option<&Domain>, issues: &mut Vec<Is
     FrontDoor { listen, tls }
 }
 
+/// Without an image for all, everyone needs one of their own. It is said once: one line at the top is the remedy.
+fn check_images(users: &BTreeMap<Name, UserFile>, issues: &mut Vec<Issue>) {
+    // An image that was there but unsound has been reported by the reader.
+    let reported = |name: &Name| issues.iter().any(|issue| issue.path == format!("users.{name}.image"));
+    let without: Vec<&Name> =
+        users.iter().filter(|(name, user)| user.image.is_none() && !reported(name)).map(|(name, _)| name).collect();
+    let Some(first) = without.first() else { return };
+    let who = match without.len() {
+        1 => format!("users.{first} has none of their own"),
+        count => format!("{count} users, such as {first}, have none of their own"),
+    };
+    issues.push(Issue::error(
+        "image",
+        "",
+        format!("it is missing, and {who}"),
+        "write for example \"image\": \"docker.io/codercom/code-server:latest\"",
+    ));
+}
+
 fn check_port(path: &str, port: Option<u16>, ports: &mut BTreeMap<u16, String>, issues: &mut Vec<Issue>) {
     let Some(port) = port else { return };
     let path = format!("{path}.port");
@@ -149,14 +171,6 @@ fn owner(
         ));
     }
     let image = user.image.clone().or_else(|| image_for_all.cloned());
-    if image.is_none() && !reported(issues, "image") && !issues.iter().any(|i| i.path == "image") {
-        issues.push(Issue::error(
-            format!("{path}.image"),
-            "",
-            "there is no image, neither here nor for all",
-            "write for example \"image\": \"docker.io/codercom/code-server:latest\" at the top",
-        ));
-    }
     let limits = limits(path, &user, machine, issues);
     check_environment(path, &user, issues);
     for port in &user.host_services {

@@ -150,9 +150,20 @@ fn each_mistake_gets_its_own_answer() {
     one(
         r#"{"version":1,"domain":"a.localhost","users":{"dan":{"passwordFile":"/p"}}}"#,
         Error,
-        "users.dan.image",
-        "no image",
+        "image",
+        "users.dan has none of their own",
     );
+}
+
+#[test]
+fn one_cause_at_the_top_is_one_finding_however_many_people_it_concerns() {
+    let user = |n| format!(r#""u{n}":{{"passwordFile":"/p"}}"#);
+    let users: Vec<String> = (0..1000).map(user).collect();
+    let text = |more: &str| format!(r#"{{"version":1,"domain":"a.localhost","users":{{{}{more}}}}}"#, users.join(","));
+    one(&text(""), Severity::Error, "image", "1000 users, such as u0, have none of their own");
+    one(&text(r#","zoe":{"passwordFile":"/p","image":"x"}"#), Severity::Error, "image", "1000 users");
+    let found = issues(&text(r#","zoe":{"passwordFile":"/p","image":"a b"}"#));
+    assert_eq!(found.iter().map(|issue| issue.path.as_str()).collect::<Vec<_>>(), ["users.zoe.image", "image"]);
 }
 
 #[test]
