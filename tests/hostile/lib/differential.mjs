@@ -30,7 +30,10 @@ export async function differential(stages, { seed, from = 0, to, sideBySide = 32
       const own = cases.filter((one) => one.stage === stage);
       findings.push(...(await look(stage, own, patience, counts)), ...(await honest(stage, next, patience)));
     }
-    if (findings.length) return { findings, cases, counts };
+    if (findings.length) {
+      for (const stage of stages) stage.keepLogs();
+      return { findings, cases, counts };
+    }
     told(next);
   }
   return { findings: [], cases: [], counts };

@@ -7,7 +7,7 @@ import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rm
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { declare, putInForce } from '../../e2e/lib/demo.mjs';
-import { csmRun, data, demo, domain, ownAccount, port, read, repo } from '../../e2e/lib/place.mjs';
+import { csmRun, data, demo, domain, ownAccount, port, read, repo, scratch } from '../../e2e/lib/place.mjs';
 import { until } from '../../e2e/lib/until.mjs';
 import { RequestReader } from './strict.mjs';
 
@@ -259,6 +259,11 @@ export class Stage {
     const whole = fresh.slice(0, fresh.lastIndexOf('\n') + 1);
     this.#log += whole;
     return whole.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  }
+
+  /** Keeps nginx's logs with the demo's own, which stay when a test fails. */
+  keepLogs() {
+    for (const name of ['seen', 'error']) cpSync(`${this.directory}/${name}.log`, `${scratch}/${this.directory.split('/').at(-1)}-${name}.log`);
   }
 
   /** Bytes that wait for the rest of a head on a connection that is open: nginx sends heads whole. */
