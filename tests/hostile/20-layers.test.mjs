@@ -4,7 +4,7 @@ import { before, test } from 'node:test';
 import { running } from '../e2e/lib/demo.mjs';
 import { csmRun, domain, port } from '../e2e/lib/place.mjs';
 import { until } from '../e2e/lib/until.mjs';
-import { Stage, asCsmWrites } from './lib/stage.mjs';
+import { Stage, asCsmWrites, asNixOsWrites } from './lib/stage.mjs';
 import { answerTo, dial, talk } from './lib/wire.mjs';
 
 const HIDDEN = 'GET /_csm/static/style.css HTTP/1.1\r\nX-Swallow: ';
@@ -36,23 +36,28 @@ const all = (...changes) => (text) => changes.reduce((now, change) => change(now
 /** A kept connection to a csm that does not close it. */
 const KEPT = { 'nginx.conf': keptFront };
 
+/** As csm writes nginx.conf, and as the NixOS module does, with TLS. */
 async function on(edit, work) {
-  const stage = await Stage.start(asCsmWrites.plain, { edit });
-  try {
-    return await work(stage);
-  } finally {
-    await stage.stop();
+  for (const configuration of [asCsmWrites.plain, asNixOsWrites]) {
+    const stage = await Stage.start(configuration, { edit });
+    try {
+      await work(stage);
+    } finally {
+      await stage.stop();
+    }
   }
 }
 
+const where = (stage, label) => ({ port: stage.hasTls ? stage.tls : stage.plain, secure: stage.hasTls, servername: `${label ? `${label}.` : ''}${stage.domain}` });
+
 async function attack(stage, label = 'ada', hidden = HIDDEN, framed = (body) => `Content-Length: ${body.length}\r\n\r\n${body}`) {
-  const socket = await dial({ port: stage.plain });
+  const socket = await dial(where(stage, label));
   const answer = await talk(socket, [`POST /x HTTP/1.1\r\nHost: ${stage.host(label)}\r\nX-Marker: attack\r\n${framed(hidden)}`], { idle: 150 });
   return answer.toString('latin1');
 }
 
 const chunked = (body) => `Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
-const visit = (stage, label) => answerTo({ port: stage.plain }, `GET /y HTTP/1.1\r\nHost: ${stage.host(label)}\r\nX-Marker: visit\r\nConnection: close\r\n\r\n`);
+const visit = (stage, label) => answerTo(where(stage, label), `GET /y HTTP/1.1\r\nHost: ${stage.host(label)}\r\nX-Marker: visit\r\nConnection: close\r\n\r\n`);
 
 /** Attacks of all kinds, and strangers' visits between them; resolves with what the visits were answered. */
 async function siege(stage) {
