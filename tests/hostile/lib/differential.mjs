@@ -42,19 +42,35 @@ export async function differential(stages, { seed, from = 0, to, sideBySide = 32
 async function play(one) {
   const { stage, secure, h2, parts, count } = one;
   const socket = await dial({ port: secure ? stage.tls : stage.plain, secure, servername: serverName(one), alpn: h2 ? 'h2' : 'http/1.1' });
-  const answers = await talk(socket, parts, { idle: IDLE, done: h2 ? (bytes) => endedStreams(bytes) >= count : undefined });
-  one.answers = answers;
+  await talk(socket, parts, { idle: IDLE, done: h2 ? (bytes) => endedStreams(bytes) >= count : undefined });
 }
 
 // nginx refuses the handshake for names that are not ours.
 const serverName = ({ stage }) => `ada.${stage.domain}`;
 
+/**
+ * What is known of a stage's latest requests, by marker: the case, nginx's lines, and how often it arrived where. It outlasts a batch:
+ * nginx may have sent a request on and noted that its visitor has gone, before what it sent on is read here.
+ */
+const memories = new WeakMap();
+function memoryOf(stage) {
+  if (!memories.has(stage)) memories.set(stage, { sent: new Map(), seen: new Map(), counted: new Map() });
+  return memories.get(stage);
+}
+function forgetOldest(map) {
+  for (const key of map.keys()) {
+    if (map.size <= 5000) return;
+    map.delete(key);
+  }
+}
+
 /** All that is wrong with what arrived at a stage. */
 async function look(stage, cases, patience, counts = {}) {
-  const bytesOf = new Map(cases.flatMap((one) => one.markers.map((marker) => [marker, one])));
-  const seen = new Map();
+  const { sent: known, seen, counted } = memoryOf(stage);
+  for (const one of cases) for (const marker of one.markers) known.set(marker, one);
+  for (const map of [known, seen, counted]) forgetOldest(map);
   const note = () => {
-    for (const line of stage.seen()) seen.set(line.marker, [...(seen.get(line.marker) ?? []), line]);
+    for (const line of stage.seen()) if (line.marker) seen.set(line.marker, [...(seen.get(line.marker) ?? []), line]);
   };
   note();
   const unexplained = () => {
@@ -64,7 +80,6 @@ async function look(stage, cases, patience, counts = {}) {
   // nginx writes its log when it is through with a request, which can be a moment after its visitor has gone.
   await until('the log', () => unexplained().length === 0, { seconds: patience, every: 20 }).catch(() => {});
   const findings = [...stage.broken, ...stage.unfinished()].map(({ at, why, bytes }) => `${at}: ${why}: ${JSON.stringify(bytes.slice(-2000))}`);
-  const counted = new Map();
   for (const { at: socket, request } of stage.arrived) {
     const at = stage.asksAtFront && request.path === '/_csm/authorize' ? 'question' : socket;
     const say = (why) => findings.push(`${at}: ${why}: ${JSON.stringify(`${request.head}\r\n\r\n${request.body}`.slice(0, 3000))}`);
@@ -77,7 +92,7 @@ async function look(stage, cases, patience, counts = {}) {
     const key = `${at} ${marker}`;
     counted.set(key, (counted.get(key) ?? 0) + 1);
     if (counted.get(key) > lines.length) say('it is there more often than nginx was sent it');
-    const sent = bytesOf.get(marker);
+    const sent = known.get(marker);
     counts[WORKSPACES.includes(at) ? 'workspace' : at] += 1;
     if (sent) perRequest({ at, request, lines, sent, questions: questionsOf(stage, marker), say });
   }
