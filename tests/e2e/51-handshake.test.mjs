@@ -30,6 +30,11 @@ const HOSTILE = [
 
 test('no target of a handshake leads to another host', async () => {
   for (const target of HOSTILE) {
+    if (/[\\#]/.test(target)) {
+      // Programs read it in different ways, so nobody does.
+      assert.equal((await send({ label: 'ada', target, headers: NAVIGATE })).status, 400, target);
+      continue;
+    }
     // A new browser each time: one that has been there needs no handshake.
     const visitor = new Visitor();
     await visitor.signIn('ada');
