@@ -117,6 +117,7 @@ function perRequest({ at, request, lines, sent, questions, say }) {
   if (isWorkspace) {
     const one = (name) => request.all(name)[0] ?? '';
     for (const name of [...JUDGED, 'cookie', 'upgrade']) if (request.all(name).length > 1) say(`${name} is there twice`);
+    if (one('host') === '') say('it has no Host');
     if (OURS.some((name) => request.all(name).length)) say('it carries a header of ours');
     if (/(^|;)[ \t]*__Host-csm-/.test(one('cookie'))) say('it carries a cookie of ours');
     if (!lines.some((line) => line.method === request.method && withSlash(line.target) === request.target)) say('nginx took it for another request');

