@@ -35,6 +35,7 @@ test('nothing arrives but what nginx was sent, as it was judged', () =>
 test('this test finds the hole that was there', () =>
   staged([vulnerable], async (stages) => {
     const outcome = await differential(stages, { seed: SEED, to: 4000, patience: 1 });
-    const smuggled = outcome.findings.filter((text) => /^front: .*hidden-/.test(text));
+    // A body is read as a request, or as what should be one.
+    const smuggled = outcome.findings.filter((text) => /^front: .*(hidden-|no request line|belong to no request)/.test(text));
     assert.ok(smuggled.length > 0, describe(outcome, SEED));
   }));
