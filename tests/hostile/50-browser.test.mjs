@@ -398,13 +398,11 @@ async function recovers(page, context, count, label, at = origin) {
   const where = `${count} cookies, ${at(label)}`;
   await bombed(page, context, count, at);
   const first = await page.goto(`${at(label)}/`);
-  assert.ok([400, 431].includes(first.status()), `${where}: ${first.status()}`);
+  assert.equal(first.status(), 400, where);
   const text = await page.locator('body').innerText();
   assert.match(text, TOO_LARGE, where);
   assert.deepEqual((await context.cookies()).filter((one) => one.name.startsWith('bomb')), [], `${where}: cleared`);
-  // As the page says: by its link, or by a reload.
-  const link = page.getByRole('link');
-  const [second] = await Promise.all([page.waitForNavigation(), (await link.count()) > 0 ? link.click() : page.reload()]);
+  const [second] = await Promise.all([page.waitForNavigation(), page.getByRole('link').click()]);
   if (label === 'nobody') assert.equal(second.status(), 404, where);
   else {
     assert.equal(second.status(), 200, where);
@@ -482,7 +480,7 @@ test("a port's host shows the port and not the editor, even when the front door'
   }
 });
 
-test('over TLS and HTTP/2 it is the same', async () => {
+test('over TLS and HTTP/2 it is the same, as far as nginx reads', async () => {
   const [cert, key] = [`${data}/hostile.crt`, `${data}/hostile.key`];
   const names = `subjectAltName=DNS:${domain},DNS:*.${domain}`;
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', `/CN=${domain}`, '-addext', names, '-keyout', key, '-out', cert], { stdio: 'ignore' });
@@ -499,11 +497,21 @@ test('over TLS and HTTP/2 it is the same', async () => {
       },
       { ignoreHTTPSErrors: true },
     );
-    for (const count of COUNTS) {
+    for (const count of [3, 7]) {
       for (const label of ['', 'ada', `${PORT}--ada`, 'nobody']) {
         await fresh((page, context) => recovers(page, context, count, label, at), { ignoreHTTPSErrors: true });
       }
     }
+    // docs/security.md tells of this limit: the 32 KiB of a request's head that nginx reads bound its memory, too.
+    await fresh(
+      async (page, context) => {
+        await bombed(page, context, 10, at);
+        await assert.rejects(page.goto(`${at('')}/`), /ERR_(CONNECTION_CLOSED|HTTP2)/);
+        await context.clearCookies({ name: /^bomb/ });
+        assert.equal((await page.goto(`${at('')}/`)).status(), 200, 'what a person does by hand');
+      },
+      { ignoreHTTPSErrors: true },
+    );
   } finally {
     await putInForce(before);
   }
