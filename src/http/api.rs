@@ -1,26 +1,21 @@
 //! The API: for programs over the unix socket, and for signed-in people. [`ENDPOINTS`] is the one place that knows it.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Extension, FromRequestParts, Path, Query, State as Shared};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Extension, Path, Query, State as Shared};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::context::{Context, provenance, session};
 use super::error::Refusal;
+use super::logs;
+use super::who::{Operator, Who};
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::daemon::Verb;
@@ -29,104 +24,6 @@ use crate::model::container::container_spec;
 use crate::model::issue::{Issue, refused};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
-use crate::model::name::Name;
-use crate::ports::{Runtime, RuntimeError};
-
-/// How often it is asked anew whether somebody may follow a log: nginx keeps a yes as long.
-const AGAIN: Duration = Duration::from_secs(5);
-
-/// Where a workspace's log comes from.
-pub trait Logs: Send + Sync {
-    /// See [`Runtime::logs`].
-    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
-}
-
-impl<R: Runtime> Logs for R {
-    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        Runtime::logs(self, id, lines, follow)
-    }
-}
-
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// A signed-in person.
-    Person {
-        /// Their name.
-        name: Name,
-        /// Whether they see everyone's workspace.
-        admin: bool,
-    },
-    /// Whoever can open the daemon's socket.
-    Operator,
-}
-
-/// Marks requests that came in by the operator's socket.
-#[derive(Debug, Clone)]
-struct Operator;
-
-/// The way that a request came in by. Its router marks it; a request without a mark is refused.
-#[derive(Debug, Clone)]
-enum Door {
-    /// A host of ours, through nginx.
-    Host(Context),
-    /// The operator's socket.
-    Socket,
-}
-
-impl FromRequestParts<Arc<App>> for Door {
-    type Rejection = ApiRefusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiRefusal> {
-        match (parts.extensions.get::<Context>(), parts.extensions.get::<Operator>()) {
-            (Some(context), None) => Ok(Self::Host(context.clone())),
-            (None, Some(Operator)) => Ok(Self::Socket),
-            _ => Err(Refusal::SignedOut.into()),
-        }
-    }
-}
-
-impl Who {
-    /// On the dashboard's host it is a person with a session, and what changes something comes from our own pages.
-    fn of(app: &App, door: &Door, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let context = match door {
-            Door::Socket => return Ok(Self::Operator),
-            Door::Host(context) => context,
-        };
-        let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
-        if !provenance(headers).is_own(&context.origin) {
-            return Err(Refusal::Foreign);
-        }
-        let admin = app.manifest.borrow().owners.get(&session.owner).is_some_and(|owner| owner.admin);
-        Ok(Self::Person { name: session.owner, admin })
-    }
-
-    /// Whether this workspace concerns them.
-    pub(super) fn sees(&self, id: &WorkspaceId) -> bool {
-        match self {
-            Self::Person { name, admin } => *admin || id.owner == *name,
-            Self::Operator => true,
-        }
-    }
-}
-
-impl std::fmt::Display for Who {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Person { name, .. } => write!(f, "{name}"),
-            Self::Operator => f.write_str("the command line"),
-        }
-    }
-}
-
-impl FromRequestParts<Arc<App>> for Who {
-    type Rejection = ApiRefusal;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiRefusal> {
-        let door = Door::from_request_parts(parts, app).await?;
-        Ok(Self::of(app, &door, &parts.headers)?)
-    }
-}
 
 /// A refusal as JSON: `{"error": …, "remedy": …}`.
 pub struct ApiRefusal(Refusal);
@@ -213,7 +110,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "What it printed: the last `?lines=` (default 100, at most 10,000); with `?follow=true` also what comes, until the reader leaves or may not see it any more. Of a line longer than 4 KiB it says how many bytes were cut; what terminals obey is shown as its number, such as `\\u{1b}`.",
         answer: "`200`: plain text. `404`: it has not run yet, or its log can't be read within 20 s. `429`: this person follows 8 logs already.",
         socket_only: false,
-        route: || get(logs).layer(Extension(Followers::default())),
+        route: || logs::route(),
     },
     Endpoint {
         method: "POST",
@@ -351,97 +248,6 @@ async fn change(
         let _ = snapshots.wait_for(settled).await;
     }
     Ok(Json(find(&app, &who, &id)?))
-}
-
-#[derive(Deserialize)]
-struct Which {
-    #[serde(default = "hundred")]
-    lines: usize,
-    #[serde(default)]
-    follow: bool,
-}
-
-fn hundred() -> usize {
-    100
-}
-
-/// The most lines of a log that can be asked for.
-const MOST_LINES: usize = 10_000;
-
-/// How many logs a person can follow at a time: each is a connection to Podman, or a journalctl.
-const MOST_FOLLOWED: usize = 8;
-
-/// How many logs each person follows.
-#[derive(Clone, Default)]
-struct Followers(Arc<Mutex<BTreeMap<Name, usize>>>);
-
-impl Followers {
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<Name, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One more for a person, for as long as what is returned lives. Whoever can open the socket has no limit.
-    fn admit(&self, who: &Who) -> Result<Option<Follower>, Refusal> {
-        let Who::Person { name, .. } = who else { return Ok(None) };
-        let mut counts = self.counts();
-        let count = counts.entry(name.clone()).or_default();
-        if *count >= MOST_FOLLOWED {
-            return Err(Refusal::TooManyLogs { most: MOST_FOLLOWED });
-        }
-        *count += 1;
-        Ok(Some(Follower { followers: self.clone(), name: name.clone() }))
-    }
-}
-
-/// Somebody who follows a log.
-struct Follower {
-    followers: Followers,
-    name: Name,
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let mut counts = self.followers.counts();
-        if let Entry::Occupied(mut count) = counts.entry(self.name.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
-async fn logs(
-    who: Who,
-    Shared(app): Shared<Arc<App>>,
-    Extension(followers): Extension<Followers>,
-    door: Door,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    Query(which): Query<Which>,
-) -> Result<Response, ApiRefusal> {
-    let view = find(&app, &who, &id)?;
-    let follower = if which.follow { followers.admit(&who)? } else { None };
-    let lines = app.logs.logs(&view.id, which.lines.min(MOST_LINES), which.follow);
-    let mut lines = lines.take_until(no_longer_sees(app, door, headers, view.id.clone()).boxed());
-    let first = match lines.next().await {
-        Some(Err(error)) => return Err(Refusal::NotFound(error.message).into()),
-        first => stream::iter(first),
-    };
-    let lines = first.chain(lines);
-    let text = lines.map(move |line| {
-        // It counts until the reader leaves.
-        let _ = &follower;
-        line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n"))
-    });
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
-}
-
-/// Resolves when whoever asked may not see a workspace any more: signed out, removed, or no admin now.
-async fn no_longer_sees(app: Arc<App>, door: Door, headers: HeaderMap, id: WorkspaceId) {
-    while Who::of(&app, &door, &headers).is_ok_and(|who| who.sees(&id)) {
-        tokio::time::sleep(AGAIN).await;
-    }
 }
 
 /// What a manifest would change.

@@ -13,7 +13,6 @@ use crate::model::workspace::State;
 
 use super::App;
 use super::context::{Context, provenance, session};
-use super::error::Refusal;
 
 /// What the question's socket answers: 204, 401 or 403, and no body. What is not the question, to the letter, is refused, and its
 /// connection closed.
@@ -25,8 +24,6 @@ pub(super) async fn question(Shared(app): Shared<Arc<App>>, request: Request) ->
     }
     match Context::of(headers, &app.manifest()) {
         Ok(context) => authorize(&app, &context, headers).into_response(),
-        // After a 401 nginx asks for a page, which says that.
-        Err(Refusal::CookiesTooLarge { .. }) => StatusCode::UNAUTHORIZED.into_response(),
         Err(_) => StatusCode::FORBIDDEN.into_response(),
     }
 }

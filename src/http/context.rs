@@ -2,7 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 
 use crate::access::cookies;
 use crate::access::request::Provenance;
@@ -24,17 +24,9 @@ pub(super) struct Context {
 /// judged and the other used.
 const JUDGED: [&str; 6] = ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "accept"];
 
-/// More cookies than this, in bytes, are a mistake or an attack: code-server takes 16 KiB of headers in all.
-const MAX_COOKIES: usize = 8 << 10;
-
 impl Context {
     /// Refused when nginx's server block and the `Host` header do not name the same host of ours, and when the request can't be judged.
     pub(super) fn of(headers: &HeaderMap, manifest: &Manifest) -> Result<Self, Refusal> {
-        if headers.get_all(header::COOKIE).iter().map(HeaderValue::len).sum::<usize>() > MAX_COOKIES {
-            return Err(Refusal::CookiesTooLarge {
-                navigates: matches!(text(headers, "sec-fetch-mode"), "" | "navigate"),
-            });
-        }
         let site: Option<Site> = text(headers, "x-csm-site").parse().ok();
         let origin = site.as_ref().and_then(|site| site.origin(manifest, text(headers, header::HOST.as_str())));
         let Some((site, origin)) = site.zip(origin) else { return Err(Refusal::Misdirected) };

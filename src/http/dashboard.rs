@@ -13,10 +13,11 @@ use axum::routing::{get, post};
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
 
-use super::api::{self, Who};
+use super::api;
 use super::context::{Context, provenance, session};
 use super::error::Refusal;
 use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
+use super::who::Who;
 use super::{App, sign_in};
 use crate::access::session::Session;
 use crate::daemon::Watching;

@@ -1,6 +1,6 @@
 //! What went wrong with a request, and the page that says so.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::pages::Message;
@@ -25,11 +25,6 @@ pub(super) enum Refusal {
     Misdirected,
     /// This header is there twice, or its value can't be read.
     Unclear(&'static str),
-    /// More cookies than csm takes.
-    CookiesTooLarge {
-        /// Whether a person waits for a page: then the browser is asked to delete its cookies.
-        navigates: bool,
-    },
     /// Ports have hosts of their own.
     Closed,
     /// The handshake is over, or was never begun here.
@@ -56,7 +51,6 @@ impl Refusal {
             Self::Foreign | Self::NotYours { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::Closed => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::CookiesTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unclear(_) | Self::Stale => StatusCode::BAD_REQUEST,
             Self::TooMany { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -77,11 +71,6 @@ impl Refusal {
             Self::Unclear(name) => {
                 ("Request refused", format!("The header {name} is there twice, or its value can't be read."))
             }
-            Self::CookiesTooLarge { .. } => (
-                "Cookies too large",
-                "This browser sent more cookies than the server accepts, so it was asked to delete them. Reload the page and sign in."
-                    .to_owned(),
-            ),
             Self::Closed => (
                 "Not found",
                 "The editor's address serves the editor alone. A port has an address of its own, such as 3000--NAME; the editor's Ports panel lists them."
@@ -91,7 +80,7 @@ impl Refusal {
                 "This sign-in has expired",
                 "It takes ten minutes at most, in the browser that began it. Open the address again.".to_owned(),
             ),
-            Self::TooMany { wait } => ("Too many wrong passwords", format!("Wait {wait} seconds, then try again.")),
+            Self::TooMany { wait } => ("Too many sign-in attempts", format!("Wait {wait} s, then try again.")),
             Self::TooManyLogs { most } => {
                 ("Too many logs", format!("You follow {most} logs already. Close one, then try again."))
             }
@@ -110,9 +99,6 @@ impl IntoResponse for Refusal {
         let mut response = Message::new(self.status(), title, text, dashboard).into_response();
         if let Some(wait) = wait {
             response.headers_mut().insert(header::RETRY_AFTER, wait.into());
-        }
-        if matches!(self, Self::CookiesTooLarge { navigates: true }) {
-            response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cookies\""));
         }
         response
     }

@@ -5,10 +5,12 @@ mod authorize;
 mod context;
 mod dashboard;
 mod error;
+mod logs;
 mod pages;
 mod revoke;
 mod sign_in;
 mod wake;
+mod who;
 mod workspace;
 
 #[cfg(test)]
@@ -38,8 +40,8 @@ use crate::daemon::Handle;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::ports::{Clock, Runtime};
-use api::Logs;
 use context::Context;
+use logs::Logs;
 
 /// Everything that the pages work with.
 pub struct App {

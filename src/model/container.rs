@@ -116,7 +116,6 @@ impl ContainerSpec {
 pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> ContainerSpec {
     let id = WorkspaceId::main(owner.name.clone());
     let base = &manifest.workspace_base;
-    // As browsers send it: code-server compares it with the whole Host header, port and all.
     let port_host = format!("{{{{port}}}}--{id}.{}{}", manifest.domain, manifest.port_suffix());
     let mut environment: BTreeMap<String, String> =
         owner.environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
@@ -156,7 +155,7 @@ pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Co
         name: container_name(&id),
         hostname: id.to_string(),
         image: owner.image.to_string(),
-        command: command(manifest, owner, &id, &port_host),
+        command: command(manifest, owner, &id),
         environment,
         labels: BTreeMap::from([
             (LABEL_BASE.to_owned(), base.to_string()),
@@ -191,7 +190,7 @@ pub fn secret_copies(owner: &Owner) -> Vec<SecretCopy> {
 }
 
 /// `share/workspace/start` installs extensions, exports the secrets and becomes code-server.
-fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId, port_host: &str) -> Vec<String> {
+fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId) -> Vec<String> {
     let mut command = vec![format!("{SHARE}/start")];
     command.extend(owner.extensions.iter().map(ToString::to_string));
     command.push("--".to_owned());
@@ -207,7 +206,9 @@ fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId, port_host: &str
     // nginx is another account; the socket's directory lets it through, and nobody else.
     command.push("--socket-mode=666".to_owned());
     command.push(format!("--app-name={id} · {}", manifest.domain));
-    command.push(format!("--proxy-domain={port_host}"));
+    // Any domain and port after the label, which nginx and the daemon have checked: a port's host that code-server did not know, because
+    // the front door's address changed meanwhile, would show the editor to the port's own pages.
+    command.push(format!("--proxy-domain={{{{port}}}}--{id}.{{{{host}}}}"));
     command.push(format!("{HOME}/project"));
     command
 }
