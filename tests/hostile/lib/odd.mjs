@@ -11,6 +11,7 @@ const PATHS = [
   '/_csm/authorize', '/_csm/sign-in', '/_csm/sign-in-here', '/_csm/refused', '/_csm/wake', '/_csm/clear', '/_csm/callback?code=x', '/_csm/static/style.css',
   '/_csm/../x', '/x/..%2f_csm/wake', '/_CSM/wake', '//_csm/wake', '/proxy/3000/', '/absproxy/3000/x', '/PROXY/3000', '//proxy/3000', '/%70roxy/3000/',
   '/x/..%2fproxy/3000', '/x/../proxy/3000', '/./proxy/3000', '/proxy%2f3000', '/%2e/proxy/3', '/\\proxy/3000', '/x\\..\\proxy/3000', '/proxy', '/proxy?x',
+  '/proxy/3000/..%2f..%2fx', '/ABSPROXY/3000/%2e%2e%2f%2e%2e%2fx', '/proxy/3000/..%2f..%2f_static/out/browser/serviceWorker.js',
   '/proxy;x/3000', '/x#/../proxy/3', '/#', '/%00', '/%zz', '/..', '/../x', '/%0d%0aX-A:%20b', '/\xe9', '/%2570roxy/1', '/a%20b', '/a b', '/stable-x/vscode-remote-resource?path=/x',
 ];
 
