@@ -85,6 +85,9 @@ in
       serverNamesHashBucketSize = lib.mkDefault 512;
       serverNamesHashMaxSize = lib.mkDefault (lib.max 512 (2 * lib.length people));
 
+      # nginx's own 512 connections are a few dozen open editors, or one visitor who holds them all.
+      eventsConfig = lib.mkDefault "worker_connections 4096;";
+
       commonHttpConfig = ''
         proxy_cache_path /var/cache/nginx/code-server-multi keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
         include ${share}/http.conf;

@@ -20,7 +20,9 @@ events.addEventListener("part", (event) => {
 
 events.addEventListener("ready", () => {
   events.close();
-  location.reload();
+  // After a reload that led here again, not as fast as the machine can.
+  const again = performance.getEntriesByType("navigation")[0]?.type === "reload";
+  setTimeout(() => location.reload(), again ? 2000 : 0);
 });
 
 events.addEventListener("reload", () => {

@@ -164,7 +164,7 @@ impl Default for Limiter {
 
 impl Limiter {
     /// The shortest wait, in seconds, after which a try would be taken; `None` when it would be now.
-    pub fn wait(&self, now: Timestamp, attempt: &Attempt) -> Option<u64> {
+    fn wait(&self, now: Timestamp, attempt: &Attempt) -> Option<u64> {
         let wait = match attempt {
             Attempt::Marked(mark) => self.marks.wait(now, mark),
             Attempt::Unmarked { source, name } => {

@@ -32,7 +32,9 @@ impl Provenance<'_> {
         let foreign = matches!(self.fetch_site, "same-site" | "cross-site");
         let origin_fits = self.origin.is_empty() || self.origin == site_origin || self.fetch_mode == "navigate";
         let framed = matches!(self.fetch_dest, "iframe" | "frame" | "embed" | "object" | "fencedframe");
-        origin_fits && (!foreign || (self.fetch_mode == "navigate" && !framed))
+        // A page of another host can have ours fetched in advance, which nobody has asked for yet.
+        let visited = self.fetch_mode == "navigate" && !framed && !self.purpose.contains("prefetch");
+        origin_fits && (!foreign || visited)
     }
 
     /// Whether a person waits for a page: not an asset, a reconnect, a prefetch or a program.
@@ -96,6 +98,13 @@ mod tests {
             own(|from| (from.fetch_site, from.fetch_mode, from.fetch_dest) = ("same-origin", "navigate", "iframe"))
         );
         assert!(!own(|from| (from.fetch_site, from.fetch_mode) = ("same-site", "no-cors")));
+        for site in ["same-site", "cross-site"] {
+            let mut from =
+                Provenance { method: "GET", fetch_site: site, fetch_mode: "navigate", ..Provenance::default() };
+            assert!(from.is_own(OWN), "a link");
+            from.purpose = "prefetch;prerender";
+            assert!(!from.is_own(OWN), "in advance");
+        }
         assert!(!own(|from| (from.fetch_site, from.fetch_mode) = ("cross-site", "cors")));
         assert!(!own(|from| from.origin = "https://alice.code.example.org"));
     }

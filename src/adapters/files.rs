@@ -94,18 +94,23 @@ pub fn disk_free(path: &Path) -> Option<u64> {
     Some(stat.f_bavail * stat.f_frsize)
 }
 
+/// How many levels of directories are measured.
+const MAX_LEVELS: usize = 256;
+
+/// The owner decides how many directories there are and how deep they are, so this keeps one open directory a level, and no list.
 fn size_below(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let mut total = 0;
-    let mut waiting = vec![directory.to_owned()];
-    while let Some(directory) = waiting.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            total += meta.blocks() * 512;
-            if meta.is_dir() {
-                waiting.push(entry.path());
-            }
+    let mut open: Vec<fs::ReadDir> = fs::read_dir(directory).into_iter().collect();
+    while let Some(entries) = open.last_mut() {
+        let Some(Ok(entry)) = entries.next() else {
+            open.pop();
+            continue;
+        };
+        let Ok(meta) = entry.metadata() else { continue };
+        total += meta.blocks() * 512;
+        if meta.is_dir() && open.len() < MAX_LEVELS {
+            open.extend(fs::read_dir(entry.path()));
         }
     }
     total

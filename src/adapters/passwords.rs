@@ -14,22 +14,44 @@ use crate::model::digest::sha256_hex;
 /// The hash of nothing anybody types, so that every try costs the same.
 const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$Y3NtLWR1bW15LXNhbHQ$bI4C7uVyRQiSfs5LTTFtJqIqIHnmuRmIV+tOW6uqG0s";
 
+/// How many browsers can wait for a turn: some seconds of work. Beyond that, waiting would only fill the memory.
+const MAX_WAITING: usize = 64;
+
 /// Verifies passwords, few at a time: each takes 19 MiB and some 20 ms.
 #[derive(Clone)]
 pub struct Passwords {
+    unknown: Queue,
+    known: Queue,
+}
+
+/// Verifications that take turns.
+#[derive(Clone)]
+struct Queue {
     turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Queue {
+    fn new(side_by_side: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(side_by_side)), places: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(2)) }
+        Self { unknown: Queue::new(2), known: Queue::new(1) }
     }
 }
 
 impl Passwords {
-    /// Waits for a turn. Others may have tried meanwhile: whoever limits tries asks once more when it has come.
-    pub async fn turn(&self) -> Option<Turn> {
-        self.turns.clone().acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
+    /// Waits for a turn; `None` when too many wait already. Browsers that signed in before (`known`) have a queue of their own, so
+    /// that no number of others is in front of them.
+    pub async fn turn(&self, known: bool) -> Option<Turn> {
+        let queue = if known { &self.known } else { &self.unknown };
+        let place = queue.places.try_acquire().ok()?;
+        let permit = queue.turns.clone().acquire_owned().await.ok()?;
+        drop(place);
+        Some(Turn { _permit: permit })
     }
 }
 
@@ -107,6 +129,20 @@ pub fn hash(password: &str, salt: [u8; 32]) -> Result<String, argon2::password_h
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_is_turned_away_and_known_browsers_do_not_wait_for_it() {
+        let passwords = Passwords::default();
+        let _working = (passwords.turn(false).await.expect("free"), passwords.turn(false).await.expect("free"));
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(passwords.turn(false))).collect();
+        for one in &mut waiting {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        assert!(passwords.turn(false).await.is_none(), "too many wait");
+        assert!(passwords.turn(true).await.is_some());
+        drop(waiting);
+        assert!(futures_util::poll!(Box::pin(passwords.turn(false))).is_pending(), "there is room again");
+    }
 
     #[test]
     fn plain_and_hashed_passwords() {

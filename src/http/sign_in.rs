@@ -47,8 +47,8 @@ pub(super) struct Asked {
 pub(super) struct FormAsked {
     #[serde(default, deserialize_with = "ours")]
     handshake: String,
-    /// Who has just signed out.
-    #[serde(default)]
+    /// Says who has just signed out.
+    #[serde(default, deserialize_with = "ours")]
     left: String,
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn form(
     if session(&app, &context, &headers).is_some() {
         return Redirect::to(&after_sign_in(&asked.handshake)).into_response();
     }
-    let form = SignInForm { handshake: &asked.handshake, left: asked.left.parse().ok(), ..SignInForm::default() };
+    let form = SignInForm { handshake: &asked.handshake, left: &asked.left, ..SignInForm::default() };
     sign_in_page(&app, &context, StatusCode::OK, form)
 }
 
@@ -93,12 +93,12 @@ fn after_sign_in(handshake: &str) -> String {
 }
 
 /// What the sign-in form shows.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct SignInForm<'a> {
     handshake: &'a str,
     name: &'a str,
     error: &'a str,
-    left: Option<Name>,
+    left: &'a str,
 }
 
 fn sign_in_page(app: &App, context: &Context, status: StatusCode, form: SignInForm<'_>) -> Response {
@@ -115,9 +115,9 @@ fn sign_in_page(app: &App, context: &Context, status: StatusCode, form: SignInFo
         Site::Dashboard => ("", "/sign-in"),
         _ => ("/_csm", "/_csm/sign-in-here"),
     };
-    let left = form.left.filter(|name| manifest.owners.contains_key(name));
+    let left = who_left(app, form.left);
     let editor = left.map(|name| manifest.origin(&Label::editor(WorkspaceId::main(name))));
-    let clear = editor.as_ref().map(|origin| format!("{origin}/_csm/clear"));
+    let clear = editor.as_ref().map(|origin| format!("{origin}/_csm/clear?left={}", form.left));
     let template = SignIn {
         prefix,
         action,
@@ -241,20 +241,19 @@ async fn check(
             name: owner.map(|owner| owner.name.clone()),
         },
     };
-    if let Some(wait) = app.access().limiter.wait(app.now(), &attempt) {
-        return Err(Refusal::TooMany { wait });
-    }
-    let file = owner.map(|owner| owner.password_file.path().to_owned());
-    let turn = app.passwords.turn().await.ok_or(Refusal::Internal)?;
-    // Those who were ahead in the queue may have used up what was free when this one joined it.
     let charge = app.access().limiter.take(app.now(), &attempt).map_err(|wait| Refusal::TooMany { wait })?;
+    let file = owner.map(|owner| owner.password_file.path().to_owned());
+    let Some(turn) = app.passwords.turn(mark.is_some()).await else {
+        app.access().limiter.give_back(charge);
+        return Err(Refusal::TooMany { wait: 5 });
+    };
     let stored = turn.verify(file, given.password.clone()).await;
     let Some((owner, stored)) = owner.zip(stored) else {
         Counters::count(&app.counters.refused);
         tracing::warn!(name = loggable_name(owner), source = text(headers, "x-csm-source"), "sign-in refused");
         let error = "That name and password do not belong together.";
         let name = given.name.chars().take(40).collect::<String>();
-        let form = SignInForm { handshake: &given.handshake, name: &name, error, left: None };
+        let form = SignInForm { handshake: &given.handshake, name: &name, error, left: "" };
         return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, form)));
     };
     app.access().limiter.give_back(charge);
@@ -307,7 +306,23 @@ pub(super) async fn sign_out(
     };
     app.end_session(&session.id);
     tracing::info!(owner = %session.owner, "signed out");
-    Ok((set, Redirect::to(&format!("/sign-in?left={}", session.owner))).into_response())
+    Ok((set, Redirect::to(&format!("/sign-in?left={}", left_token(&app.key, &session.owner, app.now()))))
+        .into_response())
+}
+
+/// Says for a minute that a user has just signed out. Only a sign-out makes one: a request without a session proves nothing, as
+/// another site's page can cause requests without cookies.
+fn left_token(key: &Key, owner: &Name, at: u64) -> String {
+    format!("{owner}.{at}.{}", key.sign(&["left", owner.as_str(), &at.to_string()]))
+}
+
+/// The user of [`left_token`].
+fn who_left(app: &App, token: &str) -> Option<Name> {
+    let mut parts = token.splitn(3, '.');
+    let (owner, at, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let recent = app.now().abs_diff(at.parse().ok()?) < 60;
+    let good = recent && app.key.verify(&["left", owner, at], signature);
+    owner.parse().ok().filter(|owner| good && app.manifest.borrow().owners.contains_key(owner))
 }
 
 /// `/_csm/sign-in` on a workspace's host: nginx sends everyone here who is not signed in there.
@@ -376,13 +391,15 @@ pub(super) async fn callback(
 }
 
 /// `GET /_csm/clear` on a workspace's host: the page after a sign-out shows it as an image. The browser forgets what the editor
-/// stored, service workers too; not while somebody is signed in there, as any page can show an image.
+/// stored, service workers too. Any page can show an image, so it takes what only that sign-out made.
 pub(super) async fn clear(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
+    Query(asked): Query<FormAsked>,
 ) -> Result<Response, Refusal> {
-    if session(&app, &context, &headers).is_some() {
+    let owner = context.site.workspace().map(|workspace| &workspace.owner);
+    if session(&app, &context, &headers).is_some() || who_left(&app, &asked.left).as_ref() != owner {
         return Err(Refusal::Foreign);
     }
     let forget = [

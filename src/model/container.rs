@@ -203,6 +203,8 @@ fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId) -> Vec<String> 
     ];
     command.extend(flags.map(str::to_owned));
     command.push(format!("--socket={RUN}/{SOCKET}"));
+    // Any page can link to a folder: without this, the editor's own address would lead there from then on.
+    command.push("--ignore-last-opened".to_owned());
     // nginx is another account; the socket's directory lets it through, and nobody else.
     command.push("--socket-mode=666".to_owned());
     command.push(format!("--app-name={id} · {}", manifest.domain));

@@ -93,25 +93,46 @@ async fn a_header_that_counts_is_not_there_twice() {
 }
 
 #[tokio::test]
-async fn after_a_sign_out_the_editor_is_forgotten_and_not_before() {
+async fn only_a_sign_out_makes_the_browser_forget_the_editor() {
     let stage = stage();
     let (session, cookie) = stage.signed_in("dan");
     let let_in = stage.let_in(&session, "label:dan");
-    let clear = || stage.answer(stage.ask("GET", "label:dan", "/_csm/clear").with("cookie", &let_in).bare());
-    let signed_in = clear().await;
-    assert_eq!((signed_in.status(), signed_in.headers().get("clear-site-data")), (StatusCode::FORBIDDEN, None));
     let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
-    assert_eq!(out.headers()[header::LOCATION], "/sign-in?left=dan");
-    let page = stage.answer(stage.ask("GET", "dashboard", "/sign-in?left=dan").bare()).await;
+    let form = out.headers()[header::LOCATION].to_str().unwrap().to_owned();
+    let left = form.strip_prefix("/sign-in?left=").unwrap();
+    let page = stage.answer(stage.ask("GET", "dashboard", &form).bare()).await;
     let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
     assert!(policy.contains("img-src 'self' http://dan.code.localhost:7080;"), "{policy}");
     let text = axum::body::to_bytes(page.into_body(), 10_000).await.unwrap();
-    assert!(String::from_utf8_lossy(&text).contains("<img src=\"http://dan.code.localhost:7080/_csm/clear\""));
-    let signed_out = clear().await;
-    assert_eq!(signed_out.headers()["clear-site-data"], "\"cache\", \"storage\"");
-    for odd in ["nobody", "dan%22%3E", "", "//evil.example"] {
+    let image = format!("<img src=\"http://dan.code.localhost:7080/_csm/clear?left={left}\"");
+    assert!(String::from_utf8_lossy(&text).contains(&image));
+    let clear = |site: &str, left: &str| {
+        let ask = stage.ask("GET", site, &format!("/_csm/clear?left={left}"));
+        stage.answer(ask.with("cookie", &let_in).bare())
+    };
+    let cleared = clear("label:dan", left).await;
+    assert_eq!(cleared.headers()["clear-site-data"], "\"cache\", \"storage\"");
+    // Another site's page sends no cookie: without one nothing is cleared either, unless a sign-out said so.
+    let forged = left.replacen("dan.1000", "dan.1001", 1);
+    for (site, left) in [("label:grace", left), ("label:dan", ""), ("label:dan", "dan"), ("label:dan", &forged)] {
+        let kept = clear(site, left).await;
+        assert_eq!((kept.status(), kept.headers().get("clear-site-data")), (StatusCode::FORBIDDEN, None), "{left}");
+    }
+    for odd in ["nobody", "dan", "dan%22%3E", "", "//evil.example", &forged] {
         let page = stage.answer(stage.ask("GET", "dashboard", &format!("/sign-in?left={odd}")).bare()).await;
         let text = axum::body::to_bytes(page.into_body(), 10_000).await.unwrap();
         assert!(!String::from_utf8_lossy(&text).contains("<img"), "{odd}");
     }
+}
+
+#[tokio::test]
+async fn who_is_signed_in_is_not_cleared() {
+    let stage = stage();
+    let (session, _) = stage.signed_in("dan");
+    let (_, other) = stage.signed_in("grace");
+    let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &other).bare()).await;
+    let left = out.headers()[header::LOCATION].to_str().unwrap().replace("/sign-in?left=", "");
+    let cookie = stage.let_in(&session, "label:dan");
+    let ask = stage.ask("GET", "label:dan", &format!("/_csm/clear?left={left}")).with("cookie", &cookie);
+    assert_eq!(stage.answer(ask.bare()).await.status(), StatusCode::FORBIDDEN);
 }
