@@ -154,6 +154,9 @@ export class Stage {
     stage.answer = answer;
     const share = `${directory}/share`;
     cpSync(shareFrom, share, { recursive: true });
+    // What nginx took for requests is read from a log of the stage's own.
+    const cookies = `${share}/cookies.conf`;
+    if (existsSync(cookies)) writeFileSync(cookies, readFileSync(cookies, 'utf8').replace('access_log off;', ''));
     for (const sub of ['nginx', 'ws/ada', 'ws/grace', 'ws/project']) mkdirSync(`${directory}/${sub}`, { recursive: true });
     const change = (file, text) => (edit[file] ? changed(edit[file], text, file) : text);
     for (const file of Object.keys(edit)) {
