@@ -243,3 +243,24 @@ test("a file of the workspace that is opened as a page of the editor's host runs
   assert.match(answer.body, /document\.title/, 'it is the file');
   assert.ok(answer.headers['content-security-policy'].includes('sandbox'), answer.text.slice(0, 800));
 });
+
+test('nothing but a sign-out clears what an editor stored', async () => {
+  for (const headers of [{}, { 'Sec-Fetch-Site': 'cross-site', 'Sec-Fetch-Mode': 'no-cors', 'Sec-Fetch-Dest': 'image' }]) {
+    for (const target of ['/_csm/clear', '/_csm/clear?left=ada', '/_csm/clear?left=ada.1.x']) {
+      const answer = await send({ label: 'ada', target, headers });
+      assert.equal(answer.status, 403, target);
+      assert.equal(answer.headers['clear-site-data'], undefined, target);
+    }
+  }
+});
+
+test("a link to a folder does not change what the editor's own address opens, and one that is fetched in advance is no visit", async () => {
+  const ada = await Visitor.owner('ada', 'ada');
+  assert.equal((await ada.visit('ada', '/?folder=/home/coder')).status, 200);
+  const opened = await ada.visit('ada', '/');
+  assert.equal(opened.status, 302);
+  assert.match(opened.headers.location[0], /folder=\/home\/coder\/project$/);
+  const early = await ada.visit('ada', '/?folder=/tmp', { 'Sec-Fetch-Site': 'same-site', 'Sec-Purpose': 'prefetch' });
+  assert.equal(early.status, 403);
+  assert.match(early.body, /Request refused/);
+});
