@@ -139,8 +139,12 @@ in
       );
     };
 
-    # Its way to the daemon's socket.
-    systemd.services.nginx.serviceConfig.SupplementaryGroups = [ "code-server-multi" ];
+    systemd.services.nginx.serviceConfig = {
+      # Its way to the daemon's sockets.
+      SupplementaryGroups = [ "code-server-multi" ];
+      # Two descriptors for each of a worker's connections.
+      LimitNOFILE = lib.mkDefault 16384;
+    };
 
     networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [
       80
