@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
 use crate::model::label::WorkspaceId;
-use crate::model::layout::{self, Layout};
-use crate::model::manifest::{Manifest, Owner};
+use crate::model::layout::Layout;
+use crate::model::manifest::Manifest;
 use crate::model::printed::{self, Tail};
 use crate::model::settings;
-use crate::model::workspace::{Progress, Timestamp, Usage};
+use crate::model::workspace::{Progress, Timestamp, Usage, Workspace};
 use crate::plan::Observed;
 
 /// Everything that a start needs.
@@ -35,15 +35,15 @@ pub struct StartRequest {
 }
 
 impl StartRequest {
-    /// What an owner's declared workspace needs.
-    pub fn new(manifest: &Manifest, owner: &Owner, layout: &Layout) -> Self {
+    /// What a workspace needs.
+    pub fn new(manifest: &Manifest, workspace: &Workspace, layout: &Layout) -> Self {
         let mut settings = settings::defaults();
-        settings.extend(owner.settings.clone());
-        let spec = container_spec(manifest, owner, layout);
+        settings.extend(workspace.settings.clone());
+        let spec = container_spec(manifest, workspace, layout);
         Self {
-            secrets: secret_copies(owner),
+            secrets: secret_copies(workspace),
             settings,
-            home: layout::home(&manifest.workspace_base, &owner.name),
+            home: workspace.home.clone(),
             bound: layout.inside(&spec.workspace).join(SOCKET),
             socket: layout.socket(&spec.workspace),
             spec,

@@ -14,10 +14,13 @@ pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
     for owner in manifest.owners.values() {
         let path = format!("users.{}", owner.name);
         check_password(&format!("{path}.passwordFile"), owner.password_file.path(), &mut issues);
-        for (name, file) in &owner.secret_environment {
+    }
+    for workspace in manifest.workspaces.values() {
+        let path = format!("users.{}", workspace.id.owner);
+        for (name, file) in &workspace.secret_environment {
             check_secret(&format!("{path}.secretEnvironment.{name}"), file.path(), &mut issues);
         }
-        for (name, entry) in &owner.secret_files {
+        for (name, entry) in &workspace.secret_files {
             check_secret(&format!("{path}.secretFiles.{name}.source"), entry.source.path(), &mut issues);
         }
     }

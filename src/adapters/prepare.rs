@@ -207,7 +207,7 @@ mod tests {
         );
         let manifest = Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.expect("valid");
         let layout = Layout { run: dir.join("run"), state: dir.join("state"), share: dir.join("share") };
-        StartRequest::new(&manifest, manifest.owners.values().next().expect("one"), &layout)
+        StartRequest::new(&manifest, manifest.workspaces.values().next().expect("one"), &layout)
     }
 
     #[test]

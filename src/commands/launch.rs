@@ -54,11 +54,11 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let config = |failure: Failure| Reason(Exit::Config, failure.to_string());
     let manifest = environment::load_valid(path, environment::Against::Machine).map_err(config)?;
     let layout = environment::layout().map_err(config)?;
-    let owner = manifest.owner_of(id).ok_or_else(|| {
+    let workspace = manifest.workspaces.get(id).ok_or_else(|| {
         let known = crate::model::text::listed(manifest.owners.keys());
         Reason(Exit::Config, format!("{} declares no workspace \"{id}\"; its users are {known}", path.display()))
     })?;
-    let request = StartRequest::new(&manifest, owner, &layout);
+    let request = StartRequest::new(&manifest, workspace, &layout);
     let credentials = environment::given("CREDENTIALS_DIRECTORY");
     let secrets = layout.secrets(id);
     let outcome = match prepare(&request, &secrets, credentials.as_deref()) {

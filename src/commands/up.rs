@@ -84,8 +84,8 @@ async fn begin(layout: &Layout, manifest: &Manifest) -> Result<(Tied, Nginx), Fa
 
 fn announce(manifest: &Manifest) {
     println!("dashboard   {}/", manifest.dashboard_origin());
-    for (id, _) in manifest.workspaces() {
-        println!("{:<11} {}", id.to_string(), editor_url(manifest, &id));
+    for id in manifest.workspaces.keys() {
+        println!("{:<11} {}", id.to_string(), editor_url(manifest, id));
     }
     println!("Ctrl-C stops everything");
 }

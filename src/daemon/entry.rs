@@ -8,9 +8,9 @@ use super::Verb;
 use super::view::View;
 use crate::model::container::editor_url;
 use crate::model::label::WorkspaceId;
-use crate::model::manifest::{Limits, Manifest};
+use crate::model::manifest::Manifest;
 use crate::model::printed;
-use crate::model::workspace::{Progress, State, Timestamp, Usage};
+use crate::model::workspace::{Limits, Progress, State, Timestamp, Usage};
 use crate::plan::{Desired, Observed, Phase, Wanted};
 use crate::ports::{Remembered, RuntimeError};
 

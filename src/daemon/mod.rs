@@ -252,17 +252,17 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let first = self.observed.is_none() && self.entries.is_empty();
         let mut remembered = if first { self.history.recall() } else { BTreeMap::new() };
         let mut before = std::mem::take(&mut self.entries);
-        for (id, owner) in self.manifest.workspaces() {
-            let digest = container_spec(&self.manifest, owner, &self.layout).digest();
-            let mut entry = before.remove(&id).unwrap_or_else(|| {
-                let mut entry = Entry::new(now, remembered.remove(&id));
-                if owner.auto_start {
+        for (id, workspace) in &self.manifest.workspaces {
+            let digest = container_spec(&self.manifest, workspace, &self.layout).digest();
+            let mut entry = before.remove(id).unwrap_or_else(|| {
+                let mut entry = Entry::new(now, remembered.remove(id));
+                if workspace.auto_start {
                     entry.ask(Verb::Start, "autoStart is set".to_owned());
                 }
                 entry
             });
             entry.digest = digest;
-            self.entries.insert(id, entry);
+            self.entries.insert(id.clone(), entry);
         }
         for (_, mut gone) in before {
             gone.cancel();
@@ -419,8 +419,8 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     }
 
     fn start(&mut self, id: &WorkspaceId) {
-        let Some(owner) = self.manifest.owner_of(id) else { return };
-        let request = StartRequest::new(&self.manifest, owner, &self.layout);
+        let Some(workspace) = self.manifest.workspaces.get(id) else { return };
+        let request = StartRequest::new(&self.manifest, workspace, &self.layout);
         let digest = request.spec.digest();
         self.attempts += 1;
         let attempt = self.attempts;
@@ -484,9 +484,9 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         };
         self.publish.send_if_modified(|current| {
             for (id, entry) in &self.entries {
-                let Some(owner) = self.manifest.owner_of(id) else { continue };
+                let Some(workspace) = self.manifest.workspaces.get(id) else { continue };
                 let digest = self.observed.as_ref().and_then(|all| all.get(id)).map(|there| there.digest.as_str());
-                let view = entry.view(id, owner.limits, &self.manifest, digest);
+                let view = entry.view(id, workspace.limits, &self.manifest, digest);
                 let view = match current.workspaces.get(id) {
                     Some(same) if **same == view => same.clone(),
                     _ => Arc::new(view),

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::label::WorkspaceId;
-use crate::model::manifest::Limits;
-use crate::model::workspace::{State, Timestamp, Usage};
+use crate::model::workspace::{Limits, State, Timestamp, Usage};
 
 /// One workspace.
 #[derive(Debug, Clone, PartialEq, Serialize)]

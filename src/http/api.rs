@@ -276,13 +276,13 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
     let snapshot = app.daemon.snapshot();
     let running = |id: &WorkspaceId| snapshot.workspaces.get(id).is_some_and(|view| view.state.is_up());
     let mut changes = Vec::new();
-    for (id, owner) in next.workspaces() {
-        let change = match now.owner_of(&id) {
+    for (id, workspace) in &next.workspaces {
+        let change = match now.workspaces.get(id) {
             None => "added",
             Some(before) => {
-                let spec = |manifest, owner| container_spec(manifest, owner, &app.layout).digest();
-                let same = spec(&now, before) == spec(next, owner);
-                match (same, running(&id)) {
+                let spec = |manifest, workspace| container_spec(manifest, workspace, &app.layout).digest();
+                let same = spec(&now, before) == spec(next, workspace);
+                match (same, running(id)) {
                     (true, _) => continue,
                     (false, true) => "changed; takes effect at its next start",
                     (false, false) => "changed",
@@ -291,8 +291,8 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
         };
         changes.push(Change { workspace: id.to_string(), change });
     }
-    for (id, _) in now.workspaces().filter(|(id, _)| next.owner_of(id).is_none()) {
-        let change = if running(&id) { "removed; it is stopped, its files stay" } else { "removed; its files stay" };
+    for id in now.workspaces.keys().filter(|id| !next.workspaces.contains_key(id)) {
+        let change = if running(id) { "removed; it is stopped, its files stay" } else { "removed; its files stay" };
         changes.push(Change { workspace: id.to_string(), change });
     }
     changes

@@ -332,7 +332,7 @@ pub(super) async fn begin(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let manifest = app.manifest();
-    let known = context.site.workspace().is_some_and(|workspace| manifest.owner_of(workspace).is_some());
+    let known = context.site.workspace().is_some_and(|workspace| manifest.workspaces.contains_key(workspace));
     if !known {
         return Err(Refusal::NotFound("No workspace has this address. Check its spelling.".to_owned()));
     }

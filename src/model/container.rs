@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::digest::sha256_hex;
 use super::label::{Label, WorkspaceId};
-use super::layout::{self, Layout};
-use super::manifest::{Limits, Manifest, Owner};
+use super::layout::Layout;
+use super::manifest::Manifest;
+use super::workspace::{Limits, Workspace};
 
 /// The home inside. It is the image's user `coder`, uid and gid 1000.
 pub const HOME: &str = "/home/coder";
@@ -112,60 +113,60 @@ impl ContainerSpec {
     }
 }
 
-/// What an owner's declared workspace looks like.
-pub fn container_spec(manifest: &Manifest, owner: &Owner, layout: &Layout) -> ContainerSpec {
-    let id = WorkspaceId::main(owner.name.clone());
+/// What a workspace's container looks like. The manifest says at which domain it is reached.
+pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layout) -> ContainerSpec {
+    let id = &workspace.id;
     let base = &manifest.workspace_base;
     let port_host = format!("{{{{port}}}}--{id}.{}{}", manifest.domain, manifest.port_suffix());
     let mut environment: BTreeMap<String, String> =
-        owner.environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        workspace.environment.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
     environment.extend([
         ("CSM_LABEL".to_owned(), id.to_string()),
         ("HOME".to_owned(), HOME.to_owned()),
         ("USER".to_owned(), "coder".to_owned()),
         ("VSCODE_PROXY_URI".to_owned(), format!("{}://{port_host}/", manifest.scheme())),
     ]);
-    let archive = owner.image.as_str().strip_prefix(ARCHIVE).filter(|path| Path::new(path).starts_with(STORE));
+    let archive = workspace.image.as_str().strip_prefix(ARCHIVE).filter(|path| Path::new(path).starts_with(STORE));
     if let Some(archive) = archive {
         // Nix' garbage collection reads the environment of what runs, and keeps what is named there: after an update the programs
         // of the image before are there for as long as a workspace runs from it.
         environment.insert("CSM_IMAGE".to_owned(), archive.to_owned());
     }
-    if let Some(packages) = &owner.packages {
+    if let Some(packages) = &workspace.packages {
         environment.insert("CSM_PACKAGES".to_owned(), packages.to_string());
     }
     let mount = |source: PathBuf, target: String, read_only| Mount { source, target, read_only };
     let mut mounts = vec![
-        mount(layout::home(base, &owner.name), HOME.to_owned(), false),
-        mount(layout::project(base, &owner.name), format!("{HOME}/project"), false),
-        mount(layout.inside(&id), RUN.to_owned(), false),
+        mount(workspace.home.clone(), HOME.to_owned(), false),
+        mount(workspace.project.clone(), format!("{HOME}/project"), false),
+        mount(layout.inside(id), RUN.to_owned(), false),
         mount(layout.share.join("workspace"), SHARE.to_owned(), true),
     ];
-    if owner.packages.is_some() || archive.is_some() {
+    if workspace.packages.is_some() || archive.is_some() {
         mounts.push(mount(STORE.into(), STORE.to_owned(), true));
     }
-    if !owner.secret_environment.is_empty() {
-        mounts.push(mount(layout.secrets(&id).join("environment"), SECRETS.to_owned(), true));
+    if !workspace.secret_environment.is_empty() {
+        mounts.push(mount(layout.secrets(id).join("environment"), SECRETS.to_owned(), true));
     }
-    for (at, path) in owner.secret_files.keys().enumerate() {
-        let source = layout.secrets(&id).join("files").join(at.to_string());
+    for (at, path) in workspace.secret_files.keys().enumerate() {
+        let source = layout.secrets(id).join("files").join(at.to_string());
         mounts.push(mount(source, format!("{HOME}/{path}"), true));
     }
     ContainerSpec {
-        name: container_name(&id),
+        name: container_name(id),
         hostname: id.to_string(),
-        image: owner.image.to_string(),
-        command: command(manifest, owner, &id),
+        image: workspace.image.to_string(),
+        command: command(manifest, workspace),
         environment,
         labels: BTreeMap::from([
             (LABEL_BASE.to_owned(), base.to_string()),
             (LABEL_WORKSPACE.to_owned(), id.to_string()),
         ]),
         mounts,
-        limits: owner.limits,
-        host_services: owner.host_services.clone(),
+        limits: workspace.limits,
+        host_services: workspace.host_services.clone(),
         stop_seconds: 10,
-        workspace: id,
+        workspace: id.clone(),
     }
 }
 
@@ -175,13 +176,13 @@ pub fn container_name(id: &WorkspaceId) -> String {
 }
 
 /// The secrets to copy before a start.
-pub fn secret_copies(owner: &Owner) -> Vec<SecretCopy> {
-    let variables = owner.secret_environment.iter().map(|(name, source)| SecretCopy {
+pub fn secret_copies(workspace: &Workspace) -> Vec<SecretCopy> {
+    let variables = workspace.secret_environment.iter().map(|(name, source)| SecretCopy {
         source: source.path().to_owned(),
         name: PathBuf::from("environment").join(name.as_str()),
         mode: 0o400,
     });
-    let files = owner.secret_files.values().enumerate().map(|(at, entry)| SecretCopy {
+    let files = workspace.secret_files.values().enumerate().map(|(at, entry)| SecretCopy {
         source: entry.source.path().to_owned(),
         name: PathBuf::from("files").join(at.to_string()),
         mode: entry.mode.bits(),
@@ -190,9 +191,10 @@ pub fn secret_copies(owner: &Owner) -> Vec<SecretCopy> {
 }
 
 /// `share/workspace/start` installs extensions, exports the secrets and becomes code-server.
-fn command(manifest: &Manifest, owner: &Owner, id: &WorkspaceId) -> Vec<String> {
+fn command(manifest: &Manifest, workspace: &Workspace) -> Vec<String> {
+    let id = &workspace.id;
     let mut command = vec![format!("{SHARE}/start")];
-    command.extend(owner.extensions.iter().map(ToString::to_string));
+    command.extend(workspace.extensions.iter().map(ToString::to_string));
     command.push("--".to_owned());
     let flags = [
         "--auth=none",
@@ -233,7 +235,7 @@ mod tests {
         let text = include_str!("../../tests/manifests/full.json");
         let machine = Machine { memory: 8 << 30, cpus: 4 };
         let manifest = Manifest::parse(text, &machine).0.expect("valid");
-        manifest.owners.values().map(|owner| container_spec(&manifest, owner, &layout())).collect()
+        manifest.workspaces.values().map(|workspace| container_spec(&manifest, workspace, &layout())).collect()
     }
 
     #[test]
@@ -249,8 +251,8 @@ mod tests {
             );
             let machine = Machine { memory: 8 << 30, cpus: 4 };
             let manifest = Manifest::parse(&text, &machine).0.expect("valid");
-            let (_, owner) = manifest.owners.first_key_value().expect("one");
-            container_spec(&manifest, owner, &layout())
+            let (_, workspace) = manifest.workspaces.first_key_value().expect("one");
+            container_spec(&manifest, workspace, &layout())
         };
         let has_store = |spec: &ContainerSpec| spec.mounts.iter().any(|mount| mount.target == STORE && mount.read_only);
         let stored = spec("docker-archive:/nix/store/abc-image.tar");

@@ -1,8 +1,65 @@
-//! The states of a workspace, and the words for them.
+//! A workspace: what it is made from, the states that it goes through, and the words for them.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::label::WorkspaceId;
+use super::manifest::file::SecretFileEntry;
+use super::size::{Bytes, Cpus};
+use super::text::{AbsolutePath, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
+
+/// A workspace, resolved: everything that its container, its unit, its server block and its pages are made from, whichever runtime
+/// runs it. The manifest resolves each user to their `main`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workspace {
+    /// Its owner, and which one of theirs it is.
+    pub id: WorkspaceId,
+    /// The image.
+    pub image: ImageRef,
+    /// What it can use at most.
+    pub limits: Limits,
+    /// The owner's home on the host.
+    pub home: PathBuf,
+    /// What is mounted at `~/project`, on the host.
+    pub project: PathBuf,
+    /// Whether it starts with the daemon.
+    pub auto_start: bool,
+    /// Plain environment variables.
+    pub environment: BTreeMap<EnvName, String>,
+    /// Environment variables whose values are in files.
+    pub secret_environment: BTreeMap<EnvName, SecretPath>,
+    /// Secret files in the home.
+    pub secret_files: BTreeMap<HomePath, SecretFileEntry>,
+    /// Host ports reachable as localhost inside.
+    pub host_services: Vec<u16>,
+    /// A loopback port for SSH tunnels.
+    pub port: Option<u16>,
+    /// Extensions to install when missing.
+    pub extensions: Vec<ExtensionId>,
+    /// VS Code settings to begin with.
+    pub settings: Map<String, Value>,
+    /// A directory of the Nix store with programs.
+    pub packages: Option<AbsolutePath>,
+}
+
+/// What a workspace can use at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Hard memory limit; above it the kernel kills a process.
+    pub memory: Bytes,
+    /// Soft memory limit; above it the kernel slows the workspace down.
+    pub memory_high: Bytes,
+    /// CPU time.
+    pub cpu: Cpus,
+    /// Processes and threads.
+    pub tasks: u32,
+}
 
 /// Seconds since 1970, UTC.
 pub type Timestamp = u64;

@@ -39,12 +39,12 @@ http {{
     upstream csm_question {{ server unix:{question}; keepalive {KEEPALIVE}; }}
     include {share}/http.conf;
 ",
-        names = (manifest.owners.len() * 2).max(512),
+        names = (manifest.workspaces.len() * 2).max(512),
         front = layout.front_socket().display(),
         question = layout.question_socket().display(),
     );
-    for (id, _) in manifest.workspaces() {
-        let socket = layout.socket(&id).display().to_string();
+    for id in manifest.workspaces.keys() {
+        let socket = layout.socket(id).display().to_string();
         let _ = writeln!(conf, "    upstream csm_ws_{id} {{ server unix:{socket}; keepalive {KEEPALIVE}; }}");
     }
     let listen = listen(manifest);
@@ -70,7 +70,7 @@ http {{
 ",
         domain = manifest.domain,
     );
-    for (id, owner) in manifest.workspaces() {
+    for (id, workspace) in &manifest.workspaces {
         let _ = write!(
             conf,
             "    server {{
@@ -85,8 +85,8 @@ http {{
 ",
             domain = manifest.domain,
         );
-        if let Some(port) = owner.port {
-            conf.push_str(&loopback(&id, port, &share));
+        if let Some(port) = workspace.port {
+            conf.push_str(&loopback(id, port, &share));
         }
     }
     let _ = write!(

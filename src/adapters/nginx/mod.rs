@@ -111,7 +111,7 @@ impl Nginx {
 /// Every address that nginx listens on.
 fn addresses(manifest: &Manifest) -> impl Iterator<Item = SocketAddr> {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let ports = manifest.owners.values().filter_map(|owner| owner.port).map(loopback);
+    let ports = manifest.workspaces.values().filter_map(|workspace| workspace.port).map(loopback);
     std::iter::once(manifest.front_door.listen).chain(ports)
 }
 

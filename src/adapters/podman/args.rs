@@ -104,8 +104,7 @@ pub(super) mod tests {
         let text = include_str!("../../../tests/manifests/full.json");
         let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.expect("valid");
         let layout = Layout { run: "/run/csm".into(), state: "/var/lib/csm".into(), share: "/usr/share/csm".into() };
-        let owner = &manifest.owners[&"dan".parse().expect("a name")];
-        container_spec(&manifest, owner, &layout)
+        container_spec(&manifest, &manifest.workspaces[&"dan".parse().expect("an id")], &layout)
     }
 
     #[test]

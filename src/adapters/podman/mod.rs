@@ -353,7 +353,7 @@ mod tests {
         let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
         let text = r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
         let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap();
-        let request = StartRequest::new(&manifest, manifest.owners.values().next().unwrap(), &layout);
+        let request = StartRequest::new(&manifest, manifest.workspaces.values().next().unwrap(), &layout);
         fs::create_dir_all(request.bound.parent().unwrap()).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let note = asked.clone();

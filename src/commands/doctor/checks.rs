@@ -44,7 +44,7 @@ pub(super) fn machine() -> Vec<Finding> {
 
 /// code-server's version in the images of a manifest that are here already.
 pub(super) fn images(manifest: &Manifest) -> Vec<Finding> {
-    let images: BTreeSet<&str> = manifest.owners.values().map(|owner| owner.image.as_str()).collect();
+    let images: BTreeSet<&str> = manifest.workspaces.values().map(|workspace| workspace.image.as_str()).collect();
     images.into_iter().map(image).collect()
 }
 

@@ -7,15 +7,11 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
-
 use super::issue::Issue;
 use super::label::{Label, WorkspaceId};
 use super::name::Name;
-use super::size::{Bytes, Cpus};
-use super::text::{AbsolutePath, Domain, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
-use file::SecretFileEntry;
+use super::text::{AbsolutePath, Domain, SecretPath};
+use super::workspace::Workspace;
 
 /// What the machine has, for limits to be compared with.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +31,10 @@ pub struct Manifest {
     pub workspace_base: AbsolutePath,
     /// How browsers reach this machine.
     pub front_door: FrontDoor,
-    /// The owners.
+    /// The users.
     pub owners: BTreeMap<Name, Owner>,
+    /// Their workspaces.
+    pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
 
 /// How browsers reach this machine.
@@ -48,52 +46,15 @@ pub struct FrontDoor {
     pub tls: Option<(AbsolutePath, SecretPath)>,
 }
 
-/// A person, and what their `main` is made from.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// A declared user.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Owner {
     /// Their name.
     pub name: Name,
     /// The file with their password.
     pub password_file: SecretPath,
-    /// Whether they see and manage everyone's workspace.
+    /// Whether they see and manage all users' workspaces.
     pub admin: bool,
-    /// The image.
-    pub image: ImageRef,
-    /// Whether the workspace starts with the daemon.
-    pub auto_start: bool,
-    /// What the workspace can use at most.
-    pub limits: Limits,
-    /// Plain environment variables.
-    pub environment: BTreeMap<EnvName, String>,
-    /// Environment variables whose values are in files.
-    pub secret_environment: BTreeMap<EnvName, SecretPath>,
-    /// Secret files in the home.
-    pub secret_files: BTreeMap<HomePath, SecretFileEntry>,
-    /// Host ports reachable as localhost inside.
-    pub host_services: Vec<u16>,
-    /// A loopback port for SSH tunnels.
-    pub port: Option<u16>,
-    /// Extensions to install when missing.
-    pub extensions: Vec<ExtensionId>,
-    /// VS Code settings to begin with.
-    pub settings: Map<String, Value>,
-    /// A directory of Nix' store with programs.
-    pub packages: Option<AbsolutePath>,
-}
-
-/// What a workspace can use at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Limits {
-    /// Beyond it the kernel ends a process.
-    pub memory: Bytes,
-    /// Beyond it the workspace is slowed down.
-    pub memory_high: Bytes,
-    /// CPU time.
-    pub cpu: Cpus,
-    /// Processes and threads.
-    pub tasks: u32,
 }
 
 impl Manifest {
@@ -103,16 +64,6 @@ impl Manifest {
         let manifest = file.and_then(|file| resolve::resolve(file, machine, &mut issues));
         let manifest = manifest.filter(|_| !super::issue::refused(&issues));
         (manifest, issues)
-    }
-
-    /// The workspaces that are declared, each with its owner.
-    pub fn workspaces(&self) -> impl Iterator<Item = (WorkspaceId, &Owner)> {
-        self.owners.values().map(|owner| (WorkspaceId::main(owner.name.clone()), owner))
-    }
-
-    /// The owner of a declared workspace.
-    pub fn owner_of(&self, id: &WorkspaceId) -> Option<&Owner> {
-        self.owners.get(&id.owner).filter(|_| id.project.is_none())
     }
 
     /// `https`, or `http` where names below `localhost` are served plainly.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::file::{FrontDoorFile, ManifestFile, UserFile};
-use super::{FrontDoor, Limits, Machine, Manifest, Owner};
+use super::{FrontDoor, Machine, Manifest, Owner};
 use crate::model::issue::Issue;
+use crate::model::label::WorkspaceId;
+use crate::model::layout;
 use crate::model::name::Name;
 use crate::model::size::{Bytes, Cpus, human_bytes};
 use crate::model::text::{AbsolutePath, Domain, ImageRef, SecretPath};
+use crate::model::workspace::{Limits, Workspace};
 
 const MEMORY: Bytes = Bytes::mib(3072);
 const CPU: Cpus = Cpus::milli(1500);
@@ -48,7 +51,7 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
     if file.image.is_none() && !already(issues, "image") {
         check_images(&users, issues);
     }
-    let mut owners = BTreeMap::new();
+    let (mut owners, mut workspaces) = (BTreeMap::new(), BTreeMap::new());
     let mut ports: BTreeMap<u16, String> = BTreeMap::from([(front_door.listen.port(), "frontDoor.listen".to_owned())]);
     for (name, user) in users {
         let path = format!("users.{name}");
@@ -56,11 +59,14 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
             issues.push(Issue::error(&path, "", "the name is reserved", "give this person another name"));
         }
         check_port(&path, user.port, &mut ports, issues);
-        if let Some(owner) = owner(&path, name, user, file.image.as_ref(), machine, issues) {
-            owners.insert(owner.name.clone(), owner);
+        if let Some(owner) = owner(&path, &name, &user, issues) {
+            owners.insert(name.clone(), owner);
+        }
+        if let Some(workspace) = workspace(&path, name, user, file.image.as_ref(), &base, machine, issues) {
+            workspaces.insert(workspace.id.clone(), workspace);
         }
     }
-    Some(Manifest { domain: domain?, workspace_base: base, front_door, owners })
+    Some(Manifest { domain: domain?, workspace_base: base, front_door, owners, workspaces })
 }
 
 fn workspace_base(given: Option<AbsolutePath>, issues: &mut Vec<Issue>) -> Option<AbsolutePath> {
@@ -152,24 +158,30 @@ fn check_port(path: &str, port: Option<u16>, ports: &mut BTreeMap<u16, String>, 
     }
 }
 
-fn owner(
-    path: &str,
-    name: Name,
-    user: UserFile,
-    image_for_all: Option<&ImageRef>,
-    machine: &Machine,
-    issues: &mut Vec<Issue>,
-) -> Option<Owner> {
+fn owner(path: &str, name: &Name, user: &UserFile, issues: &mut Vec<Issue>) -> Option<Owner> {
+    let field = format!("{path}.passwordFile");
     // A field that was there but unsound has been reported by the reader under this very path.
-    let reported = |issues: &[Issue], field: &str| issues.iter().any(|i| i.path == format!("{path}.{field}"));
-    if user.password_file.is_none() && !reported(issues, "passwordFile") {
+    if user.password_file.is_none() && !issues.iter().any(|issue| issue.path == field) {
         issues.push(Issue::error(
-            format!("{path}.passwordFile"),
+            field,
             "",
             "it is missing",
             "name a file with the password; \"csm hash-password\" makes a hash to put there",
         ));
     }
+    Some(Owner { name: name.clone(), password_file: user.password_file.clone()?, admin: user.admin })
+}
+
+/// A user's `main`.
+fn workspace(
+    path: &str,
+    owner: Name,
+    user: UserFile,
+    image_for_all: Option<&ImageRef>,
+    base: &AbsolutePath,
+    machine: &Machine,
+    issues: &mut Vec<Issue>,
+) -> Option<Workspace> {
     let image = user.image.clone().or_else(|| image_for_all.cloned());
     let limits = limits(path, &user, machine, issues);
     check_environment(path, &user, issues);
@@ -191,13 +203,13 @@ fn owner(
             "leave it out, or name an environment that Nix built",
         ));
     }
-    Some(Owner {
-        name,
-        password_file: user.password_file?,
-        admin: user.admin,
+    Some(Workspace {
         image: image?,
-        auto_start: user.auto_start,
         limits,
+        home: layout::home(base, &owner),
+        project: layout::project(base, &owner),
+        id: WorkspaceId::main(owner),
+        auto_start: user.auto_start,
         environment: user.environment,
         secret_environment: user.secret_environment,
         secret_files: user.secret_files,

@@ -35,7 +35,7 @@ fn a_full_manifest_reads_without_a_word() {
     let (manifest, issues) = Manifest::parse(FULL, &MACHINE);
     assert_eq!(issues, vec![]);
     let manifest = manifest.unwrap();
-    let dan = &manifest.owners[&"dan".parse().unwrap()];
+    let dan = &manifest.workspaces[&"dan".parse().unwrap()];
     assert_eq!(dan.limits.memory.to_string(), "2G");
     assert_eq!(manifest.dashboard_origin(), "https://code.example.org");
 }
@@ -45,7 +45,7 @@ fn defaults_are_the_documented_ones() {
     let (manifest, issues) = Manifest::parse(&user(""), &MACHINE);
     assert_eq!(issues, vec![]);
     let manifest = manifest.unwrap();
-    let limits = manifest.owners.values().next().unwrap().limits;
+    let limits = manifest.workspaces.values().next().unwrap().limits;
     assert_eq!(limits.memory.to_string(), "3G");
     assert_eq!(limits.memory_high.to_string(), "2560M");
     assert_eq!(limits.cpu.to_string(), "1.5");
