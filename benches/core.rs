@@ -58,7 +58,7 @@ fn manifests(c: &mut Criterion) {
     let workspace = &full.workspaces[&"dan".parse().expect("an id")];
     let layout = Layout { run: "/run/csm".into(), state: "/var/lib/csm".into(), share: "/usr/share/csm".into() };
     c.bench_function("container_spec of one workspace", |b| {
-        b.iter(|| container_spec(black_box(&full), workspace, &layout))
+        b.iter(|| container_spec(black_box(&full), workspace, &layout));
     });
     let spec = container_spec(&full, workspace, &layout);
     c.bench_function("digest of a container_spec", |b| b.iter(|| black_box(&spec).digest()));

@@ -10,7 +10,8 @@ use std::process::Command;
 
 use code_server_multi::daemon::view::View;
 use code_server_multi::model::issue::Issue;
-use code_server_multi::model::manifest::{Limits, Machine, Manifest};
+use code_server_multi::model::manifest::{Machine, Manifest};
+use code_server_multi::model::workspace::Limits;
 use code_server_multi::model::workspace::{Progress, State, Usage};
 
 fn root() -> &'static Path {
