@@ -3,7 +3,6 @@
 // A benchmark has nobody to hand an error to.
 #![allow(clippy::expect_used, missing_docs)]
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,17 +10,13 @@ use std::time::Duration;
 use code_server_multi::access::cookies;
 use code_server_multi::access::site::Site;
 use code_server_multi::model::container::container_spec;
-use code_server_multi::model::label::{Label, WorkspaceId};
+use code_server_multi::model::label::Label;
 use code_server_multi::model::layout::Layout;
 use code_server_multi::model::manifest::{Machine, Manifest};
-use code_server_multi::plan::{Desired, Observed, Phase, Wanted, plan};
-use criterion::{Criterion, criterion_group, criterion_main};
+use code_server_multi::plan::{Cause, Event, Lifecycle, Observed, Phase, Verb};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 const MACHINE: Machine = Machine { memory: 64 << 30, cpus: 16 };
-
-fn workspaces(count: usize) -> impl Iterator<Item = WorkspaceId> {
-    (0..count).map(|n| WorkspaceId::main(format!("u{n}").parse().expect("a name")))
-}
 
 fn manifest(people: usize) -> String {
     let mut users = String::new();
@@ -36,15 +31,30 @@ fn manifest(people: usize) -> String {
 }
 
 fn planning(c: &mut Criterion) {
-    let desired: BTreeMap<_, _> =
-        workspaces(10_000).map(|id| (id, Desired { wanted: Wanted::Up, busy: false })).collect();
-    let running = Observed { digest: "d".repeat(64), phase: Phase::Running { since: 1, trouble: String::new() } };
-    let observed: BTreeMap<_, _> = workspaces(10_000).map(|id| (id, running.clone())).collect();
-    assert_eq!(plan(&desired, &observed), vec![]);
-    c.bench_function("plan, 10,000 workspaces, nothing to do", |b| b.iter(|| plan(black_box(&desired), &observed)));
-    let nothing = BTreeMap::new();
-    assert_eq!(plan(&desired, &nothing).len(), 10_000);
-    c.bench_function("plan, 10,000 workspaces, all to start", |b| b.iter(|| plan(black_box(&desired), &nothing)));
+    let digest = "d".repeat(64);
+    let running = Observed { digest: Some(digest.clone()), phase: Phase::Running { since: 1, trouble: None } };
+    let mut up: Vec<Lifecycle> = (0..10_000).map(|_| Lifecycle::new(false, Cause::NeverStarted, 0)).collect();
+    let observe = |all: &mut Vec<Lifecycle>| {
+        all.iter_mut()
+            .map(|one| usize::from(one.on(Event::Observed(Some(running.clone())), &digest, 1).step.is_some()))
+            .sum::<usize>()
+    };
+    assert_eq!(observe(&mut up), 0);
+    c.bench_function("plan, 10,000 workspaces, nothing to do", |b| b.iter(|| observe(black_box(&mut up))));
+    c.bench_function("plan, 10,000 workspaces, all to start", |b| {
+        let down: Vec<Lifecycle> = (0..10_000).map(|_| Lifecycle::new(false, Cause::NeverStarted, 0)).collect();
+        b.iter_batched_ref(
+            || down.clone(),
+            |down| {
+                let started = down.iter_mut().map(|one| {
+                    one.on(Event::Asked(Verb::Start, Cause::AutoStart), &digest, 1);
+                    usize::from(one.on(Event::Observed(None), &digest, 1).step.is_some())
+                });
+                assert_eq!(started.sum::<usize>(), 10_000);
+            },
+            BatchSize::LargeInput,
+        );
+    });
 }
 
 fn manifests(c: &mut Criterion) {

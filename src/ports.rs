@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
 use crate::model::label::WorkspaceId;
@@ -15,7 +17,7 @@ use crate::model::manifest::Manifest;
 use crate::model::printed::{self, Tail};
 use crate::model::settings;
 use crate::model::workspace::{Progress, Timestamp, Usage, Workspace};
-use crate::plan::Observed;
+use crate::plan::{Failure, Observed};
 
 /// Everything that a start needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +30,8 @@ pub struct StartRequest {
     pub settings: Map<String, Value>,
     /// The owner's home on the host.
     pub home: PathBuf,
+    /// What is mounted at `~/project`, on the host.
+    pub project: PathBuf,
     /// Where code-server will bind its socket. The owner may put anything there.
     pub bound: PathBuf,
     /// Where the socket is to be found by others once it is one.
@@ -44,6 +48,7 @@ impl StartRequest {
             secrets: secret_copies(workspace),
             settings,
             home: workspace.home.clone(),
+            project: workspace.project.clone(),
             bound: layout.inside(&spec.workspace).join(SOCKET),
             socket: layout.socket(&spec.workspace),
             spec,
@@ -76,6 +81,12 @@ impl RuntimeError {
     }
 }
 
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        Self { message: error.message, log: error.log, still_runs: error.runs_on }
+    }
+}
+
 /// How many lines of a failed workspace's log are kept.
 const LAST_LINES: usize = 40;
 
@@ -94,11 +105,13 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     fn changes(&self) -> BoxStream<'static, ()>;
 
     /// Prepares, makes and starts a workspace, in place of what is left of an earlier one; done when code-server answers. One that
-    /// runs already is only waited for.
+    /// runs already is only waited for. Of `creations` it holds a permit while it creates and waits, not while it pulls. What fails
+    /// leaves nothing running, unless the error says so.
     fn start(
         &self,
         request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+        creations: Arc<Semaphore>,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Stops a workspace, a frozen one too. No error when it does not run.
@@ -126,6 +139,9 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         async { tokio::time::timeout(LAST_LINES_WAIT, tail).await.map(Tail::into_lines).unwrap_or_default() }
     }
 
+    /// What workspaces take on disk, as far as that can be measured.
+    fn disk(&self, manifest: &Manifest) -> impl Future<Output = DiskUsage> + Send;
+
     /// What running workspaces use.
     fn usage(&self) -> impl Future<Output = BTreeMap<WorkspaceId, Usage>> + Send;
 
@@ -133,9 +149,18 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     fn unenforced(&self) -> impl Future<Output = Vec<String>> + Send;
 }
 
-/// What the daemon remembers of a workspace between its own starts.
+/// What workspaces take on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of each workspace's home and project. What is not here is unknown.
+    pub used: BTreeMap<WorkspaceId, u64>,
+    /// Bytes free in `workspaceBase`.
+    pub free: Option<u64>,
+}
+
+/// What the daemon knows of a workspace from its own last run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct LastOutcome {
     /// Whether it failed the last time.
     pub failed: bool,
     /// Why it is as it is.
@@ -146,10 +171,10 @@ pub struct Remembered {
 
 /// What survives the daemon's restart.
 pub trait History: Clone + Send + Sync + 'static {
-    /// What was last noted.
-    fn recall(&self) -> BTreeMap<WorkspaceId, Remembered>;
-    /// Notes how a workspace ended. A failure to note it is logged, and is no reason to stop.
-    fn note(&self, id: &WorkspaceId, ended: &Remembered);
+    /// What was last recorded.
+    fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome>;
+    /// Records what became of a workspace. A failure to record it is logged, and is not a reason to stop.
+    fn record(&self, id: &WorkspaceId, outcome: &LastOutcome);
 }
 
 /// Seconds since 1970, so that tests can set the time.

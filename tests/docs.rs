@@ -107,9 +107,9 @@ fn the_workspace_in_the_api_page_is_what_the_api_answers() {
     let view = View {
         id: "ada".parse().expect("an id"),
         state: State::Running { since: 1_795_255_200 },
-        reason: "ada opened it".to_owned(),
+        reason: "opened by ada".to_owned(),
         at: 1_795_255_203,
-        failure: String::new(),
+        failure: None,
         log: Vec::new(),
         limits: Limits {
             memory: "3G".parse().expect("a size"),
@@ -121,7 +121,7 @@ fn the_workspace_in_the_api_page_is_what_the_api_answers() {
         cpu: Some(120),
         disk: Some(73_400_320),
         settled: true,
-        stuck: false,
+        may_run: true,
         update_pending: false,
         url: "https://ada.code.example.org/".to_owned(),
     };

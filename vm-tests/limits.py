@@ -54,7 +54,7 @@ with subtest("what takes too much memory ends alone, and the page says so"):
         assert events(payload, "memory.events", "oom_kill") == time_of_many, "it was not the kernel's doing"
     assert events(slice, "memory.events", "max") > 0, "it never came to its limit"
     assert {name: processes(name) for name in before} == before, "a workspace went down with it"
-    told = "memory ran out, and the kernel ended 3 of its processes"
+    told = "out of memory: the kernel killed 3 processes"
     machine.wait_until_succeeds(f"csm status ada --json | grep '{told}'")
     dashboard = ada.curl(f"{NAVIGATE} --location https://code.test/")
     assert told in dashboard, "the dashboard does not say so"

@@ -28,7 +28,7 @@ for name in ("ada", "grace"):
     with subtest(f"{name}'s visit starts the workspace, and leads to the editor"):
         visitors[name] = Visitor(name)
         visitors[name].sign_in()
-        assert status(name)["reason"] == f"{name} opened it", f"it is {status(name)}"
+        assert status(name)["reason"] == f"opened by {name}", f"it is {status(name)}"
         machine.wait_for_unit(unit(name))
         machine.succeed(f"test -S /run/code-server-multi/ws/{name}/http.sock")
 
@@ -64,7 +64,7 @@ with subtest("a frozen workspace uses no CPU, keeps its connections, and goes on
     said = machine.fail("csm shell ada -- true 2>&1")
     assert "it is frozen; let it go on first: csm start ada" in said, f"a shell there says {said}"
     visitors["ada"].editor()
-    assert wait_for_state("ada", "running")["reason"] == "ada opened it"
+    assert wait_for_state("ada", "running")["reason"] == "opened by ada"
     assert processes("ada") == before, "it was restarted"
     assert_open(holder)
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::watch::{self, Changes};
 
@@ -26,6 +27,19 @@ impl UnitCgroup {
     pub fn has_payload(&self) -> bool {
         let children = fs::read_dir(&self.0).into_iter().flatten().flatten();
         children.into_iter().any(|child| child.file_name().to_string_lossy().starts_with("libpod-payload-"))
+    }
+
+    /// A cgroup by its directory.
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The CPU time that all its processes have used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(self.0.join("cpu.stat")).unwrap_or_default();
+        let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        Duration::from_micros(used.unwrap_or(0))
     }
 
     /// How many processes the kernel has ended here because memory ran out.

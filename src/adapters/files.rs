@@ -81,41 +81,6 @@ pub fn missing_is_fine(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// The bytes below each directory, and what is free on the first one's file system. What can't be read counts as nothing.
-pub fn disk_usage(directories: &[std::path::PathBuf]) -> (Vec<u64>, Option<u64>) {
-    let free = directories.first().and_then(|directory| disk_free(directory));
-    (directories.iter().map(|directory| size_below(directory)).collect(), free)
-}
-
-/// The bytes free where a path lies or will lie.
-pub fn disk_free(path: &Path) -> Option<u64> {
-    let there = path.ancestors().find(|path| path.exists())?;
-    let stat = rustix::fs::statvfs(there).ok()?;
-    Some(stat.f_bavail * stat.f_frsize)
-}
-
-/// How many levels of directories are measured.
-const MAX_LEVELS: usize = 256;
-
-/// The owner decides how many directories there are and how deep they are, so this keeps one open directory a level, and no list.
-fn size_below(directory: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut total = 0;
-    let mut open: Vec<fs::ReadDir> = fs::read_dir(directory).into_iter().collect();
-    while let Some(entries) = open.last_mut() {
-        let Some(Ok(entry)) = entries.next() else {
-            open.pop();
-            continue;
-        };
-        let Ok(meta) = entry.metadata() else { continue };
-        total += meta.blocks() * 512;
-        if meta.is_dir() && open.len() < MAX_LEVELS {
-            open.extend(fs::read_dir(entry.path()));
-        }
-    }
-    total
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,16 +125,5 @@ mod tests {
         assert_eq!(read_manifest(&big).expect("read").len() as u64, MANIFEST);
         // What the kernel makes says that it is empty.
         assert!(read_manifest(Path::new("/proc/self/status")).expect("read").contains("Pid:"));
-    }
-
-    #[test]
-    fn sizes_do_not_follow_links() {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join("f"), vec![1; 10_000]).expect("written");
-        std::os::unix::fs::symlink("/", dir.path().join("root")).expect("linked");
-        let (sizes, free) = disk_usage(&[dir.path().to_owned(), "/nonexistent/x".into()]);
-        assert!((10_000..100_000).contains(&sizes[0]), "{sizes:?}");
-        assert_eq!(sizes[1], 0);
-        assert!(free.is_some());
     }
 }

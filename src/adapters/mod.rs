@@ -3,6 +3,7 @@
 pub mod account;
 pub mod cgroup;
 pub mod children;
+pub mod disk;
 pub mod files;
 pub mod machine;
 pub mod nginx;

@@ -11,7 +11,7 @@ use crate::access::session::Session;
 use crate::access::token::Key;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
-use crate::ports::{History, Remembered};
+use crate::ports::{History, LastOutcome};
 
 /// The version of the tables, kept in SQLite's `user_version`.
 const VERSION: i64 = 1;
@@ -149,12 +149,12 @@ impl State {
         Ok(())
     }
 
-    fn remembered(&self) -> rusqlite::Result<BTreeMap<WorkspaceId, Remembered>> {
+    fn remembered(&self) -> rusqlite::Result<BTreeMap<WorkspaceId, LastOutcome>> {
         let connection = self.connection();
         let mut query = connection.prepare("SELECT id, failed, reason, at FROM workspace")?;
         let rows = query.query_map([], |row| {
             let (id, at): (String, i64) = (row.get(0)?, row.get(3)?);
-            Ok((id, Remembered { failed: row.get(1)?, reason: row.get(2)?, at: at.cast_unsigned() }))
+            Ok((id, LastOutcome { failed: row.get(1)?, reason: row.get(2)?, at: at.cast_unsigned() }))
         })?;
         rows.filter_map(|row| row.map(|(id, past)| Some((id.parse().ok()?, past))).transpose()).collect()
     }
@@ -169,19 +169,19 @@ impl State {
 }
 
 impl History for State {
-    fn recall(&self) -> BTreeMap<WorkspaceId, Remembered> {
+    fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome> {
         self.remembered().unwrap_or_else(|error| {
             tracing::error!(%error, "can't read how workspaces ended");
             BTreeMap::new()
         })
     }
 
-    fn note(&self, id: &WorkspaceId, ended: &Remembered) {
+    fn record(&self, id: &WorkspaceId, outcome: &LastOutcome) {
         let noted = self.write(|connection| {
             connection.execute(
                 "INSERT INTO workspace VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (id) DO UPDATE SET failed = excluded.failed, reason = excluded.reason, at = excluded.at",
-                params![id.to_string(), ended.failed, ended.reason, ended.at.cast_signed()],
+                params![id.to_string(), outcome.failed, outcome.reason, outcome.at.cast_signed()],
             )
         });
         if let Err(error) = noted {
@@ -251,9 +251,9 @@ mod tests {
         let state = State::open(&dir.path().join("state.db")).expect("opened");
         let id: WorkspaceId = "dan".parse().expect("an id");
         for reason in ["one", "two"] {
-            state.note(&id, &Remembered { failed: true, reason: reason.into(), at: 7 });
+            state.record(&id, &LastOutcome { failed: true, reason: reason.into(), at: 7 });
         }
-        assert_eq!(state.recall()[&id].reason, "two");
+        assert_eq!(state.load()[&id].reason, "two");
     }
 
     #[test]

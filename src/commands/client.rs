@@ -19,7 +19,7 @@ pub(super) struct Workspace {
     pub(super) since: Option<u64>,
     pub(super) at: u64,
     pub(super) reason: String,
-    pub(super) failure: String,
+    pub(super) failure: Option<String>,
     pub(super) log: Vec<String>,
     pub(super) usage: Option<Usage>,
     pub(super) limits: Limits,

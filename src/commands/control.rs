@@ -14,7 +14,8 @@ pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
         for line in &now.log {
             eprintln!("  {line}");
         }
-        return Err(Failure::new(format!("{}: {}: {}", now.id, now.reason, now.failure)));
+        let failure = now.failure.map_or_else(String::new, |failure| format!(": {failure}"));
+        return Err(Failure::new(format!("{}: {}{failure}", now.id, now.reason)));
     }
     println!("{}: {}", now.id, now.state);
     // Somebody else may have wanted otherwise meanwhile.

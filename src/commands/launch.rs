@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::daemon::tell;
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::cgroup::UnitCgroup;
+use crate::adapters::disk::DiskMeter;
 use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
 use crate::adapters::prepare::{clear, prepare};
@@ -151,8 +152,10 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let digest = request.spec.digest();
     let mut run = podman().args(arguments).spawn().map_err(missing)?;
     let mut published = pin!(ready::published(request));
-    // Since when the container is there, and how many of its processes systemd was told of as ended.
+    // Since when the container is there, and how many of its processes systemd knows to be killed.
     let (mut since, mut ready, mut told) = (None, false, 0);
+    let mut disk = DiskMeter::new(&request.home, &request.project);
+    let ready_status = |killed, disk| Status::Ready { digest: digest.clone(), killed, disk };
     // When it is to be ended without being asked any more.
     let mut kill_at: Option<Instant> = None;
     loop {
@@ -174,8 +177,9 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
             () = &mut published, if !ready => {
                 ready = true;
                 told = killed();
-                let status = Status::Ready { digest: digest.clone(), killed: told }.to_string();
+                let status = ready_status(told, None).to_string();
                 tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+                disk.tick(cgroup.as_ref());
                 tracing::info!(workspace = %request.spec.workspace, "ready");
             }
             () = changed => {
@@ -190,9 +194,11 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 let now = killed();
                 if now != told {
                     told = now;
-                    report(&Status::Ready { digest: digest.clone(), killed: now });
+                    report(&ready_status(told, disk.bytes));
                 }
+                disk.tick(cgroup.as_ref());
             }
+            () = disk.measured() => report(&ready_status(told, disk.bytes)),
             () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && kill_at.is_none() => {
                 terminate_and_wait(&mut run).await;
                 let late = ready::PATIENCE.as_secs();

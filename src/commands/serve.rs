@@ -60,8 +60,7 @@ pub(super) fn serve(
     let state = State::open(&layout.database()).map_err(|error| fail(&error))?;
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
-    let (daemon, handle) =
-        Daemon::new(runtime.clone(), state.clone(), machine::now, files::disk_usage, layout.clone(), current);
+    let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
     let app = App::new(receiver, handle.clone(), runtime, state, layout.clone(), machine::now)
         .map_err(|error| fail(&error))?;
     for (socket, path, mode) in [

@@ -39,6 +39,6 @@ fn row(one: &Workspace) -> Vec<String> {
     let used = one.usage.as_ref().map_or_else(|| "–".to_owned(), |usage| human_bytes(usage.memory));
     let memory = format!("{used} of {}", human_bytes(one.limits.memory.get()));
     let pending = if one.update_pending { " (update pending)" } else { "" };
-    let failure = if one.failure.is_empty() { String::new() } else { format!(": {}", one.failure) };
+    let failure = one.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
     vec![one.id.clone(), one.state.clone(), human_seconds(since), memory, format!("{}{failure}{pending}", one.reason)]
 }

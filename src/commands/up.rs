@@ -14,10 +14,11 @@ use crate::adapters::files::missing_is_fine;
 use crate::adapters::nginx::Nginx;
 use crate::adapters::podman::PodmanRuntime;
 use crate::adapters::watch::{self, Changes};
-use crate::daemon::{Handle, Verb};
+use crate::daemon::Handle;
 use crate::model::container::editor_url;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
+use crate::plan::{Cause, Verb};
 
 /// How long a program that ended by itself stays down.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -252,9 +253,9 @@ async fn stop_workspaces(served: &Served) {
     let ids: Vec<_> = snapshots.borrow().workspaces.keys().cloned().collect();
     for id in ids {
         // Stopping what does not run does nothing.
-        let _ = served.handle.act(id, Verb::Stop, "csm up ended".to_owned()).await;
+        let _ = served.handle.act(id, Verb::Stop, Cause::ShutDown).await;
     }
-    let all_stopped = snapshots.wait_for(|snapshot| snapshot.workspaces.values().all(|view| view.is_down()));
+    let all_stopped = snapshots.wait_for(|snapshot| snapshot.workspaces.values().all(|view| !view.may_run));
     if tokio::time::timeout(STOP, all_stopped).await.is_err() {
         tracing::error!("not all workspaces stopped within {} s; the next csm up takes them over", STOP.as_secs());
     }

@@ -1,4 +1,4 @@
-//! The way in to the daemon: what can be asked of it, and its pictures.
+//! The way in to the daemon: what can be asked of it, and its snapshots.
 
 use std::sync::Arc;
 
@@ -7,19 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::view::Snapshot;
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
-
-/// What people ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Let it run; one that is frozen goes on.
-    Start,
-    /// Hold it, if it runs.
-    Freeze,
-    /// Let it not run.
-    Stop,
-    /// Stop it, and start it as the manifest now says.
-    Restart,
-}
+use crate::plan::{Cause, Verb};
 
 /// A request refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,12 +15,21 @@ pub enum Verb {
 pub struct Unknown;
 
 pub(super) enum Command {
-    Act { id: WorkspaceId, verb: Verb, why: String, answer: oneshot::Sender<Result<(), Unknown>> },
+    Act { id: WorkspaceId, verb: Verb, cause: Cause, reply: oneshot::Sender<Result<(), Unknown>> },
     Manifest(Arc<Manifest>),
     Alarm { about: &'static str, alarm: Option<String> },
     Alive(oneshot::Sender<()>),
-    Watch,
-    Unwatch,
+    Watch(Measure),
+    Unwatch(Measure),
+}
+
+/// What is measured for somebody who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Memory and CPU.
+    Usage,
+    /// The disk as well, which may be a walk over all homes.
+    UsageAndDisk,
 }
 
 /// How everything else talks to the daemon.
@@ -43,51 +40,51 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The newest picture.
+    /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
-    /// Follows the pictures; while it lives, usage is measured.
-    pub fn watch(&self) -> Watching {
-        let _ = self.commands.send(Command::Watch);
-        Watching { handle: self.clone() }
+    /// Follows the snapshots; while it lives, what it asks for is measured.
+    pub fn watch(&self, measure: Measure) -> Watching {
+        let _ = self.commands.send(Command::Watch(measure));
+        Watching { handle: self.clone(), measure }
     }
 
-    /// Follows the pictures without asking for usage.
+    /// Follows the snapshots without asking for figures.
     pub fn follow(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
     }
 
-    /// Asks for something. `why` is shown as the reason.
-    pub async fn act(&self, id: WorkspaceId, verb: Verb, why: String) -> Result<(), Unknown> {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Act { id, verb, why, answer });
-        answered.await.unwrap_or(Err(Unknown))
+    /// Asks for something. `cause` is shown as the reason.
+    pub async fn act(&self, id: WorkspaceId, verb: Verb, cause: Cause) -> Result<(), Unknown> {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.commands.send(Command::Act { id, verb, cause, reply });
+        replied.await.unwrap_or(Err(Unknown))
     }
 
     /// Asks for something without waiting until it is heard.
-    pub fn ask(&self, id: WorkspaceId, verb: Verb, why: String) {
-        let (answer, _) = oneshot::channel();
-        let _ = self.commands.send(Command::Act { id, verb, why, answer });
+    pub fn ask(&self, id: WorkspaceId, verb: Verb, cause: Cause) {
+        let (reply, _) = oneshot::channel();
+        let _ = self.commands.send(Command::Act { id, verb, cause, reply });
     }
 
-    /// Resolves when the runtime has told what runs, or why it can't.
+    /// Resolves when the runtime has said what runs, or why it can't.
     pub async fn observed(&self) {
         let _ = self.snapshot.clone().wait_for(|snapshot| snapshot.observed).await;
     }
 
     /// Resolves when the daemon's loop has come around.
     pub async fn alive(&self) {
-        let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Alive(answer));
-        if answered.await.is_err() {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.commands.send(Command::Alive(reply));
+        if replied.await.is_err() {
             // The loop has ended: no sign of life.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Puts a new manifest into force.
+    /// Applies a new manifest.
     pub fn set_manifest(&self, manifest: Arc<Manifest>) {
         let _ = self.commands.send(Command::Manifest(manifest));
     }
@@ -101,10 +98,11 @@ impl Handle {
 /// Somebody looks.
 pub struct Watching {
     handle: Handle,
+    measure: Measure,
 }
 
 impl Watching {
-    /// The next picture.
+    /// The next snapshot.
     pub async fn changed(&mut self) -> Option<Arc<Snapshot>> {
         self.handle.snapshot.changed().await.ok()?;
         Some(self.handle.snapshot.borrow_and_update().clone())
@@ -113,6 +111,6 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let _ = self.handle.commands.send(Command::Unwatch);
+        let _ = self.handle.commands.send(Command::Unwatch(self.measure));
     }
 }

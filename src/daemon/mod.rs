@@ -8,87 +8,107 @@ pub mod view;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::model::container::container_spec;
 use crate::model::label::WorkspaceId;
-use crate::model::layout::{self, Layout};
+use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::model::printed;
 use crate::model::workspace::{Progress, Usage};
-use crate::plan::{Action, Observed, Phase, plan};
-use crate::ports::{Clock, History, Runtime, RuntimeError, StartRequest};
+use crate::plan::{self, Cause, Effects, Failure, JobId, Observed, Step, Verb};
+use crate::ports::{Clock, DiskUsage, History, LastOutcome, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
 use handle::Command;
-pub use handle::{Handle, Unknown, Verb, Watching};
+pub use handle::{Handle, Measure, Unknown, Watching};
 use view::Snapshot;
 
-/// At most this many workspaces start at a time; more would only make all of them slow.
-const STARTS_AT_ONCE: usize = 4;
+/// At most this many workspaces are created at a time; more would only make all of them slow. A pull is not one of them.
+const CONCURRENT_STARTS: usize = 4;
 
-/// How often containers are looked at without being told of a change.
-const RESYNC: Duration = Duration::from_secs(30);
+/// How often the runtime is observed, and what failed is tried again, without a change being reported.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often usage is measured while somebody looks.
-const SAMPLE: Duration = Duration::from_secs(3);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long disks rest between two measurements: each is a walk over all homes.
-const DISK_REST: Duration = Duration::from_secs(60);
+/// The least time between two measurements of the disk: each may be a walk over all homes.
+const DISK_INTERVAL: Duration = Duration::from_secs(60);
 
 enum Event {
+    /// What an observation showed, and the generation in which it began.
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
-    Progress(WorkspaceId, u64, Progress),
-    Started(WorkspaceId, u64, Result<(), RuntimeError>),
-    /// Frozen, or if not that, thawed.
-    Held(WorkspaceId, bool, Result<(), RuntimeError>),
-    Stopped(WorkspaceId, Result<(), RuntimeError>),
+    Progress(WorkspaceId, JobId, Progress),
+    Finished(WorkspaceId, JobId, Step, Result<(), RuntimeError>),
+    /// A workspace that is not declared was stopped or removed.
     Removed(WorkspaceId, Result<(), RuntimeError>),
-    Ended(WorkspaceId, Vec<String>),
+    LogRead(WorkspaceId, Vec<String>),
     Sampled(BTreeMap<WorkspaceId, Usage>),
-    Walked {
-        disk: BTreeMap<WorkspaceId, u64>,
-        free: Option<u64>,
-    },
+    DiskMeasured(DiskUsage),
     Notes(Vec<String>),
 }
 
-/// Sizes on disk: of a directory, and what is free there.
-pub type DiskProbe = fn(&[PathBuf]) -> (Vec<u64>, Option<u64>);
+/// Whether the runtime is being observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Observation {
+    None,
+    UnderWay,
+    /// One is under way, and something changed since it began: it may not show that.
+    Outdated,
+}
+
+/// Something that is measured now and then, once at a time.
+#[derive(Default)]
+struct Measurement {
+    under_way: bool,
+    ended: Option<Instant>,
+}
+
+impl Measurement {
+    /// Whether to begin: not while one is under way, nor within `interval` after the last one.
+    fn begin(&mut self, interval: Duration) -> bool {
+        let recent = self.ended.is_some_and(|at| at.elapsed() < interval);
+        !recent && !std::mem::replace(&mut self.under_way, true)
+    }
+
+    /// The time since the last one ended.
+    fn end(&mut self) -> Option<Duration> {
+        self.under_way = false;
+        self.ended.replace(Instant::now()).map(|before| before.elapsed())
+    }
+}
 
 /// The daemon. [`Daemon::run`] is its loop; [`Handle`] is the way in.
 pub struct Daemon<R, H> {
     runtime: R,
     history: H,
     clock: Clock,
-    disk: DiskProbe,
     layout: Layout,
     manifest: Arc<Manifest>,
     entries: BTreeMap<WorkspaceId, Entry>,
-    observed: Option<BTreeMap<WorkspaceId, Observed>>,
-    leaving: BTreeSet<WorkspaceId>,
-    /// What could not be stopped or removed, declared or not. It is tried again at the next resync, or when somebody asks: at once would be for ever.
-    paused: BTreeSet<WorkspaceId>,
+    /// Workspaces that are not declared and are being stopped or removed.
+    removing: BTreeSet<WorkspaceId>,
+    /// Those of them for which that failed. It is tried again at the next resync: an immediate retry could loop forever.
+    retry_later: BTreeSet<WorkspaceId>,
     alarms: BTreeMap<&'static str, String>,
     notes: Vec<String>,
     disk_free: Option<u64>,
     watchers: usize,
-    starts: Arc<Semaphore>,
-    attempts: u64,
-    /// Counts what the daemon did to containers: an observation that began before the last such deed tells of the past.
-    deeds: u64,
-    observing: bool,
-    sampling: bool,
-    /// When usage was last measured.
-    sampled: Option<Instant>,
-    walking: bool,
-    /// When the last walk over the homes ended.
-    walked: Option<Instant>,
+    disk_watchers: usize,
+    creations: Arc<Semaphore>,
+    /// Counts the steps that began or finished.
+    generation: u64,
+    /// Whether the runtime has been observed.
+    observed: bool,
+    observation: Observation,
+    usage: Measurement,
+    disk: Measurement,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedReceiver<Event>,
     report: mpsc::UnboundedSender<Event>,
@@ -97,46 +117,37 @@ pub struct Daemon<R, H> {
 
 impl<R: Runtime, H: History> Daemon<R, H> {
     /// A daemon for a manifest, and the way to talk to it.
-    pub fn new(
-        runtime: R,
-        history: H,
-        clock: Clock,
-        disk: DiskProbe,
-        layout: Layout,
-        manifest: Arc<Manifest>,
-    ) -> (Self, Handle) {
+    pub fn new(runtime: R, history: H, clock: Clock, layout: Layout, manifest: Arc<Manifest>) -> (Self, Handle) {
         let (commands_in, commands) = mpsc::unbounded_channel();
         let (report, events) = mpsc::unbounded_channel();
         let (publish, snapshot) = watch::channel(Arc::default());
+        let last = history.load();
         let mut daemon = Self {
             runtime,
             history,
             clock,
-            disk,
             layout,
             manifest,
             entries: BTreeMap::new(),
-            observed: None,
-            leaving: BTreeSet::new(),
-            paused: BTreeSet::new(),
+            removing: BTreeSet::new(),
+            retry_later: BTreeSet::new(),
             alarms: BTreeMap::new(),
             notes: Vec::new(),
             disk_free: None,
             watchers: 0,
-            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-            attempts: 0,
-            deeds: 0,
-            observing: false,
-            sampling: false,
-            sampled: None,
-            walking: false,
-            walked: None,
+            disk_watchers: 0,
+            creations: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
+            generation: 0,
+            observed: false,
+            observation: Observation::None,
+            usage: Measurement::default(),
+            disk: Measurement::default(),
             commands,
             events,
             report,
             publish,
         };
-        daemon.declare();
+        daemon.declare(last);
         daemon.publish();
         (daemon, Handle { commands: commands_in, snapshot })
     }
@@ -144,12 +155,12 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     /// Runs until `shutdown` resolves. Workspaces keep running.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut changes = self.runtime.changes();
-        let mut resync = tokio::time::interval(RESYNC);
-        let mut sample = tokio::time::interval(SAMPLE);
+        let mut resync = tokio::time::interval(RESYNC_INTERVAL);
+        let mut sample = tokio::time::interval(SAMPLE_INTERVAL);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let runtime = self.runtime.clone();
-        self.spawn(async move { Event::Notes(runtime.unenforced().await) });
+        self.spawn(async move { runtime.unenforced().await }, |notes| Event::Notes(notes.unwrap_or_default()));
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
@@ -164,207 +175,168 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 }
                 Some(event) = self.events.recv() => self.event(event),
                 Some(()) = changes.next() => self.observe(),
-                _ = resync.tick() => {
-                    self.paused.clear();
-                    self.observe();
-                }
+                _ = resync.tick() => self.resync(),
                 _ = sample.tick(), if self.watchers > 0 => self.sample(),
             }
-            self.apply();
             self.publish();
         }
     }
 
-    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) -> tokio::task::AbortHandle {
+    /// Does some work beside the loop, and reports how it ended: a panic too, so that nothing waits for it forever.
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+        event: impl FnOnce(Result<T, RuntimeError>) -> Event + Send + 'static,
+    ) -> AbortHandle {
         let report = self.report.clone();
+        let work = tokio::spawn(work);
+        let abort = work.abort_handle();
         tokio::spawn(async move {
-            let _ = report.send(work.await);
-        })
-        .abort_handle()
+            let outcome = work.await.map_err(|error| RuntimeError::new(format!("csm: internal error: {error}")));
+            let _ = report.send(event(outcome));
+        });
+        abort
     }
 
     fn observe(&mut self) {
-        if std::mem::replace(&mut self.observing, true) {
+        if self.observation != Observation::None {
+            self.observation = Observation::Outdated;
             return;
         }
-        let (runtime, deeds) = (self.runtime.clone(), self.deeds);
-        self.spawn(async move { Event::Observed(deeds, runtime.observe().await) });
+        self.observation = Observation::UnderWay;
+        let (runtime, generation) = (self.runtime.clone(), self.generation);
+        self.spawn(async move { runtime.observe().await }, move |outcome| {
+            Event::Observed(generation, outcome.flatten())
+        });
+    }
+
+    fn resync(&mut self) {
+        self.retry_later.clear();
+        let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
+        for id in ids {
+            self.on(&id, plan::Event::Retry);
+        }
+        self.observe();
     }
 
     fn sample(&mut self) {
-        self.walk();
-        if std::mem::replace(&mut self.sampling, true) {
+        if self.disk_watchers > 0 {
+            self.measure_disk();
+        }
+        if !self.usage.begin(Duration::ZERO) {
             return;
         }
         let runtime = self.runtime.clone();
-        self.spawn(async move { Event::Sampled(runtime.usage().await) });
+        self.spawn(async move { runtime.usage().await }, |usage| Event::Sampled(usage.unwrap_or_default()));
     }
 
-    /// Measures the disk, unless that is being done or was done just now. Usage does not wait for it.
-    fn walk(&mut self) {
-        let rests = self.walked.is_some_and(|ended| ended.elapsed() < DISK_REST);
-        if rests || std::mem::replace(&mut self.walking, true) {
+    /// Usage does not wait for it.
+    fn measure_disk(&mut self) {
+        if !self.disk.begin(DISK_INTERVAL) {
             return;
         }
-        let probe = self.disk;
-        let base = &self.manifest.workspace_base;
-        let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
-        let directories: Vec<PathBuf> = ids.iter().map(|id| layout::owner_directory(base, &id.owner)).collect();
-        self.spawn(async move {
-            let (sizes, free) =
-                tokio::task::spawn_blocking(move || probe(&directories)).await.unwrap_or((Vec::new(), None));
-            Event::Walked { disk: ids.into_iter().zip(sizes).collect(), free }
-        });
+        let (runtime, manifest) = (self.runtime.clone(), self.manifest.clone());
+        self.spawn(async move { runtime.disk(&manifest).await }, |disk| Event::DiskMeasured(disk.unwrap_or_default()));
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Act { id, verb, why, answer } => {
-                self.paused.remove(&id);
-                let outcome = self.entries.get_mut(&id).ok_or(Unknown);
-                let _ = answer.send(outcome.map(|entry| entry.ask(verb, why)));
-                // A start that is given up may have got as far as a container.
-                self.deeds += 1;
-                self.observe();
+            Command::Act { id, verb, cause, reply } => {
+                let known = self.entries.contains_key(&id);
+                let _ = reply.send(if known { Ok(()) } else { Err(Unknown) });
+                if known {
+                    self.on(&id, plan::Event::Asked(verb, cause));
+                }
             }
             Command::Manifest(manifest) => {
                 self.manifest = manifest;
-                self.declare();
+                self.declare(BTreeMap::new());
+                self.observe();
             }
             Command::Alarm { about, alarm } => match alarm {
                 Some(alarm) => drop(self.alarms.insert(about, printed::one_line(&alarm))),
                 None => drop(self.alarms.remove(about)),
             },
-            Command::Alive(answer) => drop(answer.send(())),
-            Command::Watch => self.watchers += 1,
-            Command::Unwatch => {
+            Command::Alive(reply) => drop(reply.send(())),
+            Command::Watch(measure) => {
+                self.watchers += 1;
+                self.disk_watchers += usize::from(measure == Measure::UsageAndDisk);
+            }
+            Command::Unwatch(measure) => {
                 self.watchers -= 1;
+                self.disk_watchers -= usize::from(measure == Measure::UsageAndDisk);
                 if self.watchers == 0 {
-                    self.entries.values_mut().for_each(Entry::forget_usage);
+                    self.entries.values_mut().for_each(Entry::clear_usage);
                 }
             }
         }
     }
 
-    /// Brings the entries to the manifest: new people appear, people who left go.
-    fn declare(&mut self) {
+    /// Brings the entries to the manifest: what is newly declared appears, what no longer is goes.
+    fn declare(&mut self, mut last: BTreeMap<WorkspaceId, LastOutcome>) {
         let now = (self.clock)();
-        let first = self.observed.is_none() && self.entries.is_empty();
-        let mut remembered = if first { self.history.recall() } else { BTreeMap::new() };
         let mut before = std::mem::take(&mut self.entries);
         for (id, workspace) in &self.manifest.workspaces {
             let digest = container_spec(&self.manifest, workspace, &self.layout).digest();
             let mut entry = before.remove(id).unwrap_or_else(|| {
-                let mut entry = Entry::new(now, remembered.remove(id));
+                let mut entry = Entry::new(now, last.remove(id));
                 if workspace.auto_start {
-                    entry.ask(Verb::Start, "autoStart is set".to_owned());
+                    // Nothing is done before the first observation.
+                    entry.lifecycle.on(plan::Event::Asked(Verb::Start, Cause::AutoStart), &digest, now);
                 }
                 entry
             });
             entry.digest = digest;
             self.entries.insert(id.clone(), entry);
         }
-        for (_, mut gone) in before {
-            gone.cancel();
+        // What they already created is found by the next observation, and stopped.
+        for mut gone in before.into_values() {
+            gone.cancel_start();
         }
     }
 
     fn event(&mut self, event: Event) {
-        let now = (self.clock)();
         match event {
-            Event::Observed(deeds, outcome) => {
-                self.observing = false;
+            Event::Observed(generation, outcome) => {
+                let outdated = std::mem::replace(&mut self.observation, Observation::None) == Observation::Outdated;
                 match outcome {
-                    Ok(_) if deeds != self.deeds => self.observe(),
                     Ok(observed) => {
                         self.alarms.remove("runtime");
-                        self.reconcile(&observed);
-                        self.observed = Some(observed);
+                        self.observed(generation, observed);
                     }
-                    Err(error) => drop(self.alarms.insert("runtime", error.message)),
+                    Err(error) => drop(self.alarms.insert("runtime", error.to_string())),
+                }
+                if outdated {
+                    self.observe();
                 }
             }
-            Event::Progress(id, attempt, progress) => {
+            Event::Progress(id, job, progress) => self.on(&id, plan::Event::Progress(job, progress)),
+            Event::Finished(id, job, step, outcome) => {
+                self.generation += 1;
                 if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.progress(attempt, progress);
+                    entry.generation = self.generation;
                 }
-            }
-            Event::Started(id, attempt, outcome) => {
-                self.deeds += 1;
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    if let Err(error) = &outcome {
-                        tracing::warn!(workspace = %id, error = %error, "start failed");
-                    }
-                    let runs = outcome.is_ok();
-                    if entry.started(attempt, now, outcome) {
-                        self.history.note(&id, &entry.remember());
-                        if let Some(observed) = self.observed.as_mut().filter(|_| runs) {
-                            let digest = entry.started_as.clone();
-                            let phase = Phase::Running { since: now, trouble: String::new() };
-                            observed.insert(id, Observed { digest, phase });
-                        }
-                    }
-                }
-                self.observe();
-            }
-            Event::Held(id, frozen, outcome) => {
-                self.deeds += 1;
                 if let Err(error) = &outcome {
-                    tracing::warn!(workspace = %id, error = %error, "freezing or thawing failed");
-                } else if let Some(there) = self.observed.as_mut().and_then(|observed| observed.get_mut(&id)) {
-                    there.phase = match there.phase {
-                        Phase::Running { since, .. } if frozen => Phase::Frozen { since },
-                        Phase::Frozen { since } if !frozen => Phase::Running { since, trouble: String::new() },
-                        ref other => other.clone(),
-                    };
+                    tracing::warn!(workspace = %id, ?step, %error, "failed");
                 }
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.held(outcome);
-                }
-                self.observe();
-            }
-            Event::Stopped(id, outcome) => {
-                self.leaving.remove(&id);
-                self.deeds += 1;
-                if let Err(error) = &outcome {
-                    tracing::warn!(workspace = %id, error = %error, "stop failed");
-                }
-                let ended = outcome.is_ok();
-                if !ended {
-                    self.paused.insert(id.clone());
-                }
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.stopped(now, outcome);
-                    self.history.note(&id, &entry.remember());
-                }
-                if let Some(there) = self.observed.as_mut().filter(|_| ended).and_then(|observed| observed.get_mut(&id))
-                {
-                    there.phase = Phase::Ended { failed: false, why: String::new() };
-                }
+                self.on(&id, plan::Event::Finished(job, outcome.map_err(Failure::from)));
                 self.observe();
             }
             Event::Removed(id, outcome) => {
-                self.leaving.remove(&id);
-                self.deeds += 1;
-                match outcome {
-                    Ok(()) => drop(self.observed.as_mut().and_then(|observed| observed.remove(&id))),
-                    Err(error) => {
-                        tracing::warn!(workspace = %id, error = %error, "removal failed");
-                        self.paused.insert(id);
-                    }
+                self.removing.remove(&id);
+                if let Err(error) = outcome {
+                    tracing::warn!(workspace = %id, %error, "can't remove what is not declared");
+                    self.retry_later.insert(id);
                 }
+                self.observe();
             }
-            Event::Ended(id, log) => {
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.log = log;
-                }
-            }
+            Event::LogRead(id, log) => self.on(&id, plan::Event::LogRead(log)),
             Event::Sampled(usage) => self.sampled(&usage),
-            Event::Walked { disk, free } => {
-                (self.walking, self.walked) = (false, Some(Instant::now()));
-                self.disk_free = free;
+            Event::DiskMeasured(disk) => {
+                self.disk.end();
+                self.disk_free = disk.free;
                 for (id, entry) in &mut self.entries {
-                    entry.walked(disk.get(id).copied());
+                    entry.set_disk(disk.used.get(id).copied());
                 }
             }
             Event::Notes(notes) => self.notes = notes,
@@ -372,111 +344,88 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     }
 
     fn sampled(&mut self, usage: &BTreeMap<WorkspaceId, Usage>) {
-        self.sampling = false;
-        let over = self.sampled.replace(Instant::now()).map_or(SAMPLE, |before| before.elapsed());
+        let over = self.usage.end().unwrap_or(SAMPLE_INTERVAL);
         if self.watchers > 0 {
             for (id, entry) in &mut self.entries {
-                entry.sampled(usage.get(id).copied(), over);
+                entry.set_usage(usage.get(id).copied(), over);
             }
         }
     }
 
-    /// Notes what changed by itself: what runs already is taken over, what ended by itself is said.
-    fn reconcile(&mut self, observed: &BTreeMap<WorkspaceId, Observed>) {
+    /// Each workspace takes what was seen of it, unless a step of its own began or finished meanwhile.
+    fn observed(&mut self, generation: u64, mut observed: BTreeMap<WorkspaceId, Observed>) {
+        self.observed = true;
+        let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
+        for id in ids {
+            let seen = observed.remove(&id);
+            if self.entries.get(&id).is_some_and(|entry| entry.generation <= generation) {
+                self.on(&id, plan::Event::Observed(seen));
+            }
+        }
+        for (id, undeclared) in observed {
+            self.remove(id, undeclared.phase.is_up());
+        }
+    }
+
+    /// Stops what is not declared, or removes what is left of it.
+    fn remove(&mut self, id: WorkspaceId, is_up: bool) {
+        if self.retry_later.contains(&id) || !self.removing.insert(id.clone()) {
+            return;
+        }
+        if is_up {
+            tracing::info!(workspace = %id, "stopping: it is no longer declared");
+        }
+        let (runtime, workspace) = (self.runtime.clone(), id.clone());
+        let work = async move { if is_up { runtime.stop(&workspace).await } else { runtime.remove(&workspace).await } };
+        self.spawn(work, |outcome| Event::Removed(id, outcome.flatten()));
+    }
+
+    /// Hands an event to a workspace, and does what follows from it.
+    fn on(&mut self, id: &WorkspaceId, event: plan::Event) {
         let now = (self.clock)();
-        let first = self.observed.is_none();
-        let mut ended = Vec::new();
-        for (id, entry) in &mut self.entries {
-            if entry.stopped_late(now, observed.get(id)) {
-                self.history.note(id, &entry.remember());
-            } else if entry.reconcile(now, first, observed.get(id)) {
-                self.history.note(id, &entry.remember());
-                ended.push(id.clone());
-            }
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Effects { step, record, read_log } = entry.lifecycle.on(event, &entry.digest, now);
+        if record {
+            self.history.record(id, &entry.outcome());
         }
-        for id in ended {
-            let runtime = self.runtime.clone();
-            self.spawn(async move {
-                let log = runtime.last_lines(&id).await;
-                Event::Ended(id, log)
+        if read_log {
+            let (runtime, workspace, id) = (self.runtime.clone(), id.clone(), id.clone());
+            self.spawn(async move { runtime.last_lines(&workspace).await }, |log| {
+                Event::LogRead(id, log.unwrap_or_default())
             });
         }
-    }
-
-    fn apply(&mut self) {
-        let Some(observed) = &self.observed else { return };
-        let desired = self.entries.iter().map(|(id, entry)| (id.clone(), entry.desired())).collect();
-        for action in plan(&desired, observed) {
-            match action {
-                Action::Start(id) => self.start(&id),
-                Action::Freeze(id) => self.hold(id, true),
-                Action::Thaw(id) => self.hold(id, false),
-                Action::Stop(id) | Action::Remove(id) if self.paused.contains(&id) => {}
-                Action::Stop(id) => self.stop(id),
-                Action::Remove(id) => self.remove(id),
-            }
+        if let Some((job, step)) = step {
+            self.begin(id, job, step);
         }
     }
 
-    fn start(&mut self, id: &WorkspaceId) {
-        let Some(workspace) = self.manifest.workspaces.get(id) else { return };
-        let request = StartRequest::new(&self.manifest, workspace, &self.layout);
-        let digest = request.spec.digest();
-        self.attempts += 1;
-        let attempt = self.attempts;
-        let (runtime, starts, report) = (self.runtime.clone(), self.starts.clone(), self.report.clone());
-        let workspace = id.clone();
-        let abort = self.spawn(async move {
-            let _turn = starts.acquire().await;
-            let told = workspace.clone();
-            let progress = move |step| drop(report.send(Event::Progress(told.clone(), attempt, step)));
-            let outcome = runtime.start(request, progress).await;
-            Event::Started(workspace, attempt, outcome)
-        });
+    fn begin(&mut self, id: &WorkspaceId, job: JobId, step: Step) {
+        self.generation += 1;
+        let (runtime, workspace) = (self.runtime.clone(), id.clone());
+        let work: futures_util::future::BoxFuture<'static, Result<(), RuntimeError>> = match step {
+            Step::Start => {
+                let Some(declared) = self.manifest.workspaces.get(id) else { return };
+                let request = StartRequest::new(&self.manifest, declared, &self.layout);
+                let (creations, report) = (self.creations.clone(), self.report.clone());
+                let progress = move |progress| drop(report.send(Event::Progress(workspace.clone(), job, progress)));
+                Box::pin(async move { runtime.start(request, progress, creations).await })
+            }
+            Step::Freeze => Box::pin(async move { runtime.freeze(&workspace).await }),
+            Step::Thaw => Box::pin(async move { runtime.thaw(&workspace).await }),
+            Step::Stop => Box::pin(async move { runtime.stop(&workspace).await }),
+        };
+        let finished = id.clone();
+        let abort = self.spawn(work, move |outcome| Event::Finished(finished, job, step, outcome.flatten()));
         if let Some(entry) = self.entries.get_mut(id) {
-            entry.starting((self.clock)(), attempt, digest, abort);
-        }
-    }
-
-    fn stop(&mut self, id: WorkspaceId) {
-        match self.entries.get_mut(&id) {
-            Some(entry) => entry.stopping((self.clock)()),
-            None if self.leaving.insert(id.clone()) => {
-                tracing::info!(workspace = %id, "stopping: it is no longer declared");
-            }
-            None => return,
-        }
-        let runtime = self.runtime.clone();
-        self.spawn(async move {
-            let outcome = runtime.stop(&id).await;
-            Event::Stopped(id, outcome)
-        });
-    }
-
-    fn hold(&mut self, id: WorkspaceId, freeze: bool) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.holding();
-        }
-        let runtime = self.runtime.clone();
-        self.spawn(async move {
-            let outcome = if freeze { runtime.freeze(&id).await } else { runtime.thaw(&id).await };
-            Event::Held(id, freeze, outcome)
-        });
-    }
-
-    fn remove(&mut self, id: WorkspaceId) {
-        if self.leaving.insert(id.clone()) {
-            let runtime = self.runtime.clone();
-            self.spawn(async move {
-                let outcome = runtime.remove(&id).await;
-                Event::Removed(id, outcome)
-            });
+            entry.generation = self.generation;
+            entry.cancel_start();
+            entry.start = (step == Step::Start).then_some(abort);
         }
     }
 
     fn publish(&self) {
         let mut next = Snapshot {
-            observed: self.observed.is_some() || self.alarms.contains_key("runtime"),
+            observed: self.observed || self.alarms.contains_key("runtime"),
             workspaces: BTreeMap::new(),
             alarms: self.alarms.values().cloned().collect(),
             notes: self.notes.clone(),
@@ -485,8 +434,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         self.publish.send_if_modified(|current| {
             for (id, entry) in &self.entries {
                 let Some(workspace) = self.manifest.workspaces.get(id) else { continue };
-                let digest = self.observed.as_ref().and_then(|all| all.get(id)).map(|there| there.digest.as_str());
-                let view = entry.view(id, workspace.limits, &self.manifest, digest);
+                let view = entry.view(workspace, &self.manifest);
                 let view = match current.workspaces.get(id) {
                     Some(same) if **same == view => same.clone(),
                     _ => Arc::new(view),

@@ -1,5 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::Mutex;
 
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::Notify;
@@ -7,7 +6,8 @@ use tokio::sync::Notify;
 use super::*;
 use crate::model::manifest::Machine;
 use crate::model::workspace::{State, Timestamp};
-use crate::ports::Remembered;
+use crate::plan::{Actor, Phase};
+use crate::ports::LastOutcome;
 
 /// A runtime whose containers are entries of a map; starts wait until they are let through.
 #[derive(Clone, Default)]
@@ -15,9 +15,12 @@ struct Fake {
     world: Arc<Mutex<World>>,
     changed: Arc<Notify>,
     gate: Arc<Notify>,
+    observe_gate: Arc<Notify>,
+    disk_gate: Arc<Notify>,
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what a test sets is independent of each other")]
 struct World {
     containers: BTreeMap<WorkspaceId, Observed>,
     calls: Vec<String>,
@@ -25,9 +28,19 @@ struct World {
     /// How many calls to stop or remove fail. Not all: a daemon that tries without a pause would never let the time go on.
     refusals: u32,
     unreachable: bool,
+    /// What each disk takes; nothing is measured before it is known.
+    disk: u64,
+    /// Whether disks are measured only once they are let through.
+    disk_gated: bool,
+    /// Whether observations are handed over only once they are let through.
+    observe_gated: bool,
     /// What a workspace prints, if not its last words.
     printed: Option<Vec<String>>,
     gated: bool,
+    /// How many observations have begun.
+    observations: u32,
+    /// Panics instead of starting.
+    panics: bool,
 }
 
 impl World {
@@ -48,7 +61,7 @@ impl Fake {
     }
 
     fn put_phase(&self, name: &str, phase: Phase) {
-        let observed = Observed { digest: "old".into(), phase };
+        let observed = Observed { digest: Some("old".into()), phase };
         self.world().containers.insert(id(name), observed);
         self.changed.notify_one();
     }
@@ -57,7 +70,7 @@ impl Fake {
         let mut world = self.world();
         world.calls.push(format!("{verb} {id}"));
         world.refuse()?;
-        world.containers.insert(id.clone(), Observed { digest: "old".into(), phase });
+        world.containers.insert(id.clone(), Observed { digest: Some("old".into()), phase });
         Ok(())
     }
 
@@ -67,17 +80,27 @@ impl Fake {
 }
 
 fn runs(trouble: &str) -> Phase {
-    Phase::Running { since: 5, trouble: trouble.into() }
+    Phase::Running { since: 5, trouble: (!trouble.is_empty()).then(|| trouble.into()) }
 }
 
 fn ended() -> Phase {
-    Phase::Ended { failed: true, why: "it ended by itself with exit code 7".into() }
+    Phase::Exited { failed: true, why: Some("exited with code 7".into()) }
 }
 
 impl Runtime for Fake {
     async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
-        let world = self.world();
-        if world.unreachable { Err(RuntimeError::new("podman hangs")) } else { Ok(world.containers.clone()) }
+        let (unreachable, seen, gated) = {
+            let mut world = self.world();
+            world.observations += 1;
+            (world.unreachable, world.containers.clone(), world.observe_gated)
+        };
+        // Podman takes its time: meanwhile the world goes on.
+        if gated {
+            self.observe_gate.notified().await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+        if unreachable { Err(RuntimeError::new("podman hangs")) } else { Ok(seen) }
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
@@ -91,10 +114,17 @@ impl Runtime for Fake {
     async fn start(
         &self,
         request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+        creations: Arc<Semaphore>,
     ) -> Result<(), RuntimeError> {
         let id = request.spec.workspace.clone();
+        if request.spec.image == "slow" {
+            progress(Progress::Pulling { percent: None });
+            std::future::pending::<()>().await;
+        }
+        let _permit = creations.acquire().await;
         self.world().calls.push(format!("start {id}"));
+        assert!(!self.world().panics, "a bug");
         progress(Progress::Waiting);
         let gated = self.world().gated;
         if gated {
@@ -105,7 +135,7 @@ impl Runtime for Fake {
             return Err(error);
         }
         let observed =
-            Observed { digest: request.spec.digest(), phase: Phase::Running { since: 9, trouble: String::new() } };
+            Observed { digest: Some(request.spec.digest()), phase: Phase::Running { since: 9, trouble: None } };
         world.containers.insert(id, observed);
         Ok(())
     }
@@ -123,7 +153,7 @@ impl Runtime for Fake {
         world.calls.push(format!("stop {id}"));
         world.refuse()?;
         if let Some(there) = world.containers.get_mut(id) {
-            there.phase = Phase::Ended { failed: false, why: String::new() };
+            there.phase = Phase::Exited { failed: false, why: None };
         }
         Ok(())
     }
@@ -148,21 +178,35 @@ impl Runtime for Fake {
         running.map(|(id, _)| (id.clone(), Usage { memory: 7, ..Usage::default() })).collect()
     }
 
+    async fn disk(&self, manifest: &Manifest) -> DiskUsage {
+        let gated = {
+            let mut world = self.world();
+            world.calls.push("disk".to_owned());
+            world.disk_gated
+        };
+        if gated {
+            self.disk_gate.notified().await;
+        }
+        let bytes = self.world().disk;
+        let used = manifest.workspaces.keys().map(|id| (id.clone(), bytes)).collect();
+        DiskUsage { used, free: None }
+    }
+
     async fn unenforced(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, Remembered>>>);
+struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, LastOutcome>>>);
 
 impl History for Memory {
-    fn recall(&self) -> BTreeMap<WorkspaceId, Remembered> {
+    fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome> {
         self.0.lock().unwrap().clone()
     }
 
-    fn note(&self, id: &WorkspaceId, ended: &Remembered) {
-        self.0.lock().unwrap().insert(id.clone(), ended.clone());
+    fn record(&self, id: &WorkspaceId, outcome: &LastOutcome) {
+        self.0.lock().unwrap().insert(id.clone(), outcome.clone());
     }
 }
 
@@ -181,14 +225,26 @@ fn manifest(users: &[&str], memory: &str) -> Arc<Manifest> {
     Arc::new(Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap())
 }
 
-fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
-    begin_on(|directories| (vec![0; directories.len()], None), fake, history, users)
+/// A request by dan.
+fn by_dan(verb: Verb) -> Cause {
+    Cause::Requested(verb, Actor::User("dan".parse().unwrap()))
 }
 
-fn begin_on(disk: DiskProbe, fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
+fn opened() -> Cause {
+    Cause::Opened("dan".parse().unwrap())
+}
+
+fn with_images(users: &[(&str, &str)]) -> Arc<Manifest> {
+    let user = |(name, image): &(&str, &str)| format!(r#""{name}":{{"passwordFile":"/p","image":"{image}"}}"#);
+    let users: Vec<String> = users.iter().map(user).collect();
+    let text = format!(r#"{{"version":1,"domain":"a.localhost","users":{{{}}}}}"#, users.join(","));
+    Arc::new(Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap())
+}
+
+fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
     let clock: fn() -> Timestamp = || 100;
     let layout = Layout { run: "/run/csm".into(), state: "/s".into(), share: "/share".into() };
-    let (daemon, handle) = Daemon::new(fake.clone(), history.clone(), clock, disk, layout, manifest(users, "1G"));
+    let (daemon, handle) = Daemon::new(fake.clone(), history.clone(), clock, layout, manifest(users, "1G"));
     tokio::spawn(daemon.run(std::future::pending()));
     handle
 }
@@ -208,12 +264,12 @@ async fn a_hundred_visits_start_it_once() {
     let fake = Fake::default();
     let handle = begin(&fake, &Memory::default(), &["dan"]);
     for n in 0..100 {
-        handle.act(id("dan"), Verb::Start, format!("visit {n}")).await.unwrap();
+        handle.act(id("dan"), Verb::Start, Cause::Recorded(format!("visit {n}"))).await.unwrap();
     }
     let view = until(&handle, "dan", "running").await;
     assert_eq!(view.reason, "visit 0");
     assert_eq!(fake.calls(), ["start dan"]);
-    assert!(handle.act(id("eve"), Verb::Start, String::new()).await.is_err());
+    assert!(handle.act(id("eve"), Verb::Start, opened()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +305,7 @@ async fn what_is_being_started_is_waited_for() {
     let fake = Fake::default();
     fake.put_phase("dan", Phase::Starting);
     let handle = begin(&fake, &Memory::default(), &["dan"]);
-    assert_eq!(until(&handle, "dan", "running").await.reason, "it was being started already");
+    assert_eq!(until(&handle, "dan", "running").await.reason, "already starting when csm started");
     // Restarted by somebody else.
     fake.world().gated = true;
     fake.put_phase("dan", Phase::Starting);
@@ -266,16 +322,16 @@ async fn what_somebody_else_starts_is_kept_after_an_end_or_a_failure() {
     let handle = begin(&fake, &Memory::default(), &["+dan", "eve"]);
     until(&handle, "dan", "failed").await;
     // It is down once it was seen to be.
-    tokio::time::sleep(RESYNC).await;
+    tokio::time::sleep(RESYNC_INTERVAL).await;
     for name in ["dan", "eve"] {
         fake.put(name, true);
-        assert_eq!(until(&handle, name, "running").await.reason, "it was started without csm");
+        assert_eq!(until(&handle, name, "running").await.reason, "started outside csm");
     }
     fake.put("eve", false);
     until(&handle, "eve", "failed").await;
     fake.put("eve", true);
     until(&handle, "eve", "running").await;
-    tokio::time::sleep(RESYNC * 3).await;
+    tokio::time::sleep(RESYNC_INTERVAL * 3).await;
     assert_eq!(fake.calls(), ["start dan"]);
 }
 
@@ -287,7 +343,10 @@ async fn what_went_wrong_in_one_that_runs_on_is_said() {
     until(&handle, "dan", "running").await;
     fake.put_phase("dan", runs("memory ran out"));
     let mut pictures = handle.follow();
-    pictures.wait_for(|picture| picture.workspaces[&id("dan")].failure == "memory ran out").await.unwrap();
+    pictures
+        .wait_for(|picture| picture.workspaces[&id("dan")].failure.as_deref() == Some("memory ran out"))
+        .await
+        .unwrap();
     assert_eq!(fake.calls(), Vec::<String>::new());
 }
 
@@ -297,21 +356,21 @@ async fn what_is_frozen_goes_on_with_a_visit_and_can_be_stopped() {
     let handle = begin(&fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
     for visit in ["first visit", "second visit"] {
-        handle.act(id("dan"), Verb::Freeze, "frozen by dan".into()).await.unwrap();
+        handle.act(id("dan"), Verb::Freeze, by_dan(Verb::Freeze)).await.unwrap();
         let view = until(&handle, "dan", "frozen").await;
         assert_eq!((view.reason.as_str(), view.settled), ("frozen by dan", true));
-        tokio::time::sleep(RESYNC * 2).await;
-        handle.act(id("dan"), Verb::Start, visit.into()).await.unwrap();
+        tokio::time::sleep(RESYNC_INTERVAL * 2).await;
+        handle.act(id("dan"), Verb::Start, Cause::Recorded(visit.into())).await.unwrap();
         assert_eq!(until(&handle, "dan", "running").await.reason, visit);
     }
     // Somebody else may do it too.
     fake.put_phase("dan", Phase::Frozen { since: 9 });
-    assert_eq!(until(&handle, "dan", "frozen").await.reason, "it was frozen without csm");
+    assert_eq!(until(&handle, "dan", "frozen").await.reason, "frozen outside csm");
     fake.put("dan", true);
-    assert_eq!(until(&handle, "dan", "running").await.reason, "it was thawed without csm");
-    handle.act(id("dan"), Verb::Freeze, "frozen by dan".into()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.reason, "thawed outside csm");
+    handle.act(id("dan"), Verb::Freeze, by_dan(Verb::Freeze)).await.unwrap();
     until(&handle, "dan", "frozen").await;
-    handle.act(id("dan"), Verb::Stop, "stopped by dan".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     until(&handle, "dan", "stopped").await;
     let expected = ["start", "freeze", "thaw", "freeze", "thaw", "freeze", "stop"].map(|verb| format!("{verb} dan"));
     assert_eq!(fake.calls(), expected);
@@ -329,9 +388,12 @@ async fn what_can_not_be_frozen_or_thawed_says_why_and_stays_as_it_is() {
             until(&handle, "dan", "frozen").await;
         }
         fake.world().refusals = 1;
-        handle.act(id("dan"), verb, "asked".into()).await.unwrap();
-        pictures.wait_for(|picture| picture.workspaces[&id("dan")].failure == "podman is slow").await.unwrap();
-        tokio::time::sleep(RESYNC * 2).await;
+        handle.act(id("dan"), verb, Cause::Recorded("asked".into())).await.unwrap();
+        pictures
+            .wait_for(|picture| picture.workspaces[&id("dan")].failure.as_deref() == Some("podman is slow"))
+            .await
+            .unwrap();
+        tokio::time::sleep(RESYNC_INTERVAL * 2).await;
         assert_eq!(handle.snapshot().workspaces[&id("dan")].state.word(), state);
     }
     assert_eq!(fake.calls(), ["start dan", "freeze dan", "thaw dan"]);
@@ -342,8 +404,8 @@ async fn what_is_frozen_stays_so_over_a_restart_of_the_daemon() {
     let fake = Fake::default();
     fake.put_phase("dan", Phase::Frozen { since: 9 });
     let handle = begin(&fake, &Memory::default(), &["dan"]);
-    assert_eq!(until(&handle, "dan", "frozen").await.reason, "it was frozen already");
-    tokio::time::sleep(RESYNC * 2).await;
+    assert_eq!(until(&handle, "dan", "frozen").await.reason, "already frozen when csm started");
+    tokio::time::sleep(RESYNC_INTERVAL * 2).await;
     assert_eq!(fake.calls(), Vec::<String>::new());
 }
 
@@ -353,7 +415,7 @@ async fn tries(running: bool) -> usize {
     fake.put("eve", running);
     fake.world().refusals = 100;
     let _handle = begin(&fake, &Memory::default(), &["dan"]);
-    tokio::time::sleep(RESYNC * 10).await;
+    tokio::time::sleep(RESYNC_INTERVAL * 10).await;
     fake.calls().len()
 }
 
@@ -372,7 +434,7 @@ async fn a_changed_limit_restarts_nobody_until_asked() {
     let mut pictures = handle.follow();
     pictures.wait_for(|picture| picture.workspaces[&id("dan")].update_pending).await.unwrap();
     assert_eq!(fake.calls(), ["start dan"]);
-    handle.act(id("dan"), Verb::Restart, "restarted by dan".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Restart, by_dan(Verb::Restart)).await.unwrap();
     pictures.wait_for(|picture| !picture.workspaces[&id("dan")].update_pending).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "restarted by dan");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
@@ -385,25 +447,25 @@ async fn a_start_that_fails_says_why_and_is_not_tried_again() {
     let history = Memory::default();
     let handle = begin(&fake, &history, &["+dan", "+eve"]);
     let view = until(&handle, "dan", "failed").await;
-    assert_eq!((view.failure.as_str(), view.log.as_slice()), ("no such image", &["last words".to_owned()][..]));
+    assert_eq!((view.failure.as_deref(), view.log.as_slice()), (Some("no such image"), &["last words".to_owned()][..]));
     until(&handle, "eve", "failed").await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(fake.calls().len(), 2, "{:?}", fake.calls());
-    assert!(history.recall()[&id("dan")].failed);
+    assert!(history.load()[&id("dan")].failed);
     fake.world().fail = None;
-    handle.act(id("dan"), Verb::Start, "again".into()).await.unwrap();
-    assert_eq!(until(&handle, "dan", "running").await.failure, "");
+    handle.act(id("dan"), Verb::Start, Cause::Recorded("again".into())).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.failure, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_ends_by_itself_is_said_and_stays_down() {
     let fake = Fake::default();
     let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "running").await;
     fake.put("dan", false);
     let view = until(&handle, "dan", "failed").await;
-    assert_eq!(view.reason, "it ended by itself with exit code 7");
+    assert_eq!(view.reason, "exited with code 7");
     let mut pictures = handle.follow();
     pictures.wait_for(|picture| picture.workspaces[&id("dan")].log == ["its last words"]).await.unwrap();
     assert_eq!(fake.calls(), ["start dan"]);
@@ -414,9 +476,9 @@ async fn a_start_can_be_given_up_and_what_it_made_is_stopped() {
     let fake = Fake::default();
     fake.world().gated = true;
     let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "starting").await;
-    handle.act(id("dan"), Verb::Stop, "stopped by dan".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     assert_eq!(until(&handle, "dan", "stopped").await.reason, "stopped by dan");
     // The container had just begun to run when the start was given up.
     fake.put("dan", true);
@@ -430,7 +492,7 @@ async fn stuck(fake: &Fake, verb: Verb) -> Handle {
     let handle = begin(fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
     fake.world().refusals = 1;
-    handle.act(id("dan"), verb, "asked by dan".into()).await.unwrap();
+    handle.act(id("dan"), verb, Cause::Recorded("asked by dan".into())).await.unwrap();
     until(&handle, "dan", "failed").await;
     // It stays so, whatever is observed meanwhile.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -444,8 +506,8 @@ async fn what_was_stopped_late_stays_down() {
     let handle = stuck(&fake, Verb::Stop).await;
     fake.put("dan", false);
     let view = until(&handle, "dan", "stopped").await;
-    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("asked by dan", ""));
-    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("asked by dan", None));
+    tokio::time::sleep(RESYNC_INTERVAL * 3).await;
     assert_eq!(fake.calls(), ["start dan", "stop dan"]);
 }
 
@@ -454,14 +516,14 @@ async fn a_stop_that_fails_says_why_and_is_tried_again_after_a_pause() {
     let fake = Fake::default();
     let handle = stuck(&fake, Verb::Stop).await;
     let view = until(&handle, "dan", "failed").await;
-    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("stopping failed", "podman is slow"));
+    assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("stopping failed", Some("podman is slow")));
     assert!(view.settled, "who waits for the outcome is told");
-    assert!(!view.is_down(), "Ctrl-C waits for it, and warns");
+    assert!(view.may_run, "Ctrl-C waits for it, and warns");
     assert_eq!(fake.calls(), ["start dan", "stop dan"]);
     let view = until(&handle, "dan", "stopped").await;
-    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("asked by dan", ""));
-    assert!(view.is_down());
-    tokio::time::sleep(RESYNC * 3).await;
+    assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("asked by dan", None));
+    assert!(!view.may_run);
+    tokio::time::sleep(RESYNC_INTERVAL * 3).await;
     assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan"]);
 }
 
@@ -470,7 +532,7 @@ async fn a_restart_that_fails_to_stop_says_why_and_restarts_later() {
     let fake = Fake::default();
     let handle = stuck(&fake, Verb::Restart).await;
     let view = until(&handle, "dan", "failed").await;
-    assert_eq!((view.failure.as_str(), view.settled), ("podman is slow", true));
+    assert_eq!((view.failure.as_deref(), view.settled), (Some("podman is slow"), true));
     assert_eq!(until(&handle, "dan", "running").await.reason, "asked by dan");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan", "start dan"]);
 }
@@ -479,15 +541,15 @@ async fn a_restart_that_fails_to_stop_says_why_and_restarts_later() {
 async fn what_could_not_be_stopped_is_stopped_or_kept_when_somebody_asks() {
     let fake = Fake::default();
     let handle = stuck(&fake, Verb::Stop).await;
-    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
-    assert_eq!(until(&handle, "dan", "running").await.failure, "");
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "running").await.failure, None);
     fake.world().refusals = 1;
-    handle.act(id("dan"), Verb::Stop, "stopped".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Stop, Cause::Recorded("stopped".into())).await.unwrap();
     until(&handle, "dan", "failed").await;
-    handle.act(id("dan"), Verb::Stop, "at once".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Stop, Cause::Recorded("at once".into())).await.unwrap();
     let stopped = tokio::time::timeout(Duration::from_secs(1), until(&handle, "dan", "stopped")).await;
     assert_eq!(stopped.unwrap().reason, "at once");
-    assert_eq!(fake.calls(), ["start dan", "stop dan", "stop dan", "stop dan"]);
+    assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan", "stop dan", "stop dan"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -495,20 +557,20 @@ async fn a_restart_while_it_starts_begins_anew() {
     let fake = Fake::default();
     fake.world().gated = true;
     let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "starting").await;
     fake.world().gated = false;
-    handle.act(id("dan"), Verb::Restart, "again".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Restart, Cause::Recorded("again".into())).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "again");
     // What the first start has made meanwhile would be taken for the second one's.
     let fake = Fake::default();
     fake.world().gated = true;
     let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "starting").await;
     fake.put_phase("dan", Phase::Starting);
     fake.world().gated = false;
-    handle.act(id("dan"), Verb::Restart, "again".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Restart, Cause::Recorded("again".into())).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "again");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
 }
@@ -519,7 +581,7 @@ async fn stranded(fake: &Fake) -> Handle {
     fake.world().fail = Some(RuntimeError { runs_on: true, ..RuntimeError::new("code-server does not answer") });
     let handle = begin(fake, &Memory::default(), &["dan"]);
     until(&handle, "dan", "failed").await;
-    tokio::time::sleep(RESYNC * 3).await;
+    tokio::time::sleep(RESYNC_INTERVAL * 3).await;
     handle
 }
 
@@ -528,20 +590,23 @@ async fn what_runs_and_can_not_be_reached_is_neither_stopped_nor_tried_again_and
     let fake = Fake::default();
     let handle = stranded(&fake).await;
     let view = until(&handle, "dan", "failed").await;
-    assert_eq!((view.failure.as_str(), view.settled, view.is_down()), ("code-server does not answer", true, false));
+    assert_eq!(
+        (view.failure.as_deref(), view.settled, view.may_run),
+        (Some("code-server does not answer"), true, true)
+    );
     assert_eq!(fake.calls(), ["start dan"]);
     // Asked for, it is tried again; and that it can be reached after all is seen.
     fake.world().fail = None;
-    handle.act(id("dan"), Verb::Start, "dan opened it".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
     let view = until(&handle, "dan", "running").await;
-    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("dan opened it", ""));
+    assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("opened by dan", None));
     assert_eq!(fake.calls(), ["start dan", "start dan"]);
 
     let fake = Fake::default();
     let handle = stranded(&fake).await;
     fake.put("dan", true);
     until(&handle, "dan", "running").await;
-    handle.act(id("dan"), Verb::Stop, "stopped by dan".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     until(&handle, "dan", "stopped").await;
     assert_eq!(fake.calls(), ["start dan", "stop dan"]);
 }
@@ -551,15 +616,17 @@ async fn what_runs_and_can_not_be_reached_is_restarted_when_somebody_asks_and_ma
     let fake = Fake::default();
     let handle = stranded(&fake).await;
     fake.world().fail = None;
-    handle.act(id("dan"), Verb::Restart, "restarted by dan".into()).await.unwrap();
+    handle.act(id("dan"), Verb::Restart, by_dan(Verb::Restart)).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "restarted by dan");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
 
     let fake = Fake::default();
     let handle = stranded(&fake).await;
     fake.put("dan", false);
-    let view = until(&handle, "dan", "stopped").await;
-    assert_eq!((view.reason.as_str(), view.failure.as_str()), ("it ended by itself, or was stopped without csm", ""));
+    let mut snapshots = handle.follow();
+    let exited = |snapshot: &Arc<Snapshot>| snapshot.workspaces[&id("dan")].reason == "exited with code 7";
+    let view = snapshots.wait_for(exited).await.unwrap().workspaces[&id("dan")].clone();
+    assert_eq!((view.failure.as_deref(), view.may_run), (None, false));
     assert_eq!(fake.calls(), ["start dan"]);
 }
 
@@ -571,16 +638,16 @@ async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
     fake.world().printed = Some((0..40).map(|n| format!("{}{n}", "<".repeat(1000))).collect());
     fake.world().fail = Some(RuntimeError::new(RAW));
     let history = Memory::default();
-    history.note(&id("eve"), &Remembered { failed: true, reason: RAW.into(), at: 42 });
+    history.record(&id("eve"), &LastOutcome { failed: true, reason: RAW.into(), at: 42 });
     let handle = begin(&fake, &history, &["dan", "eve"]);
     handle.alarm("manifest", Some(RAW.to_owned()));
-    handle.act(id("dan"), Verb::Start, "visit".into()).await.unwrap();
-    assert_eq!(until(&handle, "dan", "failed").await.failure, SHOWN);
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    assert_eq!(until(&handle, "dan", "failed").await.failure.as_deref(), Some(SHOWN));
     assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
     assert_eq!(handle.snapshot().alarms, [SHOWN]);
     fake.put("eve", true);
     until(&handle, "eve", "running").await;
-    fake.put_phase("eve", Phase::Ended { failed: true, why: RAW.into() });
+    fake.put_phase("eve", Phase::Exited { failed: true, why: Some(RAW.into()) });
     assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
     let mut pictures = handle.follow();
     let picture = pictures.wait_for(|picture| !picture.workspaces[&id("eve")].log.is_empty()).await.unwrap().clone();
@@ -609,7 +676,7 @@ async fn usage_is_measured_only_while_somebody_looks() {
     let handle = begin(&fake, &Memory::default(), &["dan"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(fake.calls(), Vec::<String>::new());
-    let watching = handle.watch();
+    let watching = handle.watch(Measure::Usage);
     tokio::time::sleep(Duration::from_secs(10)).await;
     let measured = fake.calls().len();
     assert!(measured >= 3, "{measured}");
@@ -618,50 +685,44 @@ async fn usage_is_measured_only_while_somebody_looks() {
     assert!(fake.calls().len() <= measured + 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn disks_are_walked_once_a_minute() {
-    static WALKS: AtomicUsize = AtomicUsize::new(0);
-    let probe: DiskProbe = |directories| (vec![WALKS.fetch_add(1, Ordering::SeqCst) as u64; directories.len()], None);
-    let handle = begin_on(probe, &Fake::default(), &Memory::default(), &["dan"]);
-    for looks in 0..10 {
-        let watching = handle.watch();
-        tokio::time::sleep(DISK_REST / 10).await;
-        assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(0), "look {looks}");
-        drop(watching);
-    }
-    let _watching = handle.watch();
-    tokio::time::sleep(DISK_REST * 5).await;
-    let walks = WALKS.load(Ordering::SeqCst);
-    assert!((5..=7).contains(&walks), "{walks}");
+fn measurements(fake: &Fake) -> usize {
+    fake.calls().iter().filter(|call| *call == "disk").count()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_walk_that_takes_long_is_the_only_one_and_keeps_no_figures_back() {
-    static WALKS: AtomicUsize = AtomicUsize::new(0);
-    static HELD: Mutex<bool> = Mutex::new(true);
-    static LET_GO: Condvar = Condvar::new();
-    let probe: DiskProbe = |directories| {
-        WALKS.fetch_add(1, Ordering::SeqCst);
-        drop(LET_GO.wait_while(HELD.lock().unwrap(), |held| *held));
-        (vec![3; directories.len()], None)
-    };
-    let handle = begin_on(probe, &Fake::default(), &Memory::default(), &["+dan"]);
-    until(&handle, "dan", "running").await;
-    let _watching = handle.watch();
-    // While a thread is at work, paused time goes on only by hand.
-    for _ in 0..100 {
-        tokio::time::advance(SAMPLE).await;
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-        }
+async fn disks_are_measured_once_a_minute_and_for_dashboards_alone() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let watching = handle.watch(Measure::Usage);
+    tokio::time::sleep(DISK_INTERVAL * 3).await;
+    drop(watching);
+    assert_eq!(measurements(&fake), 0, "csm status measures none");
+    for look in 0..10 {
+        let watching = handle.watch(Measure::UsageAndDisk);
+        tokio::time::sleep(DISK_INTERVAL / 10).await;
+        assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(0), "look {look}");
+        drop(watching);
     }
-    let during = handle.snapshot().workspaces[&id("dan")].clone();
-    *HELD.lock().unwrap() = false;
-    LET_GO.notify_all();
-    tokio::time::sleep(SAMPLE).await;
-    assert_eq!((during.usage.map(|usage| usage.memory), during.disk), (Some(7), None));
+    let _watching = handle.watch(Measure::UsageAndDisk);
+    tokio::time::sleep(DISK_INTERVAL * 5).await;
+    assert!((5..=7).contains(&measurements(&fake)), "{}", measurements(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_disk_is_measured_once_and_keeps_no_figures_back() {
+    let fake = Fake::default();
+    fake.world().disk_gated = true;
+    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    until(&handle, "dan", "running").await;
+    let _watching = handle.watch(Measure::UsageAndDisk);
+    tokio::time::sleep(SAMPLE_INTERVAL * 100).await;
+    let view = handle.snapshot().workspaces[&id("dan")].clone();
+    assert_eq!((view.usage.map(|usage| usage.memory), view.disk), (Some(7), None));
+    assert_eq!(measurements(&fake), 1);
+    fake.world().disk = 3;
+    fake.disk_gate.notify_one();
+    tokio::time::sleep(SAMPLE_INTERVAL).await;
     assert_eq!(handle.snapshot().workspaces[&id("dan")].disk, Some(3));
-    assert_eq!(WALKS.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -687,8 +748,104 @@ async fn at_most_four_start_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn why_it_stopped_is_known_after_a_restart_of_the_daemon() {
     let history = Memory::default();
-    history.note(&id("dan"), &Remembered { failed: false, reason: "stopped by dan".into(), at: 42 });
+    history.record(&id("dan"), &LastOutcome { failed: false, reason: "stopped by dan".into(), at: 42 });
     let handle = begin(&Fake::default(), &history, &["dan"]);
     let view = until(&handle, "dan", "stopped").await;
     assert_eq!((view.reason.as_str(), view.at), ("stopped by dan", 42));
+}
+
+/// What a request waits for must be seen: observations that began before do not count.
+#[tokio::test(start_paused = true)]
+async fn a_change_during_an_observation_is_observed_too() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.observed().await;
+    fake.world().observe_gated = true;
+    fake.changed.notify_one();
+    while fake.world().observations < 2 {
+        tokio::task::yield_now().await;
+    }
+    // It has looked already, and is not back yet.
+    fake.put("dan", true);
+    // The daemon hears of the change before the observation is back.
+    handle.alive().await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    fake.world().observe_gated = false;
+    fake.observe_gate.notify_one();
+    let seen = tokio::time::timeout(Duration::from_secs(1), until(&handle, "dan", "running")).await;
+    assert_eq!(seen.expect("not only at the next resync").reason, "started outside csm");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_do_not_keep_observations_back() {
+    let fake = Fake::default();
+    let handle = begin(&fake, &Memory::default(), &["dan", "eve"]);
+    handle.observed().await;
+    let busy = handle.clone();
+    let requests = tokio::spawn(async move {
+        loop {
+            for verb in [Verb::Start, Verb::Stop] {
+                busy.act(id("eve"), verb, by_dan(verb)).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    fake.put("dan", true);
+    // The clock stands still while somebody is at work: this counts turns, not time.
+    for _ in 0..10_000 {
+        if handle.snapshot().workspaces[&id("dan")].state.word() == "running" {
+            requests.abort();
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("dan was never seen");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_pulls_keep_no_other_start_back() {
+    let fake = Fake::default();
+    let (daemon, handle) = Daemon::new(
+        fake.clone(),
+        Memory::default(),
+        || 100,
+        Layout { run: "/run/csm".into(), state: "/s".into(), share: "/share".into() },
+        with_images(&[("a", "slow"), ("b", "slow"), ("c", "slow"), ("d", "slow"), ("dan", "x")]),
+    );
+    tokio::spawn(daemon.run(std::future::pending()));
+    for name in ["a", "b", "c", "d", "dan"] {
+        handle.act(id(name), Verb::Start, opened()).await.unwrap();
+    }
+    until(&handle, "dan", "running").await;
+    let view = until(&handle, "a", "starting").await;
+    assert_eq!(view.state, State::Starting(Progress::Pulling { percent: None }));
+    // A pull can be given up.
+    handle.act(id("a"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+    until(&handle, "a", "stopped").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_step_is_a_failure_and_not_a_wait_without_end() {
+    let fake = Fake::default();
+    fake.world().panics = true;
+    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let view = until(&handle, "dan", "failed").await;
+    assert!(view.failure.as_deref().is_some_and(|failure| failure.contains("internal error")), "{view:?}");
+    assert!(view.settled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_who_is_removed_while_it_starts_leaves_nothing_running() {
+    let fake = Fake::default();
+    fake.world().gated = true;
+    let handle = begin(&fake, &Memory::default(), &["dan", "+eve"]);
+    until(&handle, "eve", "starting").await;
+    handle.set_manifest(manifest(&["dan"], "1G"));
+    // Its container appears late.
+    fake.put("eve", true);
+    while fake.world().containers.contains_key(&id("eve")) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(fake.calls(), ["start eve", "stop eve", "remove eve"]);
 }

@@ -1,4 +1,4 @@
-//! What the daemon shows of itself: an immutable picture, published after each change.
+//! What the daemon shows of itself: an immutable snapshot, published after each change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub struct View {
     pub reason: String,
     /// Since when, seconds since 1970.
     pub at: Timestamp,
-    /// What to do about it, or the failure in full; empty when all is well.
-    pub failure: String,
+    /// What went wrong, and the fix; null when all is well.
+    pub failure: Option<String>,
     /// The last lines of its log after a failure.
     pub log: Vec<String>,
     /// What it can use at most.
@@ -31,30 +31,23 @@ pub struct View {
     pub usage: Option<Usage>,
     /// CPU in thousandths of a CPU over the last seconds.
     pub cpu: Option<u64>,
-    /// Bytes on disk in the home and the project. Only while somebody looks.
+    /// Bytes on disk in the home and the project. Measured while a dashboard is open; null when unknown.
     pub disk: Option<u64>,
     /// Whether the manifest has changed since it started; it takes effect at the next start.
     pub update_pending: bool,
     /// Whether nothing is being done to it, and nothing is about to be.
     pub settled: bool,
-    /// Whether its container may run on, whatever the state says: the last stop failed, or its editor does not answer.
+    /// Whether something of it may run, whatever the state says: the last stop failed, or its editor does not respond.
     #[serde(skip)]
-    pub stuck: bool,
+    pub may_run: bool,
     /// The editor's address.
     pub url: String,
-}
-
-impl View {
-    /// Whether nothing of it runs any more.
-    pub fn is_down(&self) -> bool {
-        matches!(self.state, State::Stopped | State::Failed) && !self.stuck
-    }
 }
 
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// Whether the runtime has told what runs, or why it can't. Until then everything seems to be stopped.
+    /// Whether the runtime has said what runs, or why it can't. Until then everything seems to be stopped.
     pub observed: bool,
     /// The workspaces, by id.
     pub workspaces: BTreeMap<WorkspaceId, Arc<View>>,

@@ -18,12 +18,13 @@ use super::logs;
 use super::who::{Operator, Who};
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
-use crate::daemon::Verb;
+use crate::daemon::Measure;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::container::container_spec;
 use crate::model::issue::{Issue, refused};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
+use crate::plan::{Actor, Cause, Verb};
 
 /// A refusal as JSON: `{"error": …, "remedy": …}`.
 pub struct ApiRefusal(Refusal);
@@ -189,8 +190,12 @@ pub(super) async fn act(app: &App, who: &Who, id: &str, verb: &str) -> Result<()
         _ => return Err(Refusal::NotFound("A workspace can be started, frozen, stopped and restarted.".to_owned())),
     };
     tracing::info!(workspace = %view.id, by = %who, past);
+    let actor = match who {
+        Who::Person { name, .. } => Actor::User(name.clone()),
+        Who::Operator => Actor::CommandLine,
+    };
     let gone = |_| Refusal::NotFound("It has just gone from the manifest.".to_owned());
-    app.daemon.act(view.id.clone(), verb, format!("{past} by {who}")).await.map_err(gone)
+    app.daemon.act(view.id.clone(), verb, Cause::Requested(verb, actor)).await.map_err(gone)
 }
 
 #[derive(Deserialize)]
@@ -203,7 +208,7 @@ struct Measured {
 async fn snapshot(app: &App, measure: bool) -> Arc<Snapshot> {
     let mut snapshot = app.daemon.snapshot();
     if measure {
-        let mut watching = app.daemon.watch();
+        let mut watching = app.daemon.watch(Measure::Usage);
         let measured =
             |snapshot: &Snapshot| snapshot.workspaces.values().all(|view| view.usage.is_some() || !view.state.is_up());
         let wait = async {

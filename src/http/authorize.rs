@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::access::site::Site;
-use crate::daemon::Verb;
 use crate::daemon::view::View;
 use crate::model::workspace::State;
+use crate::plan::{Cause, Verb};
 
 use super::App;
 use super::context::{Context, provenance, session};
@@ -47,7 +47,7 @@ fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
     let is_frozen = |view: &Arc<View>| matches!(view.state, State::Frozen { .. });
     if from.is_navigation() && app.daemon.snapshot().workspaces.get(workspace).is_some_and(is_frozen) {
         // Its socket takes the request, and it answers when it goes on.
-        app.daemon.ask(workspace.clone(), Verb::Start, format!("{} opened it", session.owner));
+        app.daemon.ask(workspace.clone(), Verb::Start, Cause::Opened(session.owner.clone()));
     }
     StatusCode::NO_CONTENT
 }

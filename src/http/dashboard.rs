@@ -20,6 +20,7 @@ use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
 use super::who::Who;
 use super::{App, sign_in};
 use crate::access::session::Session;
+use crate::daemon::Measure;
 use crate::daemon::Watching;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
@@ -187,7 +188,7 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     Visitor::of(&app, &context, &headers)?;
-    let watching = app.daemon.watch();
+    let watching = app.daemon.watch(Measure::UsageAndDisk);
     let mut live =
         Live { context, headers, watching, told: BTreeMap::new(), notices: String::new(), ready: Vec::new(), app };
     let snapshot = live.app.daemon.snapshot();

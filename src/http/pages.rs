@@ -74,7 +74,7 @@ impl Card<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.view.is_down()
+        !self.view.may_run
     }
 
     fn progress(&self) -> Option<String> {

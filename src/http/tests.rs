@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 use super::*;
 use crate::access::cookies;
 use crate::access::session::{MAX_SESSIONS, Session};
+use crate::daemon::Daemon;
 use crate::daemon::view::Snapshot;
-use crate::daemon::{Daemon, DiskProbe};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Machine;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
-use crate::ports::{RuntimeError, StartRequest};
+use crate::ports::{DiskUsage, RuntimeError, StartRequest};
 
 mod door;
 
@@ -37,11 +37,11 @@ struct Fake {
 impl Fake {
     fn put(&self, name: &str, running: bool) {
         let phase = if running {
-            Phase::Running { since: 5, trouble: String::new() }
+            Phase::Running { since: 5, trouble: None }
         } else {
-            Phase::Ended { failed: true, why: "it ended by itself with exit code 7".into() }
+            Phase::Exited { failed: true, why: Some("exited with code 7".into()) }
         };
-        let observed = Observed { digest: "old".into(), phase };
+        let observed = Observed { digest: Some("old".into()), phase };
         self.containers.lock().unwrap().insert(name.parse().unwrap(), observed);
         self.changed.notify_one();
     }
@@ -60,7 +60,12 @@ impl Runtime for Fake {
         .boxed()
     }
 
-    async fn start(&self, request: StartRequest, _: impl Fn(Progress) + Send + Sync) -> Result<(), RuntimeError> {
+    async fn start(
+        &self,
+        request: StartRequest,
+        _: impl Fn(Progress) + Send + Sync + 'static,
+        _: Arc<tokio::sync::Semaphore>,
+    ) -> Result<(), RuntimeError> {
         self.put(&request.spec.workspace.to_string(), true);
         Ok(())
     }
@@ -88,6 +93,10 @@ impl Runtime for Fake {
             Some(lines) => stream::iter(lines).map(Ok).boxed(),
             None => stream::iter([Ok("its first words".to_owned())]).chain(stream::pending()).boxed(),
         }
+    }
+
+    async fn disk(&self, _: &Manifest) -> DiskUsage {
+        DiskUsage::default()
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
@@ -137,11 +146,10 @@ fn stage() -> Stage {
     let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
     let state = State::open(&layout.database()).unwrap();
     let clock: Clock = || 1000;
-    let disk: DiskProbe = |directories| (vec![0; directories.len()], None);
     let fake = Fake::default();
     let (manifest, in_force) = watch::channel(declared(directory.path(), true));
     let people = in_force.borrow().clone();
-    let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, disk, layout.clone(), people);
+    let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, layout.clone(), people);
     tokio::spawn(daemon.run(std::future::pending()));
     let app = App::new(in_force, handle, fake.clone(), state, layout, clock).unwrap();
     Stage { app, fake, manifest, directory }
@@ -364,7 +372,12 @@ async fn a_frame_on_another_owners_page_wakes_nothing() {
         stage.until("dan", "stopped").await;
         visit("same-site", "document").await;
         stage.until("dan", "running").await;
-        stage.app.daemon.act("dan".parse().unwrap(), crate::daemon::Verb::Stop, "enough".into()).await.unwrap();
+        stage
+            .app
+            .daemon
+            .act("dan".parse().unwrap(), crate::plan::Verb::Stop, crate::plan::Cause::ShutDown)
+            .await
+            .unwrap();
     }
 }
 

@@ -17,10 +17,10 @@ use super::pages::{Wake, WakeStatus, page, part};
 use crate::access::session::Session;
 use crate::access::site::Site;
 use crate::adapters::ready;
-use crate::daemon::Verb;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::State;
+use crate::plan::{Cause, Verb};
 
 /// Seconds for which a failure is shown before a visit tries again: reloads must not start it over and over.
 const SHOW_FAILURE: u64 = 30;
@@ -72,9 +72,8 @@ pub(super) async fn wake(
 }
 
 async fn start_it(app: &App, id: &WorkspaceId, session: &Session) -> Result<(), Refusal> {
-    let why = format!("{} opened it", session.owner);
     let gone = |_| Refusal::NotFound("No workspace has this address any more.".to_owned());
-    app.daemon.act(id.clone(), Verb::Start, why).await.map_err(gone)
+    app.daemon.act(id.clone(), Verb::Start, Cause::Opened(session.owner.clone())).await.map_err(gone)
 }
 
 /// `POST /_csm/start`: the button of the wake page after a failure.

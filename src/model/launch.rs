@@ -17,8 +17,10 @@ pub enum Status {
     Ready {
         /// The digest of the specification that the container was made from.
         digest: String,
-        /// How many processes the kernel has ended because memory ran out.
+        /// How many processes the kernel has killed for lack of memory.
         killed: u64,
+        /// Bytes of the home and the project, once they have been measured.
+        disk: Option<u64>,
     },
     /// It was asked to end.
     Stopping,
@@ -31,6 +33,7 @@ const MAIN: &str = "main";
 
 const READY: &str = "ready, made from ";
 const KILLED: &str = ", processes killed for lack of memory: ";
+const DISK: &str = ", bytes on disk: ";
 const STOPPING: &str = "stopping";
 const FAILED: &str = "failed: ";
 
@@ -38,8 +41,13 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting(progress) => progress.fmt(f),
-            Self::Ready { digest, killed: 0 } => write!(f, "{READY}{digest}"),
-            Self::Ready { digest, killed } => write!(f, "{READY}{digest}{KILLED}{killed}"),
+            Self::Ready { digest, killed, disk } => {
+                write!(f, "{READY}{digest}")?;
+                if *killed > 0 {
+                    write!(f, "{KILLED}{killed}")?;
+                }
+                disk.map_or(Ok(()), |bytes| write!(f, "{DISK}{bytes}"))
+            }
             Self::Stopping => f.write_str(STOPPING),
             // systemd takes a line, and nothing that does not show.
             Self::Failed(why) => write!(f, "{FAILED}{}", printed::one_line(why)),
@@ -51,8 +59,12 @@ impl Status {
     /// Reads what [`fmt::Display`] wrote. `None` for anything else, such as what another version of csm wrote.
     pub fn read(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix(READY) {
+            let (rest, disk) = match rest.split_once(DISK) {
+                Some((rest, bytes)) => (rest, Some(bytes.parse().ok()?)),
+                None => (rest, None),
+            };
             let (digest, killed) = rest.split_once(KILLED).unwrap_or((rest, "0"));
-            return Some(Self::Ready { digest: digest.to_owned(), killed: killed.parse().ok()? });
+            return Some(Self::Ready { digest: digest.to_owned(), killed: killed.parse().ok()?, disk });
         }
         if let Some(why) = text.strip_prefix(FAILED) {
             return Some(Self::Failed(why.to_owned()));
@@ -112,16 +124,14 @@ pub fn without_words(result: &str, code: i32) -> String {
     }
 }
 
-/// What to say of a workspace that runs on without some of its processes; empty when it has them all.
-pub fn trouble(killed: u64) -> String {
-    match killed {
-        0 => String::new(),
-        1 => "memory ran out, and the kernel ended one of its processes; raise memoryLimit, or run less at a time"
-            .to_owned(),
-        more => format!(
-            "memory ran out, and the kernel ended {more} of its processes; raise memoryLimit, or run less at a time"
-        ),
-    }
+/// What to say of a workspace that still runs after the kernel killed some of its processes.
+pub fn oom_warning(killed: u64) -> Option<String> {
+    let processes = match killed {
+        0 => return None,
+        1 => "1 process".to_owned(),
+        more => format!("{more} processes"),
+    };
+    Some(format!("out of memory: the kernel killed {processes}; raise memoryLimit, or run less at a time"))
 }
 
 /// The name of a workspace's unit: an instance of its owner's template.
@@ -149,8 +159,10 @@ mod tests {
             Status::Starting(Progress::Pulling { percent: Some(40) }),
             Status::Starting(Progress::Creating),
             Status::Starting(Progress::Waiting),
-            Status::Ready { digest: "5f3a".into(), killed: 0 },
-            Status::Ready { digest: "5f3a".into(), killed: 3 },
+            Status::Ready { digest: "5f3a".into(), killed: 0, disk: None },
+            Status::Ready { digest: "5f3a".into(), killed: 3, disk: None },
+            Status::Ready { digest: "5f3a".into(), killed: 0, disk: Some(0) },
+            Status::Ready { digest: "5f3a".into(), killed: 3, disk: Some(4096) },
             Status::Stopping,
             Status::Failed("the secret /x is empty".into()),
         ] {

@@ -100,7 +100,7 @@ test('a workspace that ends by itself is shown as ended, with its exit code, and
   await atDashboard(page, 'grace');
   await inAccount(['podman', 'kill', '--signal', 'KILL', 'csm-grace']);
   await page.locator('#ws-grace .state.failed').waitFor();
-  assert.match(await page.locator('#ws-grace .reason').innerText(), /it ended by itself with exit code 137/);
+  assert.match(await page.locator('#ws-grace .reason').innerText(), /exited with code 137/);
   await page.locator('#start-grace').click();
   await reaches('grace', 'running');
   await context.close();

@@ -54,7 +54,7 @@ test('kill -9 of csm: workspaces go on, and the next make demo takes them over w
   assert.deepEqual(conmon(), before);
   await startDemo({ seconds: 300 });
   await reaches('ada', 'running');
-  assert.match((await workspace('ada')).reason, /it was running already/);
+  assert.match((await workspace('ada')).reason, /already running when csm started/);
   assert.deepEqual(conmon(), before, 'the same processes');
   assert.equal((await inside('ada', 'cat', '/proc/1/stat')).split(' ')[21], inner.split(' ')[21], 'the same start time');
   assert.equal((await ada.visit('ada', '/healthz')).status, 200, 'the browser is still signed in');

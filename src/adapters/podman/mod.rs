@@ -23,18 +23,20 @@ use podman_api::models::{ContainerStatus, ListContainer};
 use podman_api::opts::{
     ContainerDeleteOpts, ContainerListFilter, ContainerListOpts, ContainerStopOpts, ContainerWaitOpts, EventsOpts,
 };
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::disk::{disk_free, disk_usage};
 use super::files::missing_is_fine;
 use super::prepare::prepare;
 use super::{ready, unix_http};
 use crate::model::container::{LABEL_BASE, LABEL_DIGEST, LABEL_WORKSPACE, container_name};
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
+use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
-use crate::ports::{Runtime, RuntimeError, StartRequest};
+use crate::ports::{DiskUsage, Runtime, RuntimeError, StartRequest};
 use engine::Engine;
 
 /// Podman answers in milliseconds; when it does not in this time, it hangs.
@@ -153,14 +155,14 @@ impl Runtime for PodmanRuntime {
             let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
             let phase = match container.state.as_deref() {
                 Some("running") if !self.is_published(&id) => Phase::Starting,
-                Some("running" | "stopping") => Phase::Running { since, trouble: String::new() },
+                Some("running" | "stopping") => Phase::Running { since, trouble: None },
                 Some("paused") => Phase::Frozen { since },
                 _ => {
                     let code = container.exit_code.unwrap_or(0);
-                    Phase::Ended { failed: code != 0, why: format!("it ended by itself with exit code {code}") }
+                    Phase::Exited { failed: code != 0, why: Some(format!("exited with code {code}")) }
                 }
             };
-            observed.insert(id, Observed { digest: labels.get(LABEL_DIGEST).cloned().unwrap_or_default(), phase });
+            observed.insert(id, Observed { digest: labels.get(LABEL_DIGEST).cloned(), phase });
         }
         Ok(observed)
     }
@@ -186,7 +188,8 @@ impl Runtime for PodmanRuntime {
     async fn start(
         &self,
         request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+        creations: Arc<Semaphore>,
     ) -> Result<(), RuntimeError> {
         if self.runs(&request.spec.workspace).await? {
             tracing::info!(workspace = %request.spec.workspace, "its container runs already; waiting for code-server");
@@ -200,7 +203,9 @@ impl Runtime for PodmanRuntime {
         if !call(self.podman.images().get(&request.spec.image).exists()).await? {
             progress(Progress::Pulling { percent: None });
             pull::pull(&self.socket, &request.spec.image, |percent| progress(Progress::Pulling { percent })).await?;
+            progress(Progress::Queued);
         }
+        let _permit = creations.acquire().await;
         progress(Progress::Creating);
         self.make(&request).await?;
         progress(Progress::Waiting);
@@ -238,6 +243,23 @@ impl Runtime for PodmanRuntime {
             self.socket.clone(),
             logs::Asked { container: container_name(id), lines, follow },
         )
+    }
+
+    async fn disk(&self, manifest: &Manifest) -> DiskUsage {
+        let base = manifest.workspace_base.path().to_owned();
+        let directories: Vec<_> = manifest
+            .workspaces
+            .values()
+            .map(|workspace| (workspace.id.clone(), workspace.home.clone(), workspace.project.clone()))
+            .collect();
+        let measure = move || DiskUsage {
+            used: directories
+                .into_iter()
+                .filter_map(|(id, home, project)| Some((id, disk_usage(&home, &project)?)))
+                .collect(),
+            free: disk_free(&base),
+        };
+        tokio::task::spawn_blocking(measure).await.unwrap_or_default()
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
@@ -314,7 +336,7 @@ mod tests {
     use tokio::net::{UnixListener, UnixStream};
 
     use super::*;
-    use crate::model::manifest::{Machine, Manifest};
+    use crate::model::manifest::Machine;
 
     /// A Podman with one container, dan's, and what it was asked.
     struct Service {
@@ -385,9 +407,9 @@ mod tests {
         serve(UnixListener::bind(&service.request.bound).unwrap(), |line| {
             line.starts_with("GET /healthz ").then(String::new)
         });
-        service.runtime.start(service.request.clone(), |_| ()).await.unwrap();
+        service.runtime.start(service.request.clone(), |_| (), Arc::new(Semaphore::new(1))).await.unwrap();
         UnixStream::connect(&service.request.socket).await.expect("published");
-        assert_eq!(service.phase().await, Phase::Running { since: 5, trouble: String::new() });
+        assert_eq!(service.phase().await, Phase::Running { since: 5, trouble: None });
         let deeds = service.deeds();
         assert!(deeds.iter().all(|line| line.contains("/wait?")), "nothing but waiting: {deeds:?}");
     }
@@ -397,7 +419,8 @@ mod tests {
         let service = service("running");
         // The kernel takes connections that nobody answers.
         let _silent = StdListener::bind(&service.request.bound).unwrap();
-        let error = service.runtime.start(service.request.clone(), |_| ()).await.unwrap_err();
+        let error =
+            service.runtime.start(service.request.clone(), |_| (), Arc::new(Semaphore::new(1))).await.unwrap_err();
         assert!(error.runs_on && error.message.contains("code-server does not answer"), "{error:?}");
         let deeds = service.deeds();
         assert!(deeds.iter().all(|line| line.contains("/wait?")), "nothing but waiting: {deeds:?}");
@@ -406,7 +429,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_runs_is_on_its_way_up() {
         assert_eq!(service("paused").phase().await, Phase::Frozen { since: 5 });
-        assert_eq!(service("stopping").phase().await, Phase::Running { since: 5, trouble: String::new() });
-        assert!(matches!(service("exited").phase().await, Phase::Ended { .. }));
+        assert_eq!(service("stopping").phase().await, Phase::Running { since: 5, trouble: None });
+        assert!(matches!(service("exited").phase().await, Phase::Exited { .. }));
     }
 }

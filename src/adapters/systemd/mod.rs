@@ -9,16 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::WatchStream;
 
+use super::disk::disk_free;
 use super::podman::engine::unenforced;
 use crate::model::label::WorkspaceId;
-use crate::model::launch::{self, Status, trouble, unit_name};
+use crate::model::launch::{self, Status, oom_warning, unit_name};
+use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
-use crate::ports::{Runtime, RuntimeError, StartRequest};
+use crate::ports::{DiskUsage, Runtime, RuntimeError, StartRequest};
 use bus::{Bus, News, Row, Unit};
 
 /// How long a start may take: the units' TimeoutStartSec, in which a first one fetches its image, and some more.
@@ -32,8 +34,6 @@ const RESYNC: Duration = Duration::from_secs(5);
 
 /// Controllers that systemd has to share out.
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
-
-const WITHOUT_CSM: &str = "it ended by itself, or was stopped without csm";
 
 /// What is known of units that have not changed since.
 #[derive(Default)]
@@ -83,9 +83,7 @@ impl SystemdRuntime {
         let observed = match self.bus.unit(&unit_name(id)).await? {
             Some(unit) => State::of(&unit).await?.observed(&unit).await?,
             // It has ended since it was listed, and is forgotten.
-            None => {
-                Observed { digest: String::new(), phase: Phase::Ended { failed: false, why: WITHOUT_CSM.to_owned() } }
-            }
+            None => Observed { digest: None, phase: Phase::Exited { failed: false, why: None } },
         };
         let mut known = lock(&self.known);
         if known.news == news {
@@ -166,24 +164,24 @@ impl State {
     }
 
     async fn observed(self, unit: &Unit) -> Result<Observed, RuntimeError> {
-        let mut digest = String::new();
+        let mut digest = None;
         let phase = match self {
             Self::Starting => Phase::Starting,
             Self::Active | Self::Stopping => {
                 let since: u64 = unit.unit("ActiveEnterTimestamp").await?;
                 let mut killed = 0;
-                if let Some(Status::Ready { digest: made_from, killed: so_far }) = status(unit).await? {
-                    (digest, killed) = (made_from, so_far);
+                if let Some(Status::Ready { digest: made_from, killed: so_far, .. }) = status(unit).await? {
+                    (digest, killed) = (Some(made_from), so_far);
                 }
                 let since = since / 1_000_000;
                 if is_frozen(unit).await? {
                     Phase::Frozen { since }
                 } else {
-                    Phase::Running { since, trouble: trouble(killed) }
+                    Phase::Running { since, trouble: oom_warning(killed) }
                 }
             }
-            Self::Ended { failed: false } => Phase::Ended { failed: false, why: WITHOUT_CSM.to_owned() },
-            Self::Ended { failed: true } => Phase::Ended { failed: true, why: why_failed(unit).await? },
+            Self::Ended { failed: false } => Phase::Exited { failed: false, why: None },
+            Self::Ended { failed: true } => Phase::Exited { failed: true, why: Some(why_failed(unit).await?) },
         };
         Ok(Observed { digest, phase })
     }
@@ -231,7 +229,8 @@ impl Runtime for SystemdRuntime {
     async fn start(
         &self,
         request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+        _: Arc<Semaphore>,
     ) -> Result<(), RuntimeError> {
         let id = &request.spec.workspace;
         progress(Progress::Creating);
@@ -295,6 +294,18 @@ impl Runtime for SystemdRuntime {
             journal::lines(matches, lines, follow)
         };
         futures_util::stream::once(begun).flatten().boxed()
+    }
+
+    /// What each launcher measured: this account can't read the homes.
+    async fn disk(&self, manifest: &Manifest) -> DiskUsage {
+        let mut used = BTreeMap::new();
+        for id in manifest.workspaces.keys() {
+            let Ok(Some(unit)) = self.bus.unit(&unit_name(id)).await else { continue };
+            if let Ok(Some(Status::Ready { disk: Some(disk), .. })) = status(&unit).await {
+                used.insert(id.clone(), disk);
+            }
+        }
+        DiskUsage { used, free: disk_free(manifest.workspace_base.path()) }
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {

@@ -303,7 +303,7 @@ fn storage(info: Option<&Value>) -> Finding {
 
 fn disk(info: Option<&Value>) -> Finding {
     let root = info.and_then(|info| info["store"]["graphRoot"].as_str()).unwrap_or("/");
-    let free = crate::adapters::files::disk_free(Path::new(root)).unwrap_or(0);
+    let free = crate::adapters::disk::disk_free(Path::new(root)).unwrap_or(0);
     let found = format!("{} free below {root}", human_bytes(free));
     if free < DISK {
         return Finding::lacking("disk", found, format!("an image needs about {}; make room", human_bytes(DISK)));

@@ -1,0 +1,108 @@
+//! Why a workspace is as it is.
+
+use std::fmt;
+
+use crate::model::name::Name;
+use crate::model::printed;
+
+/// What people ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Start it; thaw it if it is frozen.
+    Start,
+    /// Freeze it, if it runs.
+    Freeze,
+    /// Stop it.
+    Stop,
+    /// Stop it, and start it as the manifest now says.
+    Restart,
+}
+
+impl Verb {
+    fn past(self) -> &'static str {
+        match self {
+            Self::Start => "started",
+            Self::Freeze => "frozen",
+            Self::Stop => "stopped",
+            Self::Restart => "restarted",
+        }
+    }
+}
+
+/// Who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A signed-in user.
+    User(Name),
+    /// Whoever can open the API's socket.
+    CommandLine,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => name.fmt(f),
+            Self::CommandLine => f.write_str("the command line"),
+        }
+    }
+}
+
+/// Why a workspace is as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// csm has not started it yet.
+    NeverStarted,
+    /// What an earlier run of csm recorded.
+    Recorded(String),
+    /// The manifest's `autoStart`.
+    AutoStart,
+    /// Its owner opened its address.
+    Opened(Name),
+    /// Somebody asked for it.
+    Requested(Verb, Actor),
+    /// `csm up` is ending.
+    ShutDown,
+    /// It was found running when csm started.
+    AlreadyRunning,
+    /// It was found frozen when csm started.
+    AlreadyFrozen,
+    /// It was found being started when csm started.
+    AlreadyStarting,
+    /// Something other than csm started it.
+    StartedOutside,
+    /// Something other than csm froze it.
+    FrozenOutside,
+    /// Something other than csm thawed it.
+    ThawedOutside,
+    /// It is gone, and nothing says why.
+    ExitedOrStoppedOutside,
+    /// How it exited, as its runtime says.
+    Exited(String),
+    /// A start failed.
+    StartFailed,
+    /// A stop failed.
+    StopFailed,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverStarted => f.write_str("never started"),
+            // A launcher, and so its workspace, may have written these.
+            Self::Recorded(text) | Self::Exited(text) => f.write_str(&printed::one_line(text)),
+            Self::AutoStart => f.write_str("autoStart is set"),
+            Self::Opened(owner) => write!(f, "opened by {owner}"),
+            Self::Requested(verb, actor) => write!(f, "{} by {actor}", verb.past()),
+            Self::ShutDown => f.write_str("csm up was stopped"),
+            Self::AlreadyRunning => f.write_str("already running when csm started"),
+            Self::AlreadyFrozen => f.write_str("already frozen when csm started"),
+            Self::AlreadyStarting => f.write_str("already starting when csm started"),
+            Self::StartedOutside => f.write_str("started outside csm"),
+            Self::FrozenOutside => f.write_str("frozen outside csm"),
+            Self::ThawedOutside => f.write_str("thawed outside csm"),
+            Self::ExitedOrStoppedOutside => f.write_str("exited, or was stopped outside csm"),
+            Self::StartFailed => f.write_str("starting failed"),
+            Self::StopFailed => f.write_str("stopping failed"),
+        }
+    }
+}
