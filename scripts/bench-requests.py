@@ -42,8 +42,8 @@ http {{
     uwsgi_temp_path {dir}/uwsgi;
     scgi_temp_path {dir}/scgi;
 """
-UPSTREAMS = """    upstream backend {{ server unix:{backend}; keepalive 8; }}
-    upstream auth {{ server unix:{auth}; keepalive 8; }}
+UPSTREAMS = """    upstream backend {{ server unix:{backend}; keepalive 32; }}
+    upstream auth {{ server unix:{auth}; keepalive 32; }}
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Host $http_host;
