@@ -56,13 +56,15 @@ pub(super) fn serve(
     runtime: impl Runtime,
     lock: std::fs::File,
 ) -> Result<Served, Failure> {
-    let fail = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
-    let state = State::open(&layout.database()).map_err(|error| fail(&error))?;
+    let random = machine::random().map_err(|error| {
+        Failure::new(format!("can't get random bytes from the kernel: {error}; check that getrandom is allowed here"))
+    })?;
+    let (state, kept) =
+        State::open(&layout.database(), random, machine::now()).map_err(|error| Failure::new(error.to_string()))?;
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
-    let app = App::new(receiver, handle.clone(), runtime, state, layout.clone(), machine::now)
-        .map_err(|error| fail(&error))?;
+    let app = App::new(receiver, handle.clone(), runtime, (state, kept), layout.clone(), machine::now);
     for (socket, path, mode) in [
         (Socket::Front, layout.front_socket(), 0o660),
         (Socket::Question, layout.question_socket(), 0o660),

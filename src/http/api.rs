@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use axum::extract::{Extension, Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::error::Refusal;
+use super::app::App;
+use super::error::{ApiRefusal, Refusal};
 use super::logs;
-use super::who::{Operator, Who};
+use super::who::{Operator, Who, find, find_in};
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::daemon::Measure;
@@ -25,22 +25,6 @@ use crate::model::issue::{Issue, refused};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Actor, Cause, Verb};
-
-/// A refusal as JSON: `{"error": …, "remedy": …}`.
-pub struct ApiRefusal(Refusal);
-
-impl From<Refusal> for ApiRefusal {
-    fn from(refusal: Refusal) -> Self {
-        Self(refusal)
-    }
-}
-
-impl IntoResponse for ApiRefusal {
-    fn into_response(self) -> Response {
-        let (error, remedy) = self.0.words();
-        (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
-    }
-}
 
 /// One thing that the API does.
 pub struct Endpoint {
@@ -150,7 +134,7 @@ pub(super) fn operator_routes() -> Router<Arc<App>> {
     let router =
         ENDPOINTS.iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
     router
-        .fallback(|| async { ApiRefusal(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
+        .fallback(|| async { ApiRefusal::from(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
         .layer(Extension(Operator))
 }
 
@@ -165,18 +149,6 @@ pub fn reference() -> String {
         );
         text
     })
-}
-
-/// A workspace that the asker may see. One that they may not see does not exist for them.
-pub(super) fn find(app: &App, who: &Who, id: &str) -> Result<Arc<View>, Refusal> {
-    find_in(&app.daemon.snapshot(), who, id).ok_or_else(|| {
-        Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()))
-    })
-}
-
-fn find_in(snapshot: &Snapshot, who: &Who, id: &str) -> Option<Arc<View>> {
-    let id: WorkspaceId = id.parse().ok().filter(|id| who.sees(id))?;
-    snapshot.workspaces.get(&id).cloned()
 }
 
 /// Starts, freezes, stops or restarts a workspace for somebody who may.
@@ -305,7 +277,7 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
 
 async fn health(Shared(app): Shared<Arc<App>>) -> Response {
     let mut wrong = app.daemon.snapshot().alarms.clone();
-    if !app.state.healthy() {
+    if !app.state.healthy().await {
         wrong.push("the state database can't be read or written; see the log, and whether its disk is full".to_owned());
     }
     if wrong.is_empty() {
