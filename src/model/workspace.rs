@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::label::WorkspaceId;
-use super::manifest::file::SecretFileEntry;
+use super::secret_file::SecretFileEntry;
 use super::size::{Bytes, Cpus};
 use super::text::{AbsolutePath, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
 
