@@ -8,16 +8,17 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::environment::Against;
-use super::serve::{ManifestSource, asked_to_end, claim, serve};
+use super::serve::{asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
+use crate::adapters::manifest::{CheckScope, ManifestWatcher};
 use crate::adapters::systemd::SystemdRuntime;
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
     // Certificates are nginx's to read, and secrets the launchers'.
-    let (mut source, manifest) = ManifestSource::begin(path, Against::Machine)?;
+    let (mut source, loaded) = ManifestWatcher::begin(path, CheckScope::Host)?;
+    let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(async {
         let mut end = pin!(asked_to_end()?);
@@ -54,7 +55,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
                 }
                 Err(refusal) => {
                     tracing::error!("{refusal}");
-                    served.handle.alarm("manifest", Some(refusal));
+                    served.handle.alarm("manifest", Some(refusal.to_string()));
                 }
             }
         }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::{Client, Failure, block_on, environment, table};
+use super::{Client, Failure, block_on, table};
+use crate::adapters::manifest;
 
 #[derive(Deserialize)]
 struct Planned {
@@ -29,7 +30,7 @@ struct Change {
 }
 
 pub(super) fn run(path: &Path, client: &Client, json: bool) -> Result<ExitCode, Failure> {
-    let text = environment::read(path)?;
+    let text = manifest::read(path)?;
     let body = block_on(async {
         let answer = client.ask(Method::POST, "/api/v1/plan", text).await?;
         answer.body().await.map_err(|error| Failure::new(format!("csm's answer broke off: {error}")))

@@ -1,20 +1,16 @@
 //! What `up` and `daemon` have in common: the daemon, its pages, and a manifest that is read again when it changes.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::environment::Against;
-use super::{Failure, environment};
+use super::Failure;
 use crate::adapters::state::State;
-use crate::adapters::watch as watch_files;
 use crate::adapters::{files, machine};
 use crate::daemon::{Daemon, Handle};
 use crate::http::{self, App, Socket};
-use crate::model::issue::Issue;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::ports::Runtime;
@@ -94,46 +90,6 @@ impl Served {
     }
 }
 
-/// A manifest file that is read again whenever it changes.
-pub(super) struct ManifestSource {
-    path: PathBuf,
-    against: Against,
-    changes: watch_files::Changes,
-}
-
-impl ManifestSource {
-    /// The file's first content, and what follows. It is watched before it is read: whatever is written while csm starts is seen.
-    pub(super) fn begin(path: &Path, against: Against) -> Result<(Self, Manifest), Failure> {
-        let changes = watch_files::file(path);
-        let manifest = environment::load_valid(path, against)?;
-        Ok((Self { path: path.to_owned(), against, changes }, manifest))
-    }
-
-    /// The next content: a manifest that can take the place of `current`, or why it can't.
-    pub(super) async fn next(&mut self, current: &Manifest) -> Result<Manifest, String> {
-        self.changes.recv().await;
-        self.read(current)
-    }
-
-    /// The content now, whether it has changed or not.
-    pub(super) fn read(&self, current: &Manifest) -> Result<Manifest, String> {
-        let (manifest, issues) = environment::load(&self.path, self.against).map_err(|failure| failure.to_string())?;
-        let refusal = |issues: &[Issue]| {
-            let errors: Vec<String> = issues.iter().filter(|issue| issue.is_error()).map(ToString::to_string).collect();
-            format!("{} is refused, the one before stays in force: {}", self.path.display(), errors.join(" · "))
-        };
-        let manifest = manifest.ok_or_else(|| refusal(&issues))?;
-        if manifest.workspace_base != current.workspace_base {
-            let moved = "restart csm; a running one can't move people's homes";
-            return Err(refusal(&[Issue::error("workspaceBase", &manifest.workspace_base, "it has changed", moved)]));
-        }
-        for issue in &issues {
-            tracing::warn!(manifest = %self.path.display(), "{issue}");
-        }
-        Ok(manifest)
-    }
-}
-
 /// Resolves on SIGINT or SIGTERM. From the call on, not from the first poll, neither ends the process by itself.
 pub(super) fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
     let failed = |error| Failure::new(format!("can't receive signals: {error}"));
@@ -162,21 +118,5 @@ mod tests {
             kill_process(getpid(), early).unwrap();
             tokio::time::timeout(Duration::from_secs(10), end).await.expect("it was asked to end");
         }
-    }
-
-    #[tokio::test]
-    async fn a_manifest_written_while_csm_starts_is_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("manifest.json");
-        let write = |domain: &str| {
-            let user = r#"{"dan":{"passwordFile":"/p"}}"#;
-            let text = format!(r#"{{"version":1,"domain":"{domain}","image":"x","users":{user}}}"#);
-            files::write_atomically(&path, text.as_bytes(), 0o600).unwrap();
-        };
-        write("a.localhost");
-        let (mut source, first) = ManifestSource::begin(&path, Against::Nothing).unwrap();
-        write("b.localhost");
-        let next = tokio::time::timeout(Duration::from_secs(10), source.next(&first)).await.expect("it was seen");
-        assert_eq!(next.unwrap().domain.to_string(), "b.localhost");
     }
 }

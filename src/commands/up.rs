@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::environment::Against;
-use super::serve::{ManifestSource, Served, asked_to_end, claim, serve};
+use super::serve::{Served, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
 use crate::adapters::files::missing_is_fine;
+use crate::adapters::manifest::{CheckScope, ManifestWatcher};
 use crate::adapters::nginx::Nginx;
 use crate::adapters::podman::PodmanRuntime;
 use crate::adapters::watch::{self, Changes};
@@ -32,12 +32,13 @@ const STOP: Duration = Duration::from_secs(30);
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
-    let (source, manifest) = ManifestSource::begin(path, Against::Files)?;
+    let (source, loaded) = ManifestWatcher::begin(path, CheckScope::Files)?;
+    let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(up(source, manifest, layout))
 }
 
-async fn up(source: ManifestSource, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
+async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
     // Before anything starts: a signal from now on stops what is there.
     let mut end = pin!(asked_to_end()?);
     let lock = claim(&layout, 0o710)?;
@@ -96,7 +97,7 @@ struct Front<'a> {
     layout: &'a Layout,
     served: &'a Served,
     nginx: Option<Nginx>,
-    source: ManifestSource,
+    source: ManifestWatcher,
     certificate: Option<(Changes, Changes)>,
 }
 
@@ -135,7 +136,7 @@ impl Front<'_> {
             next = self.source.next(&current) => {
                 let outcome = match next {
                     Ok(next) => self.change(&current, next).await,
-                    Err(refusal) => Err(refusal),
+                    Err(refusal) => Err(refusal.to_string()),
                 };
                 if let Err(refusal) = &outcome {
                     tracing::error!("{refusal}");
