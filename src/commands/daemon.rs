@@ -26,7 +26,9 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
         let mut hangup =
             signal(SignalKind::hangup()).map_err(|error| Failure::new(format!("can't receive signals: {error}")))?;
         let lock = claim(&layout, 0o711)?;
-        let served = serve(&layout, manifest, SystemdRuntime::new(), lock)?;
+        let runtime = SystemdRuntime::new();
+        let (served, mut tasks) = serve(&layout, manifest, runtime.clone(), lock)?;
+        tasks.spawn("the connection to systemd", async move { runtime.ended().await });
         tell(&[NotifyState::Ready]);
         let mut watchdog = tokio::time::interval(watchdog_period());
         loop {
@@ -36,6 +38,11 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
                     // Workspaces keep running: the next daemon takes them over.
                     tell(&[NotifyState::Stopping]);
                     return Ok(ExitCode::SUCCESS);
+                }
+                failure = tasks.failed() => {
+                    // Workspaces keep running, and systemd starts the next daemon.
+                    tell(&[NotifyState::Stopping]);
+                    return Err(failure);
                 }
                 next = source.next(&current) => next,
                 _ = hangup.recv() => source.read(&current),

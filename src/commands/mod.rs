@@ -17,6 +17,7 @@ mod serve;
 mod shell;
 mod status;
 mod table;
+mod tasks;
 mod up;
 
 use std::path::PathBuf;

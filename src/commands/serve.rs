@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::Failure;
+use super::tasks::Tasks;
 use crate::adapters::state::State;
 use crate::adapters::{files, machine};
 use crate::daemon::{Daemon, Handle};
@@ -46,12 +47,13 @@ pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Starts daemon and pages, for workspaces that this runtime runs. Calls are taken at once, and answered when it is known what runs.
+/// What does the work are the tasks: when one of them ends, csm has to.
 pub(super) fn serve(
     layout: &Layout,
     manifest: Manifest,
     runtime: impl Runtime,
     lock: std::fs::File,
-) -> Result<Served, Failure> {
+) -> Result<(Served, Tasks), Failure> {
     let random = machine::random().map_err(|error| {
         Failure::new(format!("can't get random bytes from the kernel: {error}; check that getrandom is allowed here"))
     })?;
@@ -60,7 +62,8 @@ pub(super) fn serve(
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
-    let app = App::new(receiver, handle.clone(), runtime, (state, kept), layout.clone(), machine::now);
+    let app = App::new(receiver, handle.clone(), runtime, (state.clone(), kept), layout.clone(), machine::now);
+    let mut tasks = Tasks::default();
     for (socket, path, mode) in [
         (Socket::Front, layout.front_socket(), 0o660),
         (Socket::Question, layout.question_socket(), 0o660),
@@ -69,16 +72,18 @@ pub(super) fn serve(
         let listener = http::listen(&path, mode)
             .map_err(|error| Failure::new(format!("can't listen on {}: {error}", path.display())))?;
         let (app, handle) = (app.clone(), handle.clone());
-        tokio::spawn(async move {
+        let name = format!("the server on {}", path.display());
+        tasks.spawn(name, async move {
             let _ = tokio::time::timeout(FIRST_LOOK, handle.observed()).await;
             if let Err(error) = http::serve(socket, listener, app).await {
                 tracing::error!(socket = %path.display(), %error, "no longer served");
             }
         });
     }
-    tokio::spawn(app.revoke_forever());
-    tokio::spawn(daemon.run(std::future::pending()));
-    Ok(Served { handle, manifest: sender, _lock: lock })
+    tasks.spawn("the comparison of sessions with passwords", app.revoke_forever());
+    tasks.spawn("the state database's thread", async move { state.ended().await });
+    tasks.spawn("the daemon's loop", daemon.run(std::future::pending()));
+    Ok((Served { handle, manifest: sender, _lock: lock }, tasks))
 }
 
 impl Served {
@@ -107,9 +112,85 @@ pub(super) fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
 mod tests {
     use std::time::Duration;
 
+    use std::collections::BTreeMap;
+
+    use futures_util::stream::BoxStream;
     use rustix::process::{Signal, getpid, kill_process};
+    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::model::label::WorkspaceId;
+    use crate::model::manifest::Machine;
+    use crate::model::workspace::{Progress, Usage};
+    use crate::plan::Observed;
+    use crate::ports::{DiskUsage, RuntimeError, StartRequest};
+
+    /// A runtime whose events the daemon's loop can't survive.
+    #[derive(Clone)]
+    struct Fatal;
+
+    impl Runtime for Fatal {
+        async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+            Ok(BTreeMap::new())
+        }
+
+        fn changes(&self) -> BoxStream<'static, ()> {
+            panic!("on purpose")
+        }
+
+        async fn start(
+            &self,
+            _: StartRequest,
+            _: impl Fn(Progress) + Send + Sync + 'static,
+            _: Arc<Semaphore>,
+        ) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn stop(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn freeze(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn thaw(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn remove(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+            Box::pin(futures_util::stream::empty())
+        }
+
+        async fn disk(&self, _: &Manifest) -> DiskUsage {
+            DiskUsage::default()
+        }
+
+        async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+            BTreeMap::new()
+        }
+
+        async fn unenforced(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn csm_fails_with_the_daemons_loop_and_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
+        let text = r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
+        let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap();
+        let lock = claim(&layout, 0o700).unwrap();
+        let (_served, mut tasks) = serve(&layout, manifest, Fatal, lock).unwrap();
+        let failure = tokio::time::timeout(Duration::from_secs(60), tasks.failed()).await.expect("it is noticed");
+        assert!(failure.to_string().contains("the daemon's loop panicked: on purpose; "), "{failure}");
+    }
 
     #[tokio::test]
     async fn a_signal_before_anybody_waits_for_it_is_kept() {

@@ -50,31 +50,37 @@ async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Resu
         begun = begin(&layout, &manifest) => begun?,
     };
     let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
-    let served = serve(&layout, manifest.clone(), runtime, lock)?;
+    let (served, mut tasks) = serve(&layout, manifest.clone(), runtime, lock)?;
     announce(&manifest);
     let mut back = Back { layout: &layout, handle: &served.handle, service: Some(podman) };
     let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate };
-    {
+    let outcome = {
         let mut kept = pin!(back.keep());
-        tokio::select! {
-            () = end => {}
+        let outcome = tokio::select! {
+            () = end => Ok(ExitCode::SUCCESS),
+            failure = tasks.failed() => Err(failure),
             never = front.keep() => match never {},
             never = &mut kept => match never {},
-        }
+        };
         eprintln!("stopping");
         // In order: nobody new comes in, the workspaces stop, then what they needed.
         if let Some(nginx) = front.nginx.take() {
             nginx.stop().await;
         }
-        tokio::select! {
-            () = stop_workspaces(&served) => {}
-            never = &mut kept => match never {},
+        match outcome {
+            Ok(code) => tokio::select! {
+                () = stop_workspaces(&served) => Ok(code),
+                failure = tasks.failed() => Err(failure),
+                never = &mut kept => match never {},
+            },
+            // Workspaces keep running: nobody asked for their end, and the next csm takes them over.
+            failed => failed,
         }
-    }
+    };
     if let Some(podman) = back.service {
         podman.stop().await;
     }
-    Ok(ExitCode::SUCCESS)
+    outcome
 }
 
 /// Before the daemon, which starts workspaces: when one of these can't run, there is nothing to stop yet.
