@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["adapters"]),
     ("podman_api", &["adapters"]),
     ("rusqlite", &["adapters"]),
+    ("rusqlite_migration", &["adapters"]),
     ("sd_notify", &["commands"]),
     ("zbus", &["adapters"]),
 ];

@@ -62,7 +62,11 @@ async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Resu
             never = front.keep() => match never {},
             never = &mut kept => match never {},
         };
-        eprintln!("stopping");
+        match &outcome {
+            Ok(_) => eprintln!("stopping"),
+            // The panic itself has been printed, and the failure is printed at the end.
+            Err(_) => eprintln!("stopping; workspaces keep running"),
+        }
         // In order: nobody new comes in, the workspaces stop, then what they needed.
         if let Some(nginx) = front.nginx.take() {
             nginx.stop().await;
