@@ -29,15 +29,18 @@ pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
         let failure = now.failure.map_or_else(String::new, |failure| format!(": {failure}"));
         return Err(Failure::new(format!("{}: {}{failure}", now.id, now.reason)));
     }
-    println!("{}: {}", now.id, now.state);
-    // Somebody else may have wanted otherwise meanwhile.
     let wanted = match verb {
         "freeze" => "frozen",
         "stop" => "stopped",
         _ => "running",
     };
-    let reached = now.state == wanted;
-    Ok(if reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if now.state != wanted {
+        // Somebody else may have asked for something else meanwhile; and what does not run can't be frozen.
+        let (id, now) = (&now.id, describe(&now));
+        return Err(Failure::new(format!("can't {verb} {id}: {now}; run \"csm status {id}\", then try again")));
+    }
+    println!("{}: {}", now.id, now.state);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Asks for something, and waits until the workspace has settled. What takes long is said, and so is each further state.

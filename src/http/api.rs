@@ -221,8 +221,8 @@ async fn change(
     if patience.wait {
         let mut snapshots = app.daemon.follow();
         let settled = |snapshot: &Arc<Snapshot>| find_in(snapshot, &who, &id).is_none_or(|view| view.settled);
-        // It ends when the daemon does; then the answer breaks off.
-        let _ = snapshots.wait_for(settled).await;
+        // When the daemon's loop ends, nothing settles any more.
+        snapshots.wait_for(settled).await.map_err(|_| Refusal::Internal)?;
     }
     Ok(Json(find(&app, &who, &id)?))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHasher as _, SaltString};
@@ -12,6 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 
 use super::*;
 use crate::access::cookies;
@@ -33,6 +35,8 @@ mod door;
 struct Fake {
     containers: Arc<Mutex<BTreeMap<WorkspaceId, Observed>>>,
     changed: Arc<Notify>,
+    /// Whether starts never come to an end.
+    hangs: Arc<AtomicBool>,
     /// What a log holds, if it is not one line and then silence.
     printed: Arc<Mutex<Option<Vec<String>>>>,
 }
@@ -69,6 +73,9 @@ impl Runtime for Fake {
         _: impl Fn(Progress) + Send + Sync + 'static,
         _: Arc<tokio::sync::Semaphore>,
     ) -> Result<(), RuntimeError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.put(&request.spec.workspace.to_string(), true);
         Ok(())
     }
@@ -115,6 +122,7 @@ impl Runtime for Fake {
 struct Stage {
     app: Arc<App>,
     front: Router,
+    daemon: AbortHandle,
     fake: Fake,
     manifest: watch::Sender<Arc<Manifest>>,
     directory: tempfile::TempDir,
@@ -154,10 +162,10 @@ fn stage() -> Stage {
     let (manifest, in_force) = watch::channel(declared(directory.path(), true));
     let people = in_force.borrow().clone();
     let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, layout.clone(), people);
-    tokio::spawn(daemon.run(std::future::pending()));
+    let daemon = tokio::spawn(daemon.run(std::future::pending())).abort_handle();
     let app = App::new(in_force, handle, fake.clone(), (state, kept), layout, clock);
     let front = front(app.clone());
-    Stage { app, front, fake, manifest, directory }
+    Stage { app, front, daemon, fake, manifest, directory }
 }
 
 /// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
@@ -425,6 +433,18 @@ async fn a_locked_database_delays_its_own_requests_and_no_others() {
     assert_eq!(authorize::question(Shared(stage.app.clone()), question).await.status(), StatusCode::NO_CONTENT);
     database.execute_batch("COMMIT").unwrap();
     assert_eq!(out.await.status(), StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_is_no_outcome_of_what_was_waited_for() {
+    let stage = stage();
+    stage.fake.hangs.store(true, Ordering::Relaxed);
+    let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
+    let operator = api::operator_routes().with_state(stage.app.clone());
+    let answer = tokio::spawn(operator.oneshot(start.body(Body::empty()).unwrap()));
+    stage.until("dan", "starting").await;
+    stage.daemon.abort();
+    assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 const HOME: &str = "10.0.0.1";
