@@ -37,7 +37,10 @@ pub struct Endpoint {
     route: fn() -> MethodRouter<Arc<App>>,
 }
 
-const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has come to rest: running, frozen, stopped or failed. `404`: there is no such workspace.";
+/// How long `?wait=true` waits. A big image may take longer.
+const WAIT_LIMIT: Duration = Duration::from_secs(600);
+
+const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has settled (running, frozen, stopped or failed), or after 10 minutes, with `settled` false. `404`: there is no such workspace.";
 
 /// All of it.
 pub const ENDPOINTS: &[Endpoint] = &[
@@ -63,7 +66,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Lets it run; one that is frozen goes on. Nothing happens when it runs already.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "start")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "start")),
     },
     Endpoint {
         method: "POST",
@@ -71,7 +74,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Holds all its processes where they are, if it runs: it uses no CPU and keeps its memory. A start or its owner's next visit lets it go on.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "freeze")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "freeze")),
     },
     Endpoint {
         method: "POST",
@@ -79,7 +82,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Lets it not run. What runs in it gets SIGTERM, and SIGKILL after 10 s.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "stop")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "stop")),
     },
     Endpoint {
         method: "POST",
@@ -87,7 +90,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Stops it and starts it as the manifest now says.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "restart")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "restart")),
     },
     Endpoint {
         method: "GET",
@@ -205,7 +208,7 @@ async fn show(who: Who, Shared(app): Shared<Arc<App>>, Path(id): Path<String>) -
 }
 
 #[derive(Deserialize)]
-struct Patience {
+struct WaitQuery {
     #[serde(default)]
     wait: bool,
 }
@@ -214,15 +217,17 @@ async fn change(
     who: Who,
     Shared(app): Shared<Arc<App>>,
     Path(id): Path<String>,
-    Query(patience): Query<Patience>,
+    Query(query): Query<WaitQuery>,
     verb: &'static str,
 ) -> Result<Json<Arc<View>>, ApiRefusal> {
     act(&app, &who, &id, verb).await?;
-    if patience.wait {
+    if query.wait {
         let mut snapshots = app.daemon.follow();
         let settled = |snapshot: &Arc<Snapshot>| find_in(snapshot, &who, &id).is_none_or(|view| view.settled);
-        // When the daemon's loop ends, nothing settles any more.
-        snapshots.wait_for(settled).await.map_err(|_| Refusal::Internal)?;
+        if let Ok(ended) = tokio::time::timeout(WAIT_LIMIT, snapshots.wait_for(settled)).await {
+            // When the daemon's loop ends, nothing settles any more.
+            ended.map_err(|_| Refusal::Internal)?;
+        }
     }
     Ok(Json(find(&app, &who, &id)?))
 }

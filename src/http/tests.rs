@@ -435,6 +435,19 @@ async fn a_locked_database_delays_its_own_requests_and_no_others() {
     assert_eq!(out.await.status(), StatusCode::SEE_OTHER);
 }
 
+#[tokio::test(start_paused = true)]
+async fn waiting_for_what_never_settles_has_an_end() {
+    let stage = stage();
+    stage.fake.hangs.store(true, Ordering::Relaxed);
+    let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
+    let operator = api::operator_routes().with_state(stage.app.clone());
+    let answer = tokio::time::timeout(Duration::from_secs(3600), operator.oneshot(start.body(Body::empty()).unwrap()));
+    let answer = answer.await.expect("answered").unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    let workspace: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&workspace["state"], &workspace["settled"]), (&"starting".into(), &false.into()), "{workspace}");
+}
+
 #[tokio::test]
 async fn a_daemon_that_ends_is_no_outcome_of_what_was_waited_for() {
     let stage = stage();
