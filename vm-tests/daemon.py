@@ -141,7 +141,7 @@ with subtest("a manifest that is cut off changes nothing"):
     for kept in (0, 1, length // 3, length // 2, length - 1):
         machine.succeed(f"head --bytes={kept} {manifest}.whole > {manifest}")
         machine.succeed(f"{told} > /dev/null && systemctl reload {DAEMON}")
-        machine.wait_until_succeeds(f"{told} | grep 'is refused, the one before stays in force'")
+        machine.wait_until_succeeds(f"{told} | grep 'is invalid; still using the previous manifest'")
         code, page = try_sign_in()
         assert code == "303", f"with {kept} bytes of it, a sign-in is answered with {code}: {page}"
     machine.succeed(f"mv {manifest}.whole {manifest} && {told} > /dev/null && systemctl reload {DAEMON}")

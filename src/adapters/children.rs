@@ -42,9 +42,10 @@ impl Tied {
             .spawn()?;
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(async move {
-                let mut lines = BufReader::new(stderr).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    tracing::debug!(program = name, "{line}");
+                // Any bytes: a reader that ends early breaks the pipe, and with it the program.
+                let mut lines = BufReader::new(stderr).split(b'\n');
+                while let Ok(Some(line)) = lines.next_segment().await {
+                    tracing::debug!(program = name, "{}", String::from_utf8_lossy(&line));
                 }
             });
         }
@@ -90,4 +91,18 @@ impl Tied {
 
 fn raw_pid(child: &Child) -> Option<Pid> {
     child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_prints_no_text_can_still_print() {
+        let script =
+            r"printf '\377\n' >&2; for n in 1 2 3; do head -c 100000 /dev/zero >&2 && echo >&2 || exit 1; done";
+        let mut child = Tied::spawn("sh", "TERM", "sh", &["-c", script]).expect("started");
+        let how = tokio::time::timeout(Duration::from_secs(60), child.wait()).await.expect("it ends");
+        assert_eq!(how, "exit status: 0");
+    }
 }

@@ -6,6 +6,7 @@ pub mod children;
 pub mod disk;
 pub mod files;
 pub mod machine;
+pub mod manifest;
 pub mod nginx;
 pub mod passwords;
 pub mod podman;

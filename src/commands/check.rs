@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::environment::Against;
-use super::{Failure, environment};
+use super::Failure;
+use crate::adapters::manifest::{self, CheckScope, Loaded};
 use crate::model::issue::refused;
 
-pub(super) fn run(path: &Path, against: Against, json: bool) -> Result<ExitCode, Failure> {
-    let (manifest, issues) = environment::load(path, against)?;
+pub(super) fn run(path: &Path, scope: CheckScope, json: bool) -> Result<ExitCode, Failure> {
+    let Loaded { manifest, issues } = manifest::load(path, scope)?;
     if json {
         let text = serde_json::to_string_pretty(&issues).map_err(|error| Failure::new(error.to_string()))?;
         println!("{text}");

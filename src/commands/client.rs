@@ -1,6 +1,7 @@
 //! The way to the running csm.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hyper::Method;
 use serde::Deserialize;
@@ -8,13 +9,23 @@ use serde::Deserialize;
 use super::{Client, Failure, environment};
 use crate::adapters::unix_http::{self, Answer};
 use crate::model::size::Bytes;
+use crate::model::workspace::Progress;
 
-/// A workspace as the API tells it.
+/// How long csm may take over what it does immediately. The most that it takes itself is 20 s, for a log that can't be read.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What to do about a csm that does not respond.
+const FIX: &str = "check that csm runs as this account, or name another socket with --socket or CSM_SOCKET";
+
+/// A workspace as the API shows it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Workspace {
     pub(super) id: String,
     pub(super) state: String,
+    /// How far a start has come.
+    #[serde(flatten)]
+    pub(super) progress: Option<Progress>,
     #[serde(default)]
     pub(super) since: Option<u64>,
     pub(super) at: u64,
@@ -51,13 +62,12 @@ impl Client {
         }
     }
 
-    /// Asks; an answer that is no success becomes the failure.
+    /// Sends a request, and takes as long as csm does. A response that is not a success becomes the failure.
     pub(super) async fn ask(&self, method: Method, path: &str, body: String) -> Result<Answer, Failure> {
         let socket = self.path()?;
-        let answer = unix_http::request(&socket, method, path, &[], body).await.map_err(|error| {
-            let remedy = "is csm running, and as this account? --socket or CSM_SOCKET names another socket";
-            Failure::new(format!("can't reach csm on {}: {error}; {remedy}", socket.display()))
-        })?;
+        let answer = unix_http::request(&socket, method, path, &[], body)
+            .await
+            .map_err(|error| Failure::new(format!("can't reach csm on {}: {error}; {FIX}", socket.display())))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -70,23 +80,38 @@ impl Client {
         }))
     }
 
-    /// Reads JSON.
+    /// The body of a response that csm makes immediately.
+    pub(super) async fn bytes(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, Failure> {
+        self.in_time(async { self.read(self.ask(method, path, body).await?).await }).await
+    }
+
+    /// The same as JSON.
     pub(super) async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, Failure> {
-        self.json(Method::GET, path).await
+        parse(&self.bytes(Method::GET, path, String::new()).await?)
     }
 
-    /// Asks for JSON.
-    pub(super) async fn json<T: for<'de> Deserialize<'de>>(&self, method: Method, path: &str) -> Result<T, Failure> {
-        let body = self.bytes(method, path).await?;
-        let other =
-            |error| Failure::new(format!("csm's answer was not understood ({error}); are both of one version?"));
-        serde_json::from_slice(&body).map_err(other)
+    /// The whole body of a response.
+    pub(super) async fn read(&self, answer: Answer) -> Result<Vec<u8>, Failure> {
+        let interrupted = |error| Failure::new(format!("can't read csm's response: {error}; {FIX}"));
+        Ok(answer.body().await.map_err(interrupted)?.to_vec())
     }
 
-    /// Asks for a body.
-    pub(super) async fn bytes(&self, method: Method, path: &str) -> Result<Vec<u8>, Failure> {
-        let answer = self.ask(method, path, String::new()).await?;
-        let body = answer.body().await.map_err(|error| Failure::new(format!("csm's answer broke off: {error}")))?;
-        Ok(body.to_vec())
+    /// Work that csm does not need long for.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let Ok(done) = tokio::time::timeout(RESPONSE_TIMEOUT, work).await else {
+            let (socket, late) = (self.path()?, RESPONSE_TIMEOUT.as_secs());
+            return Err(Failure::new(format!(
+                "can't get a response from csm on {}: none within {late} s; see its log, and restart it",
+                socket.display()
+            )));
+        };
+        done
     }
+}
+
+/// Parses a response's body.
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Failure> {
+    let other =
+        |error| Failure::new(format!("can't understand csm's response: {error}; check that both are the same version"));
+    serde_json::from_slice(body).map_err(other)
 }

@@ -8,16 +8,17 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::environment::Against;
-use super::serve::{ManifestSource, asked_to_end, claim, serve};
+use super::serve::{asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
+use crate::adapters::manifest::{CheckScope, ManifestWatcher};
 use crate::adapters::systemd::SystemdRuntime;
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
     // Certificates are nginx's to read, and secrets the launchers'.
-    let (mut source, manifest) = ManifestSource::begin(path, Against::Machine)?;
+    let (mut source, loaded) = ManifestWatcher::begin(path, CheckScope::Host)?;
+    let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(async {
         let mut end = pin!(asked_to_end()?);
@@ -25,7 +26,9 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
         let mut hangup =
             signal(SignalKind::hangup()).map_err(|error| Failure::new(format!("can't receive signals: {error}")))?;
         let lock = claim(&layout, 0o711)?;
-        let served = serve(&layout, manifest, SystemdRuntime::new(), lock)?;
+        let runtime = SystemdRuntime::new();
+        let (served, mut tasks) = serve(&layout, manifest, runtime.clone(), lock)?;
+        tasks.spawn("the connection to systemd", async move { runtime.ended().await });
         tell(&[NotifyState::Ready]);
         let mut watchdog = tokio::time::interval(watchdog_period());
         loop {
@@ -35,6 +38,11 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
                     // Workspaces keep running: the next daemon takes them over.
                     tell(&[NotifyState::Stopping]);
                     return Ok(ExitCode::SUCCESS);
+                }
+                failure = tasks.failed() => {
+                    // Workspaces keep running, and systemd starts the next daemon.
+                    tell(&[NotifyState::Stopping]);
+                    return Err(failure);
                 }
                 next = source.next(&current) => next,
                 _ = hangup.recv() => source.read(&current),
@@ -54,7 +62,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
                 }
                 Err(refusal) => {
                     tracing::error!("{refusal}");
-                    served.handle.alarm("manifest", Some(refusal));
+                    served.handle.alarm("manifest", Some(refusal.to_string()));
                 }
             }
         }

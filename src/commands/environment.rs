@@ -1,15 +1,12 @@
-//! Where this process finds its directories and its manifest.
+//! Where this process finds its directories, and a manifest that it can use.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::adapters::files::read_manifest;
-use crate::adapters::machine::machine;
-use crate::adapters::preflight::check_files;
-use crate::model::issue::Issue;
+use crate::adapters::manifest::{self, CheckScope, Loaded};
 use crate::model::layout::Layout;
-use crate::model::manifest::{Machine, Manifest};
+use crate::model::manifest::Manifest;
 
 /// The directories: systemd's for a service, else those of the account (XDG base directories).
 pub(super) fn layout() -> Result<Layout, Failure> {
@@ -58,39 +55,15 @@ fn share_directory() -> Result<PathBuf, Failure> {
     })
 }
 
-/// What a manifest is checked against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Against {
-    /// This machine and the files on it, as this account sees them.
-    Files,
-    /// This machine. The files that it names are others' to read: systemd's, nginx's.
-    Machine,
-    /// Nothing but itself: it is for another machine.
-    Nothing,
+/// A manifest that can be used.
+pub(super) fn load_valid(path: &Path, scope: CheckScope) -> Result<Manifest, Failure> {
+    valid(path, manifest::load(path, scope)?)
 }
 
-/// A manifest's text, which is as big as that can be.
-pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    read_manifest(path).map_err(|error| Failure::new(format!("can't read {}: {error}", path.display())))
-}
-
-/// A manifest with its findings. `Err` when the file can't be read at all.
-pub(super) fn load(path: &Path, against: Against) -> Result<(Option<Manifest>, Vec<Issue>), Failure> {
-    let text = read(path)?;
-    let boundless = Machine { memory: u64::MAX, cpus: u32::MAX };
-    let machine = if against == Against::Nothing { boundless } else { machine() };
-    let (manifest, mut issues) = Manifest::parse(&text, &machine);
-    if let Some(manifest) = manifest.as_ref().filter(|_| against == Against::Files) {
-        issues.extend(check_files(manifest));
-    }
-    Ok((manifest.filter(|_| !crate::model::issue::refused(&issues)), issues))
-}
-
-/// A manifest that can be used. Its warnings are printed; its errors are the failure.
-pub(super) fn load_valid(path: &Path, against: Against) -> Result<Manifest, Failure> {
-    let (manifest, issues) = load(path, against)?;
-    for issue in &issues {
+/// The manifest in what was loaded. Its warnings are printed; its errors are the failure.
+pub(super) fn valid(path: &Path, loaded: Loaded) -> Result<Manifest, Failure> {
+    for issue in &loaded.issues {
         eprintln!("{}: {issue}", path.display());
     }
-    manifest.ok_or_else(|| Failure::new(format!("{} is refused; nothing was started", path.display())))
+    loaded.manifest.ok_or_else(|| Failure::new(format!("{} is refused; nothing was started", path.display())))
 }

@@ -18,6 +18,7 @@ use super::daemon::tell;
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::cgroup::UnitCgroup;
 use crate::adapters::disk::DiskMeter;
+use crate::adapters::manifest::CheckScope;
 use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
 use crate::adapters::prepare::{clear, prepare};
@@ -53,7 +54,7 @@ pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
 
 fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let config = |failure: Failure| Reason(Exit::Config, failure.to_string());
-    let manifest = environment::load_valid(path, environment::Against::Machine).map_err(config)?;
+    let manifest = environment::load_valid(path, CheckScope::Host).map_err(config)?;
     let layout = environment::layout().map_err(config)?;
     let workspace = manifest.workspaces.get(id).ok_or_else(|| {
         let known = crate::model::text::listed(manifest.owners.keys());

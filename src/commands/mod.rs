@@ -17,6 +17,7 @@ mod serve;
 mod shell;
 mod status;
 mod table;
+mod tasks;
 mod up;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::adapters::manifest::{CheckScope, ManifestError};
 use crate::model::label::WorkspaceId;
 
 /// VS Code and coding agents in the browser, for a few dozen people on one machine.
@@ -169,6 +171,12 @@ impl Failure {
     }
 }
 
+impl From<ManifestError> for Failure {
+    fn from(error: ManifestError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -177,8 +185,8 @@ pub fn main() -> ExitCode {
         Verb::Daemon(file) => daemon::run(&file.manifest),
         Verb::Launch { file, workspace } => launch::run(&file.manifest, &workspace),
         Verb::Check { file, text_only, json } => {
-            let against = if text_only { environment::Against::Nothing } else { environment::Against::Files };
-            check::run(&file.manifest, against, json)
+            let scope = if text_only { CheckScope::Text } else { CheckScope::Files };
+            check::run(&file.manifest, scope, json)
         }
         Verb::Schema { markdown } => schema::run(markdown),
         Verb::Plan { file, client, json } => plan::run(&file.manifest, &client, json),

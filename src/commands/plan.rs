@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::{Client, Failure, block_on, environment, table};
+use super::client::parse;
+use super::{Client, Failure, block_on, table};
+use crate::adapters::manifest;
 
 #[derive(Deserialize)]
 struct Planned {
@@ -29,13 +31,9 @@ struct Change {
 }
 
 pub(super) fn run(path: &Path, client: &Client, json: bool) -> Result<ExitCode, Failure> {
-    let text = environment::read(path)?;
-    let body = block_on(async {
-        let answer = client.ask(Method::POST, "/api/v1/plan", text).await?;
-        answer.body().await.map_err(|error| Failure::new(format!("csm's answer broke off: {error}")))
-    })?;
-    let other = |error| Failure::new(format!("csm's answer was not understood ({error}); are both of one version?"));
-    let planned: Planned = serde_json::from_slice(&body).map_err(other)?;
+    let text = manifest::read(path)?;
+    let body = block_on(client.bytes(Method::POST, "/api/v1/plan", text))?;
+    let planned: Planned = parse(&body)?;
     if json {
         println!("{}", String::from_utf8_lossy(&body));
     } else {

@@ -1,20 +1,17 @@
 //! What `up` and `daemon` have in common: the daemon, its pages, and a manifest that is read again when it changes.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::environment::Against;
-use super::{Failure, environment};
+use super::Failure;
+use super::tasks::Tasks;
 use crate::adapters::state::State;
-use crate::adapters::watch as watch_files;
 use crate::adapters::{files, machine};
 use crate::daemon::{Daemon, Handle};
 use crate::http::{self, App, Socket};
-use crate::model::issue::Issue;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::ports::Runtime;
@@ -50,19 +47,23 @@ pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Starts daemon and pages, for workspaces that this runtime runs. Calls are taken at once, and answered when it is known what runs.
+/// What does the work are the tasks: when one of them ends, csm has to.
 pub(super) fn serve(
     layout: &Layout,
     manifest: Manifest,
     runtime: impl Runtime,
     lock: std::fs::File,
-) -> Result<Served, Failure> {
-    let fail = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
-    let state = State::open(&layout.database()).map_err(|error| fail(&error))?;
+) -> Result<(Served, Tasks), Failure> {
+    let random = machine::random().map_err(|error| {
+        Failure::new(format!("can't get random bytes from the kernel: {error}; check that getrandom is allowed here"))
+    })?;
+    let (state, kept) =
+        State::open(&layout.database(), random, machine::now()).map_err(|error| Failure::new(error.to_string()))?;
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
-    let app = App::new(receiver, handle.clone(), runtime, state, layout.clone(), machine::now)
-        .map_err(|error| fail(&error))?;
+    let app = App::new(receiver, handle.clone(), runtime, (state.clone(), kept), layout.clone(), machine::now);
+    let mut tasks = Tasks::default();
     for (socket, path, mode) in [
         (Socket::Front, layout.front_socket(), 0o660),
         (Socket::Question, layout.question_socket(), 0o660),
@@ -71,16 +72,18 @@ pub(super) fn serve(
         let listener = http::listen(&path, mode)
             .map_err(|error| Failure::new(format!("can't listen on {}: {error}", path.display())))?;
         let (app, handle) = (app.clone(), handle.clone());
-        tokio::spawn(async move {
+        let name = format!("the server on {}", path.display());
+        tasks.spawn(name, async move {
             let _ = tokio::time::timeout(FIRST_LOOK, handle.observed()).await;
             if let Err(error) = http::serve(socket, listener, app).await {
                 tracing::error!(socket = %path.display(), %error, "no longer served");
             }
         });
     }
-    tokio::spawn(app.revoke_forever());
-    tokio::spawn(daemon.run(std::future::pending()));
-    Ok(Served { handle, manifest: sender, _lock: lock })
+    tasks.spawn("the comparison of sessions with passwords", app.revoke_forever());
+    tasks.spawn("the state database's thread", async move { state.ended().await });
+    tasks.spawn("the daemon's loop", daemon.run(std::future::pending()));
+    Ok((Served { handle, manifest: sender, _lock: lock }, tasks))
 }
 
 impl Served {
@@ -89,46 +92,6 @@ impl Served {
         let manifest = Arc::new(manifest);
         self.handle.set_manifest(manifest.clone());
         self.manifest.send_replace(manifest);
-    }
-}
-
-/// A manifest file that is read again whenever it changes.
-pub(super) struct ManifestSource {
-    path: PathBuf,
-    against: Against,
-    changes: watch_files::Changes,
-}
-
-impl ManifestSource {
-    /// The file's first content, and what follows. It is watched before it is read: whatever is written while csm starts is seen.
-    pub(super) fn begin(path: &Path, against: Against) -> Result<(Self, Manifest), Failure> {
-        let changes = watch_files::file(path);
-        let manifest = environment::load_valid(path, against)?;
-        Ok((Self { path: path.to_owned(), against, changes }, manifest))
-    }
-
-    /// The next content: a manifest that can take the place of `current`, or why it can't.
-    pub(super) async fn next(&mut self, current: &Manifest) -> Result<Manifest, String> {
-        self.changes.recv().await;
-        self.read(current)
-    }
-
-    /// The content now, whether it has changed or not.
-    pub(super) fn read(&self, current: &Manifest) -> Result<Manifest, String> {
-        let (manifest, issues) = environment::load(&self.path, self.against).map_err(|failure| failure.to_string())?;
-        let refusal = |issues: &[Issue]| {
-            let errors: Vec<String> = issues.iter().filter(|issue| issue.is_error()).map(ToString::to_string).collect();
-            format!("{} is refused, the one before stays in force: {}", self.path.display(), errors.join(" · "))
-        };
-        let manifest = manifest.ok_or_else(|| refusal(&issues))?;
-        if manifest.workspace_base != current.workspace_base {
-            let moved = "restart csm; a running one can't move people's homes";
-            return Err(refusal(&[Issue::error("workspaceBase", &manifest.workspace_base, "it has changed", moved)]));
-        }
-        for issue in &issues {
-            tracing::warn!(manifest = %self.path.display(), "{issue}");
-        }
-        Ok(manifest)
     }
 }
 
@@ -149,9 +112,85 @@ pub(super) fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
 mod tests {
     use std::time::Duration;
 
+    use std::collections::BTreeMap;
+
+    use futures_util::stream::BoxStream;
     use rustix::process::{Signal, getpid, kill_process};
+    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::model::label::WorkspaceId;
+    use crate::model::manifest::Machine;
+    use crate::model::workspace::{Progress, Usage};
+    use crate::plan::Observed;
+    use crate::ports::{DiskUsage, RuntimeError, StartRequest};
+
+    /// A runtime whose events the daemon's loop can't survive.
+    #[derive(Clone)]
+    struct Fatal;
+
+    impl Runtime for Fatal {
+        async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
+            Ok(BTreeMap::new())
+        }
+
+        fn changes(&self) -> BoxStream<'static, ()> {
+            panic!("on purpose")
+        }
+
+        async fn start(
+            &self,
+            _: StartRequest,
+            _: impl Fn(Progress) + Send + Sync + 'static,
+            _: Arc<Semaphore>,
+        ) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn stop(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn freeze(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn thaw(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn remove(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
+            Box::pin(futures_util::stream::empty())
+        }
+
+        async fn disk(&self, _: &Manifest) -> DiskUsage {
+            DiskUsage::default()
+        }
+
+        async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
+            BTreeMap::new()
+        }
+
+        async fn unenforced(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn csm_fails_with_the_daemons_loop_and_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
+        let text = r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
+        let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap();
+        let lock = claim(&layout, 0o700).unwrap();
+        let (_served, mut tasks) = serve(&layout, manifest, Fatal, lock).unwrap();
+        let failure = tokio::time::timeout(Duration::from_secs(60), tasks.failed()).await.expect("it is noticed");
+        assert!(failure.to_string().contains("the daemon's loop panicked: on purpose; "), "{failure}");
+    }
 
     #[tokio::test]
     async fn a_signal_before_anybody_waits_for_it_is_kept() {
@@ -160,21 +199,5 @@ mod tests {
             kill_process(getpid(), early).unwrap();
             tokio::time::timeout(Duration::from_secs(10), end).await.expect("it was asked to end");
         }
-    }
-
-    #[tokio::test]
-    async fn a_manifest_written_while_csm_starts_is_read() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("manifest.json");
-        let write = |domain: &str| {
-            let user = r#"{"dan":{"passwordFile":"/p"}}"#;
-            let text = format!(r#"{{"version":1,"domain":"{domain}","image":"x","users":{user}}}"#);
-            files::write_atomically(&path, text.as_bytes(), 0o600).unwrap();
-        };
-        write("a.localhost");
-        let (mut source, first) = ManifestSource::begin(&path, Against::Nothing).unwrap();
-        write("b.localhost");
-        let next = tokio::time::timeout(Duration::from_secs(10), source.next(&first)).await.expect("it was seen");
-        assert_eq!(next.unwrap().domain.to_string(), "b.localhost");
     }
 }

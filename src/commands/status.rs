@@ -17,7 +17,7 @@ pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) 
     block_on(async {
         if json {
             let path = workspace.map_or_else(|| LIST.to_owned(), |id| format!("/api/v1/workspaces/{id}"));
-            println!("{}", String::from_utf8_lossy(&client.bytes(Method::GET, &path).await?));
+            println!("{}", String::from_utf8_lossy(&client.bytes(Method::GET, &path, String::new()).await?));
             return Ok(ExitCode::SUCCESS);
         }
         let mut all: Vec<Workspace> = client.get(LIST).await?;

@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::environment::Against;
-use super::serve::{ManifestSource, Served, asked_to_end, claim, serve};
+use super::serve::{Served, asked_to_end, claim, serve};
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::Tied;
 use crate::adapters::files::missing_is_fine;
+use crate::adapters::manifest::{CheckScope, ManifestWatcher};
 use crate::adapters::nginx::Nginx;
 use crate::adapters::podman::PodmanRuntime;
 use crate::adapters::watch::{self, Changes};
@@ -32,12 +32,13 @@ const STOP: Duration = Duration::from_secs(30);
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
-    let (source, manifest) = ManifestSource::begin(path, Against::Files)?;
+    let (source, loaded) = ManifestWatcher::begin(path, CheckScope::Files)?;
+    let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(up(source, manifest, layout))
 }
 
-async fn up(source: ManifestSource, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
+async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
     // Before anything starts: a signal from now on stops what is there.
     let mut end = pin!(asked_to_end()?);
     let lock = claim(&layout, 0o710)?;
@@ -49,31 +50,41 @@ async fn up(source: ManifestSource, manifest: Manifest, layout: Layout) -> Resul
         begun = begin(&layout, &manifest) => begun?,
     };
     let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
-    let served = serve(&layout, manifest.clone(), runtime, lock)?;
+    let (served, mut tasks) = serve(&layout, manifest.clone(), runtime, lock)?;
     announce(&manifest);
     let mut back = Back { layout: &layout, handle: &served.handle, service: Some(podman) };
     let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate };
-    {
+    let outcome = {
         let mut kept = pin!(back.keep());
-        tokio::select! {
-            () = end => {}
+        let outcome = tokio::select! {
+            () = end => Ok(ExitCode::SUCCESS),
+            failure = tasks.failed() => Err(failure),
             never = front.keep() => match never {},
             never = &mut kept => match never {},
+        };
+        match &outcome {
+            Ok(_) => eprintln!("stopping"),
+            // The panic itself has been printed, and the failure is printed at the end.
+            Err(_) => eprintln!("stopping; workspaces keep running"),
         }
-        eprintln!("stopping");
         // In order: nobody new comes in, the workspaces stop, then what they needed.
         if let Some(nginx) = front.nginx.take() {
             nginx.stop().await;
         }
-        tokio::select! {
-            () = stop_workspaces(&served) => {}
-            never = &mut kept => match never {},
+        match outcome {
+            Ok(code) => tokio::select! {
+                () = stop_workspaces(&served) => Ok(code),
+                failure = tasks.failed() => Err(failure),
+                never = &mut kept => match never {},
+            },
+            // Workspaces keep running: nobody asked for their end, and the next csm takes them over.
+            failed => failed,
         }
-    }
+    };
     if let Some(podman) = back.service {
         podman.stop().await;
     }
-    Ok(ExitCode::SUCCESS)
+    outcome
 }
 
 /// Before the daemon, which starts workspaces: when one of these can't run, there is nothing to stop yet.
@@ -96,7 +107,7 @@ struct Front<'a> {
     layout: &'a Layout,
     served: &'a Served,
     nginx: Option<Nginx>,
-    source: ManifestSource,
+    source: ManifestWatcher,
     certificate: Option<(Changes, Changes)>,
 }
 
@@ -135,7 +146,7 @@ impl Front<'_> {
             next = self.source.next(&current) => {
                 let outcome = match next {
                     Ok(next) => self.change(&current, next).await,
-                    Err(refusal) => Err(refusal),
+                    Err(refusal) => Err(refusal.to_string()),
                 };
                 if let Err(refusal) = &outcome {
                     tracing::error!("{refusal}");

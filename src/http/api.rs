@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use axum::extract::{Extension, Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::App;
-use super::error::Refusal;
+use super::app::App;
+use super::error::{ApiRefusal, Refusal};
 use super::logs;
-use super::who::{Operator, Who};
+use super::who::{Operator, Who, find, find_in};
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::daemon::Measure;
@@ -25,22 +25,6 @@ use crate::model::issue::{Issue, refused};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Actor, Cause, Verb};
-
-/// A refusal as JSON: `{"error": …, "remedy": …}`.
-pub struct ApiRefusal(Refusal);
-
-impl From<Refusal> for ApiRefusal {
-    fn from(refusal: Refusal) -> Self {
-        Self(refusal)
-    }
-}
-
-impl IntoResponse for ApiRefusal {
-    fn into_response(self) -> Response {
-        let (error, remedy) = self.0.words();
-        (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
-    }
-}
 
 /// One thing that the API does.
 pub struct Endpoint {
@@ -53,7 +37,10 @@ pub struct Endpoint {
     route: fn() -> MethodRouter<Arc<App>>,
 }
 
-const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has come to rest: running, frozen, stopped or failed. `404`: there is no such workspace.";
+/// How long `?wait=true` waits. A big image may take longer.
+const WAIT_LIMIT: Duration = Duration::from_secs(600);
+
+const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has settled (running, frozen, stopped or failed), or after 10 minutes, with `settled` false. `404`: there is no such workspace.";
 
 /// All of it.
 pub const ENDPOINTS: &[Endpoint] = &[
@@ -79,7 +66,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Lets it run; one that is frozen goes on. Nothing happens when it runs already.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "start")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "start")),
     },
     Endpoint {
         method: "POST",
@@ -87,7 +74,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Holds all its processes where they are, if it runs: it uses no CPU and keeps its memory. A start or its owner's next visit lets it go on.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "freeze")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "freeze")),
     },
     Endpoint {
         method: "POST",
@@ -95,7 +82,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Lets it not run. What runs in it gets SIGTERM, and SIGKILL after 10 s.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "stop")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "stop")),
     },
     Endpoint {
         method: "POST",
@@ -103,7 +90,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "Stops it and starts it as the manifest now says.",
         answer: ACTED,
         socket_only: false,
-        route: || post(|who: Who, app, id, patience| change(who, app, id, patience, "restart")),
+        route: || post(|who: Who, app, id, query| change(who, app, id, query, "restart")),
     },
     Endpoint {
         method: "GET",
@@ -150,7 +137,7 @@ pub(super) fn operator_routes() -> Router<Arc<App>> {
     let router =
         ENDPOINTS.iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
     router
-        .fallback(|| async { ApiRefusal(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
+        .fallback(|| async { ApiRefusal::from(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
         .layer(Extension(Operator))
 }
 
@@ -165,18 +152,6 @@ pub fn reference() -> String {
         );
         text
     })
-}
-
-/// A workspace that the asker may see. One that they may not see does not exist for them.
-pub(super) fn find(app: &App, who: &Who, id: &str) -> Result<Arc<View>, Refusal> {
-    find_in(&app.daemon.snapshot(), who, id).ok_or_else(|| {
-        Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()))
-    })
-}
-
-fn find_in(snapshot: &Snapshot, who: &Who, id: &str) -> Option<Arc<View>> {
-    let id: WorkspaceId = id.parse().ok().filter(|id| who.sees(id))?;
-    snapshot.workspaces.get(&id).cloned()
 }
 
 /// Starts, freezes, stops or restarts a workspace for somebody who may.
@@ -233,7 +208,7 @@ async fn show(who: Who, Shared(app): Shared<Arc<App>>, Path(id): Path<String>) -
 }
 
 #[derive(Deserialize)]
-struct Patience {
+struct WaitQuery {
     #[serde(default)]
     wait: bool,
 }
@@ -242,15 +217,17 @@ async fn change(
     who: Who,
     Shared(app): Shared<Arc<App>>,
     Path(id): Path<String>,
-    Query(patience): Query<Patience>,
+    Query(query): Query<WaitQuery>,
     verb: &'static str,
 ) -> Result<Json<Arc<View>>, ApiRefusal> {
     act(&app, &who, &id, verb).await?;
-    if patience.wait {
+    if query.wait {
         let mut snapshots = app.daemon.follow();
         let settled = |snapshot: &Arc<Snapshot>| find_in(snapshot, &who, &id).is_none_or(|view| view.settled);
-        // It ends when the daemon does; then the answer breaks off.
-        let _ = snapshots.wait_for(settled).await;
+        if let Ok(ended) = tokio::time::timeout(WAIT_LIMIT, snapshots.wait_for(settled)).await {
+            // When the daemon's loop ends, nothing settles any more.
+            ended.map_err(|_| Refusal::Internal)?;
+        }
     }
     Ok(Json(find(&app, &who, &id)?))
 }
@@ -305,7 +282,7 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
 
 async fn health(Shared(app): Shared<Arc<App>>) -> Response {
     let mut wrong = app.daemon.snapshot().alarms.clone();
-    if !app.state.healthy() {
+    if !app.state.healthy().await {
         wrong.push("the state database can't be read or written; see the log, and whether its disk is full".to_owned());
     }
     if wrong.is_empty() {

@@ -11,7 +11,7 @@ use crate::daemon::view::View;
 use crate::model::workspace::State;
 use crate::plan::{Cause, Verb};
 
-use super::App;
+use super::app::App;
 use super::context::{Context, provenance, session};
 
 /// What the question's socket answers: 204, 401 or 403, and no body. What is not the question, to the letter, is refused, and its

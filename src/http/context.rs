@@ -10,7 +10,7 @@ use crate::access::session::Session;
 use crate::access::site::Site;
 use crate::model::manifest::Manifest;
 
-use super::App;
+use super::app::App;
 use super::error::Refusal;
 
 /// The host that a request is for.

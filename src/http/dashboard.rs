@@ -14,11 +14,12 @@ use futures_util::{Stream, StreamExt as _, stream};
 use serde::Deserialize;
 
 use super::api;
+use super::app::App;
 use super::context::{Context, provenance, session};
 use super::error::Refusal;
 use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
-use super::who::Who;
-use super::{App, sign_in};
+use super::sign_in;
+use super::who::{Who, find};
 use crate::access::session::Session;
 use crate::daemon::Measure;
 use crate::daemon::Watching;
@@ -137,7 +138,7 @@ async fn log(
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     let visitor = Visitor::of(&app, &context, &headers)?;
-    let view = api::find(&app, &visitor.who(), &id)?;
+    let view = find(&app, &visitor.who(), &id)?;
     let lines = app.logs.logs(&view.id, LOG_LINES, false).fold(Tail::new(LOG_BYTES), async |mut tail, line| {
         tail.push(line.unwrap_or_else(|error| error.message));
         tail

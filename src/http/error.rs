@@ -1,5 +1,6 @@
 //! What went wrong with a request, and the page that says so.
 
+use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -101,5 +102,21 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert(header::RETRY_AFTER, wait.into());
         }
         response
+    }
+}
+
+/// A refusal as JSON: `{"error": …, "remedy": …}`.
+pub(super) struct ApiRefusal(Refusal);
+
+impl From<Refusal> for ApiRefusal {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl IntoResponse for ApiRefusal {
+    fn into_response(self) -> Response {
+        let (error, remedy) = self.0.words();
+        (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
     }
 }

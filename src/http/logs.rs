@@ -10,32 +10,18 @@ use axum::extract::{Extension, Path, Query, State as Shared};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 
-use super::App;
-use super::api::{ApiRefusal, find};
-use super::error::Refusal;
-use super::who::{Door, Who};
+use super::app::App;
+use super::error::{ApiRefusal, Refusal};
+use super::who::{Door, Who, find};
 use crate::model::label::WorkspaceId;
 use crate::model::name::Name;
-use crate::ports::{Runtime, RuntimeError};
 
 /// How often it is checked whether a user may still follow a log: nginx caches an allowed request as long.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Where a workspace's log comes from.
-pub(super) trait Logs: Send + Sync {
-    /// See [`Runtime::logs`].
-    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
-}
-
-impl<R: Runtime> Logs for R {
-    fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        Runtime::logs(self, id, lines, follow)
-    }
-}
 
 /// The endpoint.
 pub(super) fn route() -> MethodRouter<Arc<App>> {

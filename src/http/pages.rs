@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
-use super::error::Refusal;
 use crate::daemon::view::View;
 use crate::model::digest::sha256_hex;
 use crate::model::size::human_bytes;
@@ -185,7 +184,7 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page could not be rendered");
-            Refusal::Internal.status().into_response()
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }

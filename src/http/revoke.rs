@@ -1,11 +1,13 @@
 //! Sessions end with what they rest on: the person's place in the manifest, and their password.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::App;
+use super::app::App;
 use crate::adapters::passwords::stored;
+use crate::adapters::state::StateError;
 use crate::model::digest::sha256_hex;
 use crate::model::name::Name;
 
@@ -27,15 +29,12 @@ impl App {
                 _ = compare.tick() => {}
                 changed = manifest.changed() => if changed.is_err() { return },
             }
-            let app = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || app.revoke()).await {
-                tracing::error!(%error, "sessions were not compared with their passwords");
-            }
+            self.revoke().await;
         }
     }
 
-    pub(super) fn revoke(&self) {
-        self.delete_ended();
+    pub(super) async fn revoke(&self) {
+        self.delete_ended().await;
         let manifest = self.manifest();
         let sessions: Vec<(String, Name, String)> = self
             .access()
@@ -43,34 +42,57 @@ impl App {
             .iter()
             .map(|session| (session.id.clone(), session.owner.clone(), session.credential.clone()))
             .collect();
-        // None: there is no such person. Some(None): their file can't be read now, which proves nothing.
-        let mut credentials: BTreeMap<Name, Option<Option<String>>> = BTreeMap::new();
+        let owners = sessions.iter().filter_map(|(_, owner, _)| manifest.owners.get(owner));
+        let files: BTreeMap<Name, PathBuf> =
+            owners.map(|owner| (owner.name.clone(), owner.password_file.path().to_owned())).collect();
+        let read = || files.into_iter().map(|(owner, file)| (owner, stored(&file))).collect::<BTreeMap<_, _>>();
+        let contents = match tokio::task::spawn_blocking(read).await {
+            Ok(contents) => contents,
+            Err(error) => return tracing::error!(%error, "sessions were not compared with their passwords"),
+        };
+        // A user without an entry is not declared. An entry without a content can't be read now, which proves nothing.
+        let current: BTreeMap<Name, Option<String>> = contents
+            .into_iter()
+            .map(|(owner, content)| (owner, content.map(|content| self.credential(&content))))
+            .collect();
+        let mut ended = Vec::new();
         for (id, owner, credential) in sessions {
-            let current = credentials.entry(owner.clone()).or_insert_with(|| {
-                let file = manifest.owners.get(&owner)?.password_file.path();
-                Some(stored(file).map(|content| self.credential(&content)))
-            });
-            if current.as_ref().is_some_and(|current| current.as_ref().is_none_or(|current| *current == credential)) {
-                continue;
+            if current.get(&owner).is_none_or(|now| now.as_ref().is_some_and(|now| *now != credential)) {
+                tracing::info!(%owner, "a session ended: its password has changed, or the person is gone");
+                ended.push(id);
             }
-            tracing::info!(%owner, "a session ended: its password has changed, or the person is gone");
-            self.end_session(&id);
+        }
+        self.end_sessions(ended).await;
+    }
+
+    /// Ends sessions immediately, even when the database can't be written; then their rows there go later.
+    pub(super) async fn end_sessions(&self, ids: Vec<String>) {
+        {
+            let mut access = self.access();
+            for id in &ids {
+                access.sessions.remove(id);
+            }
+            // Until they are known to be deleted: whoever asked for this may leave before that.
+            access.undeleted.extend(ids.iter().cloned());
+        }
+        for id in ids {
+            if let Err(error) = self.delete(&id).await {
+                tracing::error!(%error, "a session has ended, but is still in the database: a restart now would bring it back");
+            }
         }
     }
 
-    /// Ends a session at once, even when the database can't be written; then its row there goes later.
-    pub(super) fn end_session(&self, id: &str) {
-        self.access().sessions.remove(id);
-        if let Err(error) = self.state.delete_session(id) {
-            tracing::error!(%error, "a session has ended, but is still in the database: a restart now would bring it back");
-            self.access().undeleted.push(id.to_owned());
-        }
+    async fn delete(&self, id: &str) -> Result<(), StateError> {
+        self.state.delete_session(id).await?;
+        self.access().undeleted.remove(id);
+        Ok(())
     }
 
-    /// Tries again what [`Self::end_session`] could not do. That was logged; until it succeeds, `/healthz` tells.
-    fn delete_ended(&self) {
-        let mut ended = std::mem::take(&mut self.access().undeleted);
-        ended.retain(|id| self.state.delete_session(id).is_err());
-        self.access().undeleted.append(&mut ended);
+    /// Tries again what [`Self::end_sessions`] could not do. That was logged; until it succeeds, `/healthz` tells.
+    async fn delete_ended(&self) {
+        let undeleted = self.access().undeleted.clone();
+        for id in undeleted {
+            let _ = self.delete(&id).await;
+        }
     }
 }

@@ -8,10 +8,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
+use super::app::{App, Counters};
 use super::context::{Context, cookie, provenance, session, text};
 use super::error::Refusal;
 use super::pages::{SignIn, page};
-use super::{App, Counters};
 use crate::access::cookies;
 use crate::access::handshake::{Handshake, PENDING_LIFETIME};
 use crate::access::limiter::{Attempt, Source};
@@ -159,7 +159,7 @@ pub(super) async fn sign_in(
         None => token()?,
     };
     let mark = mark_cookie(&app.key, &proven.owner, &mark, &proven.credential);
-    let (_, secret) = begin_session(&app, &headers, proven)?;
+    let (_, secret) = begin_session(&app, &headers, proven).await?;
     let set = AppendHeaders([
         (header::SET_COOKIE, cookies::set(cookies::SESSION, &secret, LIFETIME)),
         (header::SET_COOKIE, cookies::set(cookies::DEVICE, &mark, DEVICE_LIFETIME)),
@@ -184,7 +184,7 @@ pub(super) async fn sign_in_here(
     if proven.owner != workspace.owner {
         return Err(not_yours(&proven.owner, &workspace.owner, false));
     }
-    let (session, _) = begin_session(&app, &headers, proven)?;
+    let (session, _) = begin_session(&app, &headers, proven).await?;
     let token = app.key.site_token(&session.id, &context.site);
     let set = [(header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME))];
     Ok((set, Redirect::to("/")).into_response())
@@ -261,14 +261,14 @@ async fn check(
 }
 
 /// A session, and the value of its cookie.
-fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Session, String), Refusal> {
+async fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Session, String), Refusal> {
     let (id, secret) = (token()?, token()?);
     let (session, cookie) = Session::new(proven.owner, id, &secret, proven.credential, app.now());
-    app.state.insert_session(&session, app.now()).map_err(|error| {
+    app.state.insert_session(session.clone(), app.now()).await.map_err(|error| {
         tracing::error!(%error, "a session could not be kept");
         Refusal::Internal
     })?;
-    let ended = {
+    let ended: Vec<String> = {
         let mut access = app.access();
         access.sessions.expire(app.now());
         // A sign-in ends the browser's session before it, whosever it was.
@@ -277,11 +277,9 @@ fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result<(Sess
             access.sessions.remove(id);
         }
         let oldest = access.sessions.insert_newest(session.clone());
-        before.into_iter().chain(oldest)
+        before.into_iter().chain(oldest).collect()
     };
-    for id in ended {
-        app.end_session(&id);
-    }
+    app.end_sessions(ended).await;
     Counters::count(&app.counters.signed_in);
     tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
     Ok((session, cookie))
@@ -304,7 +302,7 @@ pub(super) async fn sign_out(
     let Some(session) = session(&app, &context, &headers) else {
         return Ok((set, Redirect::to("/sign-in")).into_response());
     };
-    app.end_session(&session.id);
+    app.end_sessions(vec![session.id.clone()]).await;
     tracing::info!(owner = %session.owner, "signed out");
     Ok((set, Redirect::to(&format!("/sign-in?left={}", left_token(&app.key, &session.owner, app.now()))))
         .into_response())

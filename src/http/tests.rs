@@ -1,6 +1,8 @@
 //! The pages and the API, asked as nginx asks them, over a daemon with a fake runtime.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHasher as _, SaltString};
@@ -10,18 +12,21 @@ use axum::http::{StatusCode, header};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::{self, BoxStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 
 use super::*;
 use crate::access::cookies;
 use crate::access::session::{MAX_SESSIONS, Session};
+use crate::adapters::state::State;
 use crate::daemon::Daemon;
 use crate::daemon::view::Snapshot;
 use crate::model::label::WorkspaceId;
-use crate::model::manifest::Machine;
+use crate::model::layout::Layout;
+use crate::model::manifest::{Machine, Manifest};
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
-use crate::ports::{DiskUsage, RuntimeError, StartRequest};
+use crate::ports::{Clock, DiskUsage, Runtime, RuntimeError, StartRequest};
 
 mod door;
 
@@ -30,6 +35,8 @@ mod door;
 struct Fake {
     containers: Arc<Mutex<BTreeMap<WorkspaceId, Observed>>>,
     changed: Arc<Notify>,
+    /// Whether starts never come to an end.
+    hangs: Arc<AtomicBool>,
     /// What a log holds, if it is not one line and then silence.
     printed: Arc<Mutex<Option<Vec<String>>>>,
 }
@@ -66,6 +73,9 @@ impl Runtime for Fake {
         _: impl Fn(Progress) + Send + Sync + 'static,
         _: Arc<tokio::sync::Semaphore>,
     ) -> Result<(), RuntimeError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.put(&request.spec.workspace.to_string(), true);
         Ok(())
     }
@@ -111,6 +121,8 @@ impl Runtime for Fake {
 /// The pages over a daemon, and what they stand on.
 struct Stage {
     app: Arc<App>,
+    front: Router,
+    daemon: AbortHandle,
     fake: Fake,
     manifest: watch::Sender<Arc<Manifest>>,
     directory: tempfile::TempDir,
@@ -144,15 +156,16 @@ fn stage() -> Stage {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("password"), hash("right")).unwrap();
     let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
-    let state = State::open(&layout.database()).unwrap();
     let clock: Clock = || 1000;
+    let (state, kept) = State::open(&layout.database(), [1; 32], clock()).unwrap();
     let fake = Fake::default();
     let (manifest, in_force) = watch::channel(declared(directory.path(), true));
     let people = in_force.borrow().clone();
     let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, layout.clone(), people);
-    tokio::spawn(daemon.run(std::future::pending()));
-    let app = App::new(in_force, handle, fake.clone(), state, layout, clock).unwrap();
-    Stage { app, fake, manifest, directory }
+    let daemon = tokio::spawn(daemon.run(std::future::pending())).abort_handle();
+    let app = App::new(in_force, handle, fake.clone(), (state, kept), layout, clock);
+    let front = front(app.clone());
+    Stage { app, front, daemon, fake, manifest, directory }
 }
 
 /// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
@@ -172,12 +185,18 @@ impl Stage {
     }
 
     /// A session that is there, and the value of its cookie.
-    fn signed_in(&self, name: &str) -> (Session, String) {
+    async fn signed_in(&self, name: &str) -> (Session, String) {
         let id = format!("session-of-{name}");
         let (session, cookie) = Session::new(name.parse().unwrap(), id, "secret", "credential".into(), self.app.now());
-        self.app.state.insert_session(&session, self.app.now()).unwrap();
+        self.app.state.insert_session(session.clone(), self.app.now()).await.unwrap();
         self.app.access().sessions.insert(session.clone());
         (session, format!("{}={cookie}", cookies::SESSION))
+    }
+
+    /// How many sessions of a user the database holds: they would be back after a restart.
+    fn kept(&self, owner: &str) -> usize {
+        let database = rusqlite::Connection::open(self.app.layout.database()).unwrap();
+        database.query_row("SELECT count(*) FROM session WHERE owner = ?1", [owner], |row| row.get(0)).unwrap()
     }
 
     /// The cookie of a session on a workspace's host.
@@ -195,7 +214,7 @@ impl Stage {
     }
 
     async fn answer(&self, request: Request) -> Response {
-        dispatch(Shared(self.app.clone()), request).await
+        self.front.clone().oneshot(request).await.unwrap()
     }
 }
 
@@ -253,7 +272,7 @@ async fn next(body: &mut axum::body::BodyDataStream) -> Option<Option<String>> {
 #[tokio::test(start_paused = true)]
 async fn a_followed_log_ends_with_the_session() {
     let stage = stage();
-    let (_, cookie) = stage.signed_in("dan");
+    let (_, cookie) = stage.signed_in("dan").await;
     let follow = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs?follow=true").with("cookie", &cookie);
     let mut body = stage.answer(follow.bare()).await.into_body().into_data_stream();
     assert_eq!(next(&mut body).await, Some(Some("its first words\n".to_owned())));
@@ -266,8 +285,8 @@ async fn a_followed_log_ends_with_the_session() {
 async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_like() {
     const TARGET: &str = "/api/v1/workspaces/dan/logs?follow=true";
     let stage = stage();
-    let (session, dan) = stage.signed_in("dan");
-    let (_, grace) = stage.signed_in("grace");
+    let (session, dan) = stage.signed_in("dan").await;
+    let (_, grace) = stage.signed_in("grace").await;
     let ask = |cookie: &str| stage.answer(stage.ask("GET", "dashboard", TARGET).with("cookie", cookie).bare());
     let mut followed = Vec::new();
     for _ in 0..8 {
@@ -307,7 +326,7 @@ async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_
 #[tokio::test]
 async fn the_page_of_a_log_is_bounded_by_bytes_and_keeps_the_newest_lines() {
     let stage = stage();
-    let (_, cookie) = stage.signed_in("dan");
+    let (_, cookie) = stage.signed_in("dan").await;
     let lines = (0..200).map(|n| format!("{}{n}", "<".repeat(4000))).collect();
     *stage.fake.printed.lock().unwrap() = Some(lines);
     let page = stage.answer(stage.ask("GET", "dashboard", "/workspaces/dan/log").with("cookie", &cookie).bare()).await;
@@ -319,7 +338,7 @@ async fn the_page_of_a_log_is_bounded_by_bytes_and_keeps_the_newest_lines() {
 #[tokio::test(start_paused = true)]
 async fn a_followed_log_ends_with_the_right_to_see_it() {
     let stage = stage();
-    let (_, cookie) = stage.signed_in("grace");
+    let (_, cookie) = stage.signed_in("grace").await;
     let follow = |of: &str| {
         let target = format!("/api/v1/workspaces/{of}/logs?follow=true");
         stage.answer(stage.ask("GET", "dashboard", &target).with("cookie", &cookie).bare())
@@ -341,7 +360,7 @@ async fn a_workspace_that_fails_before_its_editor_answers_is_told_on_the_wake_pa
     let stage = stage();
     stage.fake.put("dan", true);
     stage.until("dan", "running").await;
-    let cookie = stage.let_in(&stage.signed_in("dan").0, "label:dan");
+    let cookie = stage.let_in(&stage.signed_in("dan").await.0, "label:dan");
     let events = stage.ask("GET", "label:dan", "/_csm/events").with("cookie", &cookie).bare();
     let mut events = stage.answer(events).await.into_body().into_data_stream();
     // Nothing listens on the editor's socket: there is nothing to tell yet but that the connection lives.
@@ -357,7 +376,7 @@ async fn a_workspace_that_fails_before_its_editor_answers_is_told_on_the_wake_pa
 #[tokio::test(start_paused = true)]
 async fn a_frame_on_another_owners_page_wakes_nothing() {
     let stage = stage();
-    let (session, _) = stage.signed_in("dan");
+    let (session, _) = stage.signed_in("dan").await;
     for site in ["label:dan", "label:3000--dan"] {
         let cookie = stage.let_in(&session, site);
         let visit = |from: &str, into: &str| {
@@ -384,7 +403,7 @@ async fn a_frame_on_another_owners_page_wakes_nothing() {
 #[tokio::test]
 async fn a_sign_out_signs_out_when_the_disk_is_full() {
     let stage = stage();
-    let (_, cookie) = stage.signed_in("dan");
+    let (_, cookie) = stage.signed_in("dan").await;
     let database = rusqlite::Connection::open(stage.app.layout.database()).unwrap();
     let full = "CREATE TRIGGER full BEFORE DELETE ON session BEGIN SELECT RAISE(ABORT, 'disk is full'); END";
     database.execute_batch(full).unwrap();
@@ -393,12 +412,52 @@ async fn a_sign_out_signs_out_when_the_disk_is_full() {
     assert_eq!(out.headers()[header::SET_COOKIE], cookies::set(cookies::SESSION, "", 0));
     let again = stage.answer(stage.ask("GET", "dashboard", "/").with("cookie", &cookie).bare()).await;
     assert_eq!(again.headers()[header::LOCATION], "/sign-in");
-    let kept = || stage.app.state.sessions(0).unwrap().len();
-    stage.app.revoke();
+    let kept = || stage.kept("dan");
+    stage.app.revoke().await;
     assert_eq!(kept(), 1);
     database.execute_batch("DROP TRIGGER full").unwrap();
-    stage.app.revoke();
+    stage.app.revoke().await;
     assert_eq!(kept(), 0, "it would come back with the next start");
+}
+
+#[tokio::test]
+async fn a_locked_database_delays_its_own_requests_and_no_others() {
+    let stage = stage();
+    let (_, dan) = stage.signed_in("dan").await;
+    let of_grace = stage.let_in(&stage.signed_in("grace").await.0, "label:grace");
+    let database = rusqlite::Connection::open(stage.app.layout.database()).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut out = Box::pin(stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &dan).bare()));
+    assert!(futures_util::poll!(&mut out).is_pending(), "a sign-out waits until its session is deleted");
+    let question = stage.ask("GET", "label:grace", "/").with("cookie", &of_grace).bare();
+    assert_eq!(authorize::question(Shared(stage.app.clone()), question).await.status(), StatusCode::NO_CONTENT);
+    database.execute_batch("COMMIT").unwrap();
+    assert_eq!(out.await.status(), StatusCode::SEE_OTHER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_what_never_settles_has_an_end() {
+    let stage = stage();
+    stage.fake.hangs.store(true, Ordering::Relaxed);
+    let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
+    let operator = api::operator_routes().with_state(stage.app.clone());
+    let answer = tokio::time::timeout(Duration::from_secs(3600), operator.oneshot(start.body(Body::empty()).unwrap()));
+    let answer = answer.await.expect("answered").unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    let workspace: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&workspace["state"], &workspace["settled"]), (&"starting".into(), &false.into()), "{workspace}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_is_no_outcome_of_what_was_waited_for() {
+    let stage = stage();
+    stage.fake.hangs.store(true, Ordering::Relaxed);
+    let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
+    let operator = api::operator_routes().with_state(stage.app.clone());
+    let answer = tokio::spawn(operator.oneshot(start.body(Body::empty()).unwrap()));
+    stage.until("dan", "starting").await;
+    stage.daemon.abort();
+    assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 const HOME: &str = "10.0.0.1";
@@ -507,15 +566,15 @@ async fn each_browser_has_its_own_mark_and_count() {
 #[tokio::test]
 async fn the_oldest_of_too_many_sessions_ends() {
     let stage = stage();
-    let (mut first, first_cookie) = stage.signed_in("dan");
-    let (_, of_grace) = stage.signed_in("grace");
+    let (mut first, first_cookie) = stage.signed_in("dan").await;
+    let (_, of_grace) = stage.signed_in("grace").await;
     first.expires -= 1;
     stage.app.access().sessions.insert(first);
     let visit = |cookie: &str| {
         let ask = stage.ask("GET", "dashboard", "/").with("cookie", cookie).bare();
         async { stage.answer(ask).await.status() }
     };
-    let kept = || stage.app.state.sessions(0).unwrap().into_iter().filter(|one| one.owner.as_str() == "dan").count();
+    let kept = || stage.kept("dan");
     for _ in 1..MAX_SESSIONS {
         stage.marked("dan", HOME, None).await;
     }

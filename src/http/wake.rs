@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use futures_util::{Stream, stream};
 use tokio::sync::watch;
 
-use super::App;
+use super::app::App;
 use super::context::{Context, provenance, session};
 use super::error::Refusal;
 use super::pages::{Wake, WakeStatus, page, part};

@@ -6,10 +6,10 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
-use super::App;
-use super::api::ApiRefusal;
+use super::app::App;
 use super::context::{Context, provenance, session};
-use super::error::Refusal;
+use super::error::{ApiRefusal, Refusal};
+use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
 use crate::model::name::Name;
 
@@ -92,4 +92,17 @@ impl FromRequestParts<Arc<App>> for Who {
         let door = Door::from_request_parts(parts, app).await?;
         Ok(Self::of(app, &door, &parts.headers)?)
     }
+}
+
+/// A workspace that the asker may see. One that they may not see does not exist for them.
+pub(super) fn find(app: &App, who: &Who, id: &str) -> Result<Arc<View>, Refusal> {
+    find_in(&app.daemon.snapshot(), who, id).ok_or_else(|| {
+        Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()))
+    })
+}
+
+/// The same in a snapshot.
+pub(super) fn find_in(snapshot: &Snapshot, who: &Who, id: &str) -> Option<Arc<View>> {
+    let id: WorkspaceId = id.parse().ok().filter(|id| who.sees(id))?;
+    snapshot.workspaces.get(&id).cloned()
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{any, get, post};
 
+use super::app::App;
 use super::error::Refusal;
-use super::{App, pages, sign_in, wake};
+use super::{pages, sign_in, wake};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod manifest;
 pub mod name;
 pub mod printed;
+pub mod secret_file;
 pub mod settings;
 pub mod size;
 pub mod text;

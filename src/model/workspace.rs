@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::label::WorkspaceId;
-use super::manifest::file::SecretFileEntry;
+use super::secret_file::SecretFileEntry;
 use super::size::{Bytes, Cpus};
 use super::text::{AbsolutePath, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
 
@@ -65,7 +65,7 @@ pub struct Limits {
 pub type Timestamp = u64;
 
 /// How far a start has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "step")]
 pub enum Progress {
     /// Others are being started; it waits for its turn.

@@ -36,8 +36,8 @@ beforeEach(() => (pids = payload()));
 const alarms = async () => Number(/^csm_alarms (\d+)$/m.exec((await operator('/metrics')).body)[1]);
 
 for (const [what, spoil, says] of [
-  ['cut off', (text) => text.slice(0, text.length / 2), /manifest\.json.* (is refused|stays in force)/],
-  ['empty', () => '', /stays in force/],
+  ['cut off', (text) => text.slice(0, text.length / 2), /manifest\.json.* is invalid/],
+  ['empty', () => '', /is invalid/],
   ['with a field that is no field', (text) => text.replace('"admin"', '"adnim"'), /adnim/],
   ['with a limit that is none', (text) => text.replace('"admin": true', '"admin": true, "memoryLimit": "lots"'), /memoryLimit/],
   ['with a password file that is not there', (text) => text.replace('passwords/grace', 'passwords/nobody'), /passwords\/nobody/],
@@ -49,7 +49,7 @@ for (const [what, spoil, says] of [
     const alarm = at.page.locator('.notice.alarm');
     await alarm.waitFor();
     assert.match(await alarm.innerText(), says);
-    assert.match(await alarm.innerText(), /stays in force/);
+    assert.match(await alarm.innerText(), /still using the previous manifest/);
     assert.deepEqual(payload(), pids, 'every workspace goes on');
     assert.equal((await workspace('grace')).state, 'running');
     assert.equal((await operator('/healthz')).status, 503);

@@ -73,6 +73,12 @@ impl Bus {
         Self { connection }
     }
 
+    /// Resolves when the task that connects has ended.
+    pub(super) async fn ended(&self) {
+        let mut slot = self.connection.clone();
+        while slot.changed().await.is_ok() {}
+    }
+
     /// All units of workspaces that systemd has in memory.
     pub(super) async fn list(&self) -> Result<Vec<Row>, RuntimeError> {
         let connection = self.connection().await?;

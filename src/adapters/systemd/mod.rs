@@ -70,6 +70,11 @@ impl SystemdRuntime {
         Self { bus, known, changes }
     }
 
+    /// Resolves when no connection to systemd is made any more, which only a panic brings about.
+    pub async fn ended(&self) {
+        self.bus.ended().await;
+    }
+
     /// What a unit that systemd listed is now. Details are asked for only when something has changed.
     async fn look(&self, id: &WorkspaceId, row: Row) -> Result<Observed, RuntimeError> {
         let key = (row.3, row.4, row.7);

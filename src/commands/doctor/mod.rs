@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{Failure, environment};
+use crate::adapters::manifest::CheckScope;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,7 +50,7 @@ impl Finding {
 pub(super) fn run(manifest: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
     let mut findings = checks::machine();
     if let Some(path) = manifest {
-        findings.extend(checks::images(&environment::load_valid(path, environment::Against::Files)?));
+        findings.extend(checks::images(&environment::load_valid(path, CheckScope::Files)?));
     }
     if json {
         let text = serde_json::to_string_pretty(&findings).map_err(|error| Failure::new(error.to_string()))?;

@@ -70,7 +70,7 @@ async fn the_front_reads_one_request_of_a_connection() {
 #[tokio::test]
 async fn a_header_that_counts_is_not_there_twice() {
     let stage = stage();
-    let cookie = stage.let_in(&stage.signed_in("dan").0, "label:dan");
+    let cookie = stage.let_in(&stage.signed_in("dan").await.0, "label:dan");
     let own = "http://dan.code.localhost:7080";
     let once = [("origin", own), ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "navigate"), ("accept", "*/*")];
     for (name, value) in once {
@@ -95,7 +95,7 @@ async fn a_header_that_counts_is_not_there_twice() {
 #[tokio::test]
 async fn only_a_sign_out_makes_the_browser_forget_the_editor() {
     let stage = stage();
-    let (session, cookie) = stage.signed_in("dan");
+    let (session, cookie) = stage.signed_in("dan").await;
     let let_in = stage.let_in(&session, "label:dan");
     let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
     let form = out.headers()[header::LOCATION].to_str().unwrap().to_owned();
@@ -128,8 +128,8 @@ async fn only_a_sign_out_makes_the_browser_forget_the_editor() {
 #[tokio::test]
 async fn who_is_signed_in_is_not_cleared() {
     let stage = stage();
-    let (session, _) = stage.signed_in("dan");
-    let (_, other) = stage.signed_in("grace");
+    let (session, _) = stage.signed_in("dan").await;
+    let (_, other) = stage.signed_in("grace").await;
     let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &other).bare()).await;
     let left = out.headers()[header::LOCATION].to_str().unwrap().replace("/sign-in?left=", "");
     let cookie = stage.let_in(&session, "label:dan");

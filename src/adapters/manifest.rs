@@ -1,0 +1,184 @@
+//! The manifest's file: read, checked, and read again whenever it changes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files::read_manifest;
+use super::machine::machine;
+use super::preflight::check_files;
+use super::watch::{self, Changes};
+use crate::model::issue::{Issue, refused};
+use crate::model::manifest::{Machine, Manifest};
+
+/// What a manifest is checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckScope {
+    /// This host and the files on it, as this account sees them.
+    Files,
+    /// This host. The files that it names are others' to read: systemd's, nginx's.
+    Host,
+    /// Nothing but itself: it is for another host.
+    Text,
+}
+
+/// Why a manifest can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Its file can't be read.
+    #[error("can't read {path}: {source}; check the path, and that this account can read it")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has errors, and another one was loaded before.
+    #[error("{path} is invalid; still using the previous manifest: {}", errors(issues))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        issues: Vec<Issue>,
+    },
+}
+
+fn errors(issues: &[Issue]) -> String {
+    let errors: Vec<String> = issues.iter().filter(|issue| issue.is_error()).map(ToString::to_string).collect();
+    errors.join(" · ")
+}
+
+/// What a manifest's file holds.
+pub struct Loaded {
+    /// The manifest, unless there are errors among the issues.
+    pub manifest: Option<Manifest>,
+    /// What is wrong with it, or may be.
+    pub issues: Vec<Issue>,
+}
+
+/// A manifest's text.
+pub fn read(path: &Path) -> Result<String, ManifestError> {
+    read_manifest(path).map_err(|source| ManifestError::Unreadable { path: path.to_owned(), source })
+}
+
+/// A manifest with its issues.
+pub fn load(path: &Path, scope: CheckScope) -> Result<Loaded, ManifestError> {
+    let text = read(path)?;
+    let boundless = Machine { memory: u64::MAX, cpus: u32::MAX };
+    let machine = if scope == CheckScope::Text { boundless } else { machine() };
+    let (manifest, mut issues) = Manifest::parse(&text, &machine);
+    if let Some(manifest) = manifest.as_ref().filter(|_| scope == CheckScope::Files) {
+        issues.extend(check_files(manifest));
+    }
+    Ok(Loaded { manifest: manifest.filter(|_| !refused(&issues)), issues })
+}
+
+/// A manifest's file that is read again whenever it changes.
+pub struct ManifestWatcher {
+    path: PathBuf,
+    scope: CheckScope,
+    changes: Changes,
+}
+
+impl ManifestWatcher {
+    /// The file's first content, and what follows. It is watched before it is read: whatever is written while csm starts is seen.
+    pub fn begin(path: &Path, scope: CheckScope) -> Result<(Self, Loaded), ManifestError> {
+        let changes = watch::file(path);
+        let loaded = load(path, scope)?;
+        Ok((Self { path: path.to_owned(), scope, changes }, loaded))
+    }
+
+    /// The next content: a manifest that can take the place of `current`, or why it can't.
+    pub async fn next(&mut self, current: &Manifest) -> Result<Manifest, ManifestError> {
+        self.changes.recv().await;
+        self.read(current)
+    }
+
+    /// The content now, whether it has changed or not.
+    pub fn read(&self, current: &Manifest) -> Result<Manifest, ManifestError> {
+        let invalid = |issues| ManifestError::Invalid { path: self.path.clone(), issues };
+        let Loaded { manifest, issues } = load(&self.path, self.scope)?;
+        let Some(manifest) = manifest else { return Err(invalid(issues)) };
+        if manifest.workspace_base != current.workspace_base {
+            let moved = "restart csm; a running one can't move users' homes";
+            let issue = Issue::error("workspaceBase", &manifest.workspace_base, "it has changed", moved);
+            return Err(invalid(vec![issue]));
+        }
+        for issue in &issues {
+            tracing::warn!(manifest = %self.path.display(), "{issue}");
+        }
+        Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::adapters::files::write_atomically;
+
+    struct Stage {
+        directory: tempfile::TempDir,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let stage = Self { directory: tempfile::tempdir().expect("a directory") };
+            stage.write(&Self::text("a.localhost", "/home/a"));
+            stage
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("manifest.json")
+        }
+
+        fn text(domain: &str, base: &str) -> String {
+            let user = r#"{"dan":{"passwordFile":"/p"}}"#;
+            format!(r#"{{"version":1,"domain":"{domain}","workspaceBase":"{base}","image":"x","users":{user}}}"#)
+        }
+
+        fn write(&self, text: &str) {
+            write_atomically(&self.path(), text.as_bytes(), 0o600).expect("written");
+        }
+
+        fn begin(&self) -> (ManifestWatcher, Manifest) {
+            let (watcher, loaded) = ManifestWatcher::begin(&self.path(), CheckScope::Text).expect("readable");
+            (watcher, loaded.manifest.expect("valid"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_written_while_csm_starts_is_read() {
+        let stage = Stage::new();
+        let (mut watcher, first) = stage.begin();
+        stage.write(&Stage::text("b.localhost", "/home/a"));
+        let next = tokio::time::timeout(Duration::from_secs(10), watcher.next(&first)).await.expect("it was seen");
+        assert_eq!(next.expect("valid").domain.to_string(), "b.localhost");
+    }
+
+    #[test]
+    fn whatever_can_not_take_the_place_of_the_current_one_is_refused_with_its_reason() {
+        let stage = Stage::new();
+        let (watcher, first) = stage.begin();
+        let refused = |text: &str| {
+            stage.write(text);
+            watcher.read(&first).expect_err("refused").to_string()
+        };
+        let moved = refused(&Stage::text("a.localhost", "/home/b"));
+        let says = "manifest.json is invalid; still using the previous manifest: error: workspaceBase: found /home/b";
+        assert!(
+            moved.contains(says) && moved.ends_with("restart csm; a running one can't move users' homes"),
+            "{moved}"
+        );
+        let text = Stage::text("a.localhost", "/home/a");
+        for end in 0..text.len() {
+            let half = refused(&text[..end]);
+            assert!(half.contains("manifest.json is invalid") && half.contains(": error: "), "{end}: {half}");
+        }
+        std::fs::remove_file(stage.path()).expect("removed");
+        let gone = watcher.read(&first).expect_err("refused").to_string();
+        assert!(gone.starts_with("can't read /") && gone.contains("; check the path"), "{gone}");
+        stage.write(&text);
+        assert!(watcher.read(&first).is_ok());
+    }
+}

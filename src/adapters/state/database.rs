@@ -1,0 +1,303 @@
+//! The database itself, on whatever thread it is: its tables and their migrations, and what is read and written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+use rusqlite_migration::{M, Migrations, SchemaVersion};
+
+use crate::access::session::Session;
+use crate::access::token::Key;
+use crate::model::label::WorkspaceId;
+use crate::model::workspace::Timestamp;
+use crate::ports::LastOutcome;
+
+/// The tables' history. SQLite's `user_version` counts the steps that a file has taken. A step that was released never changes; what
+/// is to be different is a further step.
+const STEPS: &[M<'_>] = &[M::up(
+    "CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    CREATE TABLE session (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, secret_digest TEXT NOT NULL, credential TEXT NOT NULL,
+        expires INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE workspace (
+        id TEXT PRIMARY KEY, failed INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL
+    ) STRICT;",
+)];
+
+const MIGRATIONS: Migrations<'_> = Migrations::from_slice(STEPS);
+
+const EXPIRE: &str = "DELETE FROM session WHERE expires <= ?1";
+
+/// Why the database can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It can't be opened.
+    #[error(
+        "can't open the state database {path}: {cause}; check its disk, or move the file away (everyone signs in again)"
+    )]
+    Open {
+        /// The file.
+        path: String,
+        /// What SQLite said.
+        cause: String,
+    },
+    /// It was written by a newer csm.
+    #[error(
+        "can't open the state database {path}: it has version {found}, and this csm reads up to {}; run the csm that wrote it, or move the file away (everyone signs in again)",
+        STEPS.len()
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: usize,
+    },
+    /// Its thread can't be started.
+    #[error("can't start the state database's thread: {0}; check the account's limit of processes and the free memory")]
+    Thread(std::io::Error),
+    /// A question that it did not answer.
+    #[error(
+        "can't use the state database: {0}; check its disk, or stop csm and move state.db away (everyone signs in again)"
+    )]
+    Query(#[from] rusqlite::Error),
+    /// Its thread has ended: csm is about to exit.
+    #[error("can't use the state database: its thread has ended; restart csm")]
+    Ended,
+}
+
+/// The open file.
+pub(super) struct Database {
+    connection: Connection,
+    /// Whether the last write failed: reads may go well on a disk that is full.
+    failing: bool,
+}
+
+impl Database {
+    pub(super) fn open(path: &Path) -> Result<Self, StateError> {
+        let failed = |error| StateError::Open {
+            path: path.display().to_string(),
+            cause: match error {
+                // In SQLite's words, without the statement.
+                rusqlite_migration::Error::RusqliteError { err, .. } => err.to_string(),
+                other => other.to_string(),
+            },
+        };
+        let mut connection = Connection::open(path).map_err(|error| failed(error.into()))?;
+        // Before anything is written: a newer csm's file stays as it is.
+        if let SchemaVersion::Outside(found) = MIGRATIONS.current_version(&connection).map_err(failed)? {
+            return Err(StateError::Newer { path: path.display().to_string(), found: found.get() });
+        }
+        let prepared = connection.pragma_update(None, "journal_mode", "WAL").and_then(|()| {
+            // Small and seldom used: a page cache of 256 KiB is plenty.
+            connection.pragma_update(None, "cache_size", -256)
+        });
+        prepared.map_err(|error| failed(error.into()))?;
+        MIGRATIONS.to_latest(&mut connection).map_err(failed)?;
+        Ok(Self { connection, failing: false })
+    }
+
+    /// Writes, all of it or nothing, and remembers whether it went well.
+    fn write<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let written = self.connection.transaction().and_then(|transaction| {
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        });
+        self.failing = written.is_err();
+        written
+    }
+
+    pub(super) fn key(&self, random: [u8; 32]) -> rusqlite::Result<Key> {
+        self.connection.execute("INSERT OR IGNORE INTO secret VALUES ('key', ?1)", [random])?;
+        Ok(Key::new(self.connection.query_row("SELECT value FROM secret WHERE name = 'key'", [], |row| row.get(0))?))
+    }
+
+    pub(super) fn sessions(&self, now: Timestamp) -> rusqlite::Result<Vec<Session>> {
+        self.connection.execute(EXPIRE, [now.cast_signed()])?;
+        let mut query = self.connection.prepare("SELECT id, owner, secret_digest, credential, expires FROM session")?;
+        let rows = query.query_map([], |row| {
+            let (owner, expires): (String, i64) = (row.get(1)?, row.get(4)?);
+            let session = owner.parse().ok().map(|owner| {
+                Ok(Session {
+                    id: row.get(0)?,
+                    owner,
+                    secret_digest: row.get(2)?,
+                    credential: row.get(3)?,
+                    expires: expires.cast_unsigned(),
+                })
+            });
+            session.transpose()
+        })?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
+    pub(super) fn insert_session(&mut self, session: &Session, now: Timestamp) -> rusqlite::Result<()> {
+        self.write(|connection| {
+            connection.execute(EXPIRE, [now.cast_signed()])?;
+            connection.execute(
+                "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    session.id,
+                    session.owner.as_str(),
+                    session.secret_digest,
+                    session.credential,
+                    session.expires.cast_signed()
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn delete_session(&mut self, id: &str) -> rusqlite::Result<()> {
+        self.write(|connection| connection.execute("DELETE FROM session WHERE id = ?1", [id]).map(drop))
+    }
+
+    pub(super) fn last_outcomes(&self) -> rusqlite::Result<BTreeMap<WorkspaceId, LastOutcome>> {
+        let mut query = self.connection.prepare("SELECT id, failed, reason, at FROM workspace")?;
+        let rows = query.query_map([], |row| {
+            let (id, at): (String, i64) = (row.get(0)?, row.get(3)?);
+            Ok((id, LastOutcome { failed: row.get(1)?, reason: row.get(2)?, at: at.cast_unsigned() }))
+        })?;
+        rows.filter_map(|row| row.map(|(id, past)| Some((id.parse().ok()?, past))).transpose()).collect()
+    }
+
+    pub(super) fn record(&mut self, id: &WorkspaceId, ended: &LastOutcome) -> rusqlite::Result<()> {
+        self.write(|connection| {
+            connection.execute(
+                "INSERT INTO workspace VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (id) DO UPDATE SET failed = excluded.failed, reason = excluded.reason, at = excluded.at",
+                params![id.to_string(), ended.failed, ended.reason, ended.at.cast_signed()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// After a write that failed another one is tried, which changes nothing.
+    pub(super) fn healthy(&mut self) -> bool {
+        if self.failing {
+            return self.write(|connection| connection.execute("UPDATE secret SET value = value", [])).is_ok();
+        }
+        self.connection.query_row("SELECT count(*) FROM session", [], |_| Ok(())).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file as csm 0.1.0 left it.
+    const VERSION_1: &str = "
+        CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+        CREATE TABLE session (
+            id TEXT PRIMARY KEY, owner TEXT NOT NULL, secret_digest TEXT NOT NULL, credential TEXT NOT NULL,
+            expires INTEGER NOT NULL
+        ) STRICT;
+        CREATE TABLE workspace (
+            id TEXT PRIMARY KEY, failed INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO secret VALUES ('key', zeroblob(32));
+        INSERT INTO session VALUES ('a-session', 'dan', 'a-digest', 'a-credential', 500);
+        INSERT INTO workspace VALUES ('dan', 1, 'it failed', 7);
+        PRAGMA user_version = 1;
+    ";
+
+    struct Stage {
+        directory: tempfile::TempDir,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            Self { directory: tempfile::tempdir().expect("a directory") }
+        }
+
+        fn path(&self) -> std::path::PathBuf {
+            self.directory.path().join("state.db")
+        }
+
+        /// Another connection to the same file.
+        fn aside(&self) -> Connection {
+            Connection::open(self.path()).expect("opened")
+        }
+
+        fn open(&self) -> Database {
+            Database::open(&self.path()).expect("opened")
+        }
+
+        /// Why it can't be opened.
+        fn refused(&self) -> String {
+            Database::open(&self.path()).err().expect("refused").to_string()
+        }
+    }
+
+    #[test]
+    fn a_file_of_version_1_keeps_its_rows() {
+        let stage = Stage::new();
+        stage.aside().execute_batch(VERSION_1).expect("made");
+        let database = stage.open();
+        assert_eq!(database.key([1; 32]).expect("read").sign(&["x"]), Key::new([0; 32]).sign(&["x"]));
+        let session = Session {
+            id: "a-session".into(),
+            owner: "dan".parse().expect("a name"),
+            secret_digest: "a-digest".into(),
+            credential: "a-credential".into(),
+            expires: 500,
+        };
+        assert_eq!(database.sessions(100).expect("read"), [session]);
+        let outcome = LastOutcome { failed: true, reason: "it failed".into(), at: 7 };
+        let outcomes = BTreeMap::from([("dan".parse().expect("an id"), outcome)]);
+        assert_eq!(database.last_outcomes().expect("read"), outcomes);
+        let version: usize = stage.aside().query_row("PRAGMA user_version", [], |row| row.get(0)).expect("read");
+        assert_eq!(version, STEPS.len());
+    }
+
+    #[test]
+    fn every_step_can_be_taken() {
+        MIGRATIONS.validate().expect("sound");
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_with_a_fix_and_left_as_it_is() {
+        let stage = Stage::new();
+        stage.aside().execute_batch(&VERSION_1.replace("user_version = 1", "user_version = 99")).expect("made");
+        let before = std::fs::read(stage.path()).expect("read");
+        let refused = stage.refused();
+        let says = format!("it has version 99, and this csm reads up to {}; run the csm that wrote it", STEPS.len());
+        assert!(refused.contains(&says) && refused.contains("state.db"), "{refused}");
+        assert!(std::fs::read(stage.path()).expect("read") == before, "it was changed");
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_with_a_fix() {
+        let stage = Stage::new();
+        std::fs::write(stage.path(), "not a database, and long enough to be seen as a broken one").expect("written");
+        let refused = stage.refused();
+        assert!(
+            refused.contains("state.db: file is not a database; ") && refused.contains("move the file"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_write_that_failed_is_seen_until_one_succeeds() {
+        let stage = Stage::new();
+        let mut database = stage.open();
+        database.key([1; 32]).expect("a key");
+        database.connection.pragma_update(None, "query_only", true).expect("set");
+        assert!(database.healthy(), "nothing was written yet");
+        database.delete_session("any").expect_err("refused");
+        assert!(!database.healthy());
+        assert!(!database.healthy(), "still");
+        database.connection.pragma_update(None, "query_only", false).expect("set");
+        assert!(database.healthy(), "there is room again");
+    }
+
+    #[test]
+    fn a_table_that_is_gone_is_no_health() {
+        let stage = Stage::new();
+        let mut database = stage.open();
+        assert!(database.healthy());
+        database.connection.execute_batch("DROP TABLE session").expect("dropped");
+        assert!(!database.healthy());
+    }
+}

@@ -1,0 +1,54 @@
+//! A secret file in a home, as the manifest declares it and as a workspace gets it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::text::SecretPath;
+
+/// A secret file in the home.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SecretFileEntry {
+    /// The file on the host whose content appears there.
+    #[schemars(example = "/run/secrets/dan-netrc")]
+    pub source: SecretPath,
+    /// Its permissions inside, in octal: `0400`, `0500`, `0600` or `0700`. Default: `0400`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = "0400")]
+    pub mode: Mode,
+}
+
+/// Permissions of a secret file, owner bits only: `0400`, `0600`, `0500` or `0700`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode(u32);
+
+impl Mode {
+    /// The bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self(0o400)
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{:04o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match u32::from_str_radix(&text, 8) {
+            Ok(bits @ (0o400 | 0o500 | 0o600 | 0o700)) => Ok(Self(bits)),
+            _ => {
+                Err(serde::de::Error::custom("not a mode for a secret; write \"0400\", \"0600\", \"0500\" or \"0700\""))
+            }
+        }
+    }
+}
