@@ -60,7 +60,7 @@ test("the owner's visits wake it: a hundred at once are one start", async () => 
   const visits = Array.from({ length: 100 }, () => ada.visit('ada'));
   const answers = await Promise.all(visits);
   for (const answer of answers) assert.ok([503, 302, 200].includes(answer.status), `${answer.status}`);
-  assert.ok(answers.some((answer) => answer.status === 503 && answer.body.includes('The editor opens here by itself')));
+  assert.ok(answers.some((answer) => answer.status === 503 && answer.body.includes('The editor opens automatically')));
   await reaches('ada', 'running');
   assert.equal((await workspace('ada')).reason, 'opened by ada');
   assert.equal(await starts(since), 1);

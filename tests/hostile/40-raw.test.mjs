@@ -144,7 +144,7 @@ test('a flood of sign-ins is answered by nginx, and another address signs in mea
   const flood = Promise.all(Array.from({ length: 90 }, () => signIn('127.0.0.3', 'nobody', 'wrong')));
   const right = await signIn('127.0.0.4', 'grace', password('grace'));
   assert.equal(right.status, 303, right.text.slice(0, 500));
-  const refused = (await flood).filter((answer) => /Too many came from this address/.test(answer.body));
+  const refused = (await flood).filter((answer) => /This address made too many sign-in attempts/.test(answer.body));
   assert.ok(refused.length > 10, `${refused.length} of 90 were refused by nginx`);
   for (const answer of refused) {
     assert.equal(answer.status, 429);
