@@ -28,7 +28,7 @@ export const manifestPath = `${data}/manifest.json`;
 export const database = `${data}/state/code-server-multi/state.db`;
 export const port = Number(process.env.CSM_E2E_PORT);
 export const domain = 'code.localhost';
-/** Kept between the runner and the test files, which are processes of their own. */
+/** A directory that the runner and the test files share; each is a separate process. */
 export const scratch = process.env.CSM_E2E_SCRATCH;
 export const demoLog = `${scratch}/demo.log`;
 
