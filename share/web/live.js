@@ -1,4 +1,4 @@
-// Keeps a page up to date: the server sends parts of it, rendered, each with the id of what it replaces.
+// Keeps a page up to date: the server sends rendered HTML elements, and each replaces the element with the same id.
 "use strict";
 
 const main = document.querySelector("[data-events]");
@@ -12,7 +12,7 @@ events.addEventListener("part", (event) => {
   const old = document.getElementById(part.id);
   if (!old) return location.reload();
   if (old.outerHTML === part.outerHTML) return;
-  // Whoever is on a button with the keyboard stays there.
+  // The keyboard focus stays on the same button.
   const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
   old.replaceWith(part);
   if (focused) document.getElementById(focused)?.focus();
@@ -20,7 +20,7 @@ events.addEventListener("part", (event) => {
 
 events.addEventListener("ready", () => {
   events.close();
-  // After a reload that led here again, not as fast as the machine can.
+  // When a reload led back to this page, the next one waits, so that the page does not reload in a tight loop.
   const again = performance.getEntriesByType("navigation")[0]?.type === "reload";
   setTimeout(() => location.reload(), again ? 2000 : 0);
 });
@@ -33,7 +33,7 @@ events.addEventListener("reload", () => {
 events.addEventListener("open", () => { connection.textContent = ""; });
 
 events.addEventListener("error", () => {
-  connection.textContent = "The connection to the server was lost; trying again…";
-  // Closed for good means refused: signed out, most likely. The page itself knows what to do.
+  connection.textContent = "Connection lost. Reconnecting…";
+  // CLOSED means that the server refused the request, most likely after a sign-out. A reload shows the sign-in page then.
   if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000);
 });

@@ -1,4 +1,4 @@
-// Signing in, out, and being told no, as people do it in a browser.
+// Sign-in, sign-out and refusals, as users see them in a browser.
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
 import { atDashboard, atEditor, fillIn, launch, none, person, workbench } from './lib/browser.mjs';
@@ -16,12 +16,12 @@ afterEach(async () => {
   none(at.violations);
 });
 
-test('a bookmark of a sleeping workspace: sign in, see it wake, land in the editor at the same address', async () => {
+test('a bookmark of a stopped workspace leads through sign-in and wake page to the editor at the same address', async () => {
   await stopped('ada');
   const { page } = at;
   const deep = `${origin('ada')}/?folder=/home/coder/project&kept=yes`;
   await page.goto(deep);
-  assert.equal(new URL(page.url()).host, new URL(origin('')).host, 'the password is asked on the dashboard host');
+  assert.equal(new URL(page.url()).host, new URL(origin('')).host, "the sign-in form is on the dashboard's hostname");
   assert.match(await page.locator('.where').innerText(), /to open ada\.code\.localhost/);
   await page.getByLabel('Name').fill('ada');
   const seen = [];
@@ -30,14 +30,14 @@ test('a bookmark of a sleeping workspace: sign in, see it wake, land in the edit
   await fillIn(page, 'ada');
   await wake;
   assert.match(await page.locator('h1').innerText(), /^ada\.code\.localhost$/);
-  // Nobody touches anything from here on.
+  // From here on the user does nothing.
   await workbench(page);
   assert.ok(seen.includes(deep), `the bookmark's address: ${seen.join(' ')}`);
   assert.equal(new URL(page.url()).searchParams.get('folder'), '/home/coder/project');
   assert.ok(!page.url().includes('code='), 'no code stays in the address');
 });
 
-test('keyboard alone: sign in and start', async () => {
+test('a user can sign in and start a workspace with the keyboard only', async () => {
   await stopped('ada');
   const { page } = at;
   await page.goto(origin(''));
@@ -49,7 +49,7 @@ test('keyboard alone: sign in and start', async () => {
   const start = page.locator('#start-ada');
   await start.waitFor();
   for (let tries = 0; !(await start.evaluate((node) => node === document.activeElement)); tries++) {
-    assert.ok(tries < 20, 'Start is reached with the Tab key');
+    assert.ok(tries < 20, 'the Tab key reaches Start');
     await page.keyboard.press('Tab');
   }
   const outline = await start.evaluate((node) => getComputedStyle(node).outlineStyle);
@@ -58,7 +58,7 @@ test('keyboard alone: sign in and start', async () => {
   await page.locator('#ws-ada .state.running').waitFor({ timeout: 60_000 });
 });
 
-test('a wrong password stays on the form, keeps the name, and an unknown name gets the same words', async () => {
+test('after a wrong password the form keeps the name, and an unknown name gets the same message', async () => {
   const { page } = at;
   await page.goto(origin('ada'));
   const refusals = [];
@@ -75,13 +75,13 @@ test('a wrong password stays on the form, keeps the name, and an unknown name ge
     refusals.push(await page.getByRole('alert').innerText());
   }
   assert.deepEqual(refusals, Array(3).fill('That name and password do not belong together.'));
-  // The handshake is still the same: the right password leads on to where the visitor was going.
+  // The handshake continues: after the right password the visitor reaches the address that they opened.
   await running('ada');
   await fillIn(page, 'ada');
   await workbench(page);
 });
 
-test("another person's workspace is refused, and the page says whose it is", async () => {
+test("another user's workspace is refused, and the page names its owner", async () => {
   const { page } = at;
   await atDashboard(page, 'grace');
   const answer = await page.goto(origin('ada'));
@@ -91,7 +91,7 @@ test("another person's workspace is refused, and the page says whose it is", asy
   await page.getByRole('heading', { name: 'Your workspace' }).waitFor();
 });
 
-test('an admin does not get into the workspace of another either', async () => {
+test("an admin can't open another user's workspace either", async () => {
   const { page } = at;
   await atDashboard(page, 'ada');
   const answer = await page.goto(origin('grace'));
@@ -99,7 +99,7 @@ test('an admin does not get into the workspace of another either', async () => {
   assert.match(await page.locator('main').innerText(), /belongs to grace\. You are signed in as ada/);
 });
 
-test('signing out ends dashboard and workspace alike, within the 5 s for which an answer is kept', async () => {
+test('a sign-out ends the session on dashboard and workspace, within the 5 s for which nginx caches an allowed request', async () => {
   await running('grace');
   const { page } = at;
   await atEditor(page, 'grace');
@@ -118,7 +118,7 @@ test('signing out ends dashboard and workspace alike, within the 5 s for which a
   assert.equal(new URL(tab.url()).pathname, '/sign-in');
 });
 
-test('a label that nobody has is a page, not an error of the browser', async () => {
+test("an unknown label shows csm's page, not a browser error", async () => {
   const { page } = at;
   const answer = await page.goto(origin('nobody'));
   assert.equal(answer.status(), 404);

@@ -1,4 +1,4 @@
-// What people do in the editor, and where it shows on the host.
+// What users do in the editor, and its effect on the host.
 import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { after, before, test } from 'node:test';
@@ -26,7 +26,7 @@ async function editor(run, path) {
   none(at.violations);
 }
 
-test('a command in the terminal makes a file on the host that belongs to the account', () =>
+test('a command in the terminal creates a file on the host that belongs to the account', () =>
   editor(async (page) => {
     await terminal(page);
     await type(page, 'cd ~/project && echo "$(id -un) $(hostname)" > made-in-terminal');
@@ -37,9 +37,9 @@ test('a command in the terminal makes a file on the host that belongs to the acc
 
 const sessions = () => inside('ada', 'tmux', 'list-sessions', '-F', '#{session_name} #{session_attached}');
 
-test('what runs in a terminal outlives the tab, and another browser finds it', async () => {
+test('a program in a terminal continues when the tab closes, and another browser shows it', async () => {
   const runs = async () => (await inside('ada', 'sh', '-c', 'pgrep -fx "sleep 4242" || true')) !== '';
-  // No session is left from before, whether or not there was one.
+  // After a stop and a start no tmux session is left from earlier tests.
   await stopped('ada');
   await running('ada');
   await editor(async (page) => {
@@ -49,9 +49,9 @@ test('what runs in a terminal outlives the tab, and another browser finds it', a
   });
   assert(await runs(), 'it still runs');
   await editor(async (page) => {
-    // The editor brings the terminal back, or opens a new one, from which tmux leads to the session.
+    // The editor restores the terminal, or opens a new one, in which tmux can switch to the session.
     await showTerminal(page);
-    await until('the program to end', async () => {
+    await until('the program to exit', async () => {
       // While the editor starts, parts of it take the keyboard.
       await page.locator('.terminal-wrapper.active .xterm-helper-textarea').focus();
       await type(page, 'tmux switch-client -t =0');
@@ -61,12 +61,12 @@ test('what runs in a terminal outlives the tab, and another browser finds it', a
   });
 });
 
-test('a terminal that waits is one tmux session, and stays the one it was', async () => {
+test('an idle terminal uses one tmux session, and keeps it', async () => {
   await stopped('ada');
   await running('ada');
   await editor(async (page) => {
     await terminal(page);
-    await until('its session', async () => (await sessions()).trim() === '0 1');
+    await until('one attached tmux session', async () => (await sessions()).trim() === '0 1');
     // Extensions that start later must not make the editor replace it.
     await page.locator('.statusbar-item[id*="scm"], .statusbar-item[id*="problems"]').first().waitFor();
     await command(page, 'Developer: Show Running Extensions');
@@ -75,7 +75,7 @@ test('a terminal that waits is one tmux session, and stays the one it was', asyn
   });
 });
 
-test('a file that is edited and saved in the editor is the file on the host', async () => {
+test('a file saved in the editor changes on the host', async () => {
   const path = give('ada', 'edited.txt', 'before\n');
   await editor(async (page) => {
     await openFile(page, 'edited.txt');
@@ -86,7 +86,7 @@ test('a file that is edited and saved in the editor is the file on the host', as
   });
 });
 
-test('a Markdown preview, which is a page within the page, shows', async () => {
+test('a Markdown preview, which is a nested frame, is shown', async () => {
   give('ada', 'preview.md', '# A heading of the preview\n');
   await editor(async (page) => {
     await openFile(page, 'preview.md');
@@ -96,7 +96,7 @@ test('a Markdown preview, which is a page within the page, shows', async () => {
   });
 });
 
-test('stopped from the dashboard, woken from a bookmark: files and settings are as they were', async () => {
+test('a workspace that is stopped from the dashboard and woken by a bookmark has the same files', async () => {
   const path = give('ada', 'kept.txt', 'kept\n');
   const at = await person(browser);
   await atDashboard(at.page, 'ada');
@@ -113,7 +113,7 @@ test('stopped from the dashboard, woken from a bookmark: files and settings are 
   none(at.violations);
 });
 
-test('an editor that is left open tries again by itself, and that does not wake its workspace', async () => {
+test('an open editor reconnects automatically, and its attempts do not wake a stopped workspace', async () => {
   await running('ada');
   const at = await person(browser);
   await atEditor(at.page, 'ada');
@@ -121,7 +121,7 @@ test('an editor that is left open tries again by itself, and that does not wake 
   at.page.on('websocket', () => tries++);
   await stopped('ada');
   const before = tries;
-  await until('the editor to try again, and again', () => tries >= before + 4, { seconds: 60 });
+  await until('the editor to have tried four times more', () => tries >= before + 4, { seconds: 60 });
   assert.equal((await workspace('ada')).state, 'stopped');
   assert.equal((await workspace('ada')).reason, 'stopped by the command line');
   await at.context.close();

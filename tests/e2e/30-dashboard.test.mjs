@@ -1,4 +1,4 @@
-// The dashboard: who sees what, and that it stays true without a reload.
+// The dashboard: which user sees which workspace, and updates without a reload.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { atDashboard, card, launch, none, person, state } from './lib/browser.mjs';
@@ -9,14 +9,14 @@ let browser;
 before(async () => (browser = await launch()));
 after(() => browser?.close());
 
-test('the admin sees everyone, the others themselves alone', async () => {
+test('an admin sees all workspaces, other users only their own', async () => {
   const [ada, grace] = [await person(browser), await person(browser)];
   await atDashboard(ada.page, 'ada');
   await atDashboard(grace.page, 'grace');
-  assert.deepEqual(await ada.page.locator('h2').allInnerTexts(), ['ada', 'grace'], 'their own first');
+  assert.deepEqual(await ada.page.locator('h2').allInnerTexts(), ['ada', 'grace'], "the admin's own workspace first");
   assert.deepEqual(await grace.page.locator('h2').allInnerTexts(), ['grace']);
-  assert.equal(await card(ada.page, 'grace').getByRole('link', { name: 'Open' }).count(), 0, "no link into another's workspace");
-  assert.equal(await grace.page.locator('.notice').count(), 0, "the machine's matters are the admin's");
+  assert.equal(await card(ada.page, 'grace').getByRole('link', { name: 'Open' }).count(), 0, "no link to another user's workspace");
+  assert.equal(await grace.page.locator('.notice').count(), 0, 'only admins see notices about the host');
   const log = await grace.page.goto(`${new URL(grace.page.url()).origin}/workspaces/ada/log`);
   assert.equal(log.status(), 404);
   assert.match(await grace.page.locator('main').innerText(), /There is no workspace "ada"\./);
@@ -26,7 +26,7 @@ test('the admin sees everyone, the others themselves alone', async () => {
   }
 });
 
-test('what happens elsewhere shows without a reload', async () => {
+test('the dashboard shows changes from elsewhere without a reload', async () => {
   await stopped('grace');
   const { page, context, violations } = await person(browser);
   await atDashboard(page, 'ada');
@@ -41,9 +41,9 @@ test('what happens elsewhere shows without a reload', async () => {
   );
   await operator('/api/v1/workspaces/grace/start', { method: 'POST' });
   await page.locator('#ws-grace .state.running').waitFor({ timeout: 60_000 });
-  assert.ok(words.includes('starting'), `the way there was shown too: ${words}`);
+  assert.ok(words.includes('starting'), `the dashboard also showed the intermediate state: ${words}`);
   assert.match(await card(page, 'grace').locator('.reason').innerText(), /started by the command line/);
-  // Figures come while somebody looks.
+  // csm measures while a dashboard is open.
   await card(page, 'grace').locator('meter').first().waitFor();
   assert.match(await card(page, 'grace').locator('dl').innerText(), /\d+ (MiB|GiB) of 3 GiB/);
   await operator('/api/v1/workspaces/grace/stop', { method: 'POST' });
@@ -53,7 +53,7 @@ test('what happens elsewhere shows without a reload', async () => {
   none(violations);
 });
 
-test('the buttons work by pointer, and keep the keyboard where it was', async () => {
+test('the buttons work with pointer and keyboard, and keep the keyboard focus', async () => {
   await running('ada');
   const { page, context, violations } = await person(browser);
   await atDashboard(page, 'ada');
@@ -70,7 +70,7 @@ test('the buttons work by pointer, and keep the keyboard where it was', async ()
   none(violations);
 });
 
-test('the log page shows what the workspace printed', async () => {
+test("the log page shows the workspace's output", async () => {
   await running('ada');
   const { page, context, violations } = await person(browser);
   await atDashboard(page, 'ada');
@@ -81,7 +81,7 @@ test('the log page shows what the workspace printed', async () => {
   none(violations);
 });
 
-test('limits that this machine cannot enforce are said, with the reason', async (t) => {
+test("the dashboard names the limits that this host can't enforce", async (t) => {
   const notes = await operator('/api/v1/workspaces').then(() => operator('/metrics'));
   assert.equal(notes.status, 200);
   const { page, context } = await person(browser);
@@ -92,6 +92,6 @@ test('limits that this machine cannot enforce are said, with the reason', async 
   const asked = await inAccount(['podman', 'info', '--format', '{{json .Host.CgroupControllers}}']);
   const controllers = JSON.parse(asked.stdout) ?? [];
   const missing = ['memory', 'cpu', 'pids'].filter((one) => !controllers.includes(one));
-  if (missing.length === 0) return t.skip('this machine enforces every limit, so there is nothing to say');
+  if (missing.length === 0) return t.skip('this host enforces every limit, so the dashboard shows no notice');
   for (const word of missing) assert.match(shown, new RegExp({ memory: 'memory', cpu: 'CPU', pids: 'process|task' }[word], 'i'));
 });

@@ -1,4 +1,4 @@
-// Ports of a workspace, each on a host of its own.
+// Ports of a workspace, each on a separate hostname.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { atDashboard, fillIn, launch, none, person, terminal, atEditor, type } from './lib/browser.mjs';
@@ -17,7 +17,7 @@ before(async () => {
 });
 after(() => browser?.close());
 
-test('a web server started in the terminal is open to its owner', async () => {
+test('the owner can open a web server that runs in a terminal', async () => {
   give('ada', 'index-of-test.html', '<h1>Served from inside</h1>');
   const { page, context, violations } = await person(browser);
   await atEditor(page, 'ada');
@@ -33,7 +33,7 @@ test('a web server started in the terminal is open to its owner', async () => {
   none(violations);
 });
 
-test('it is open to nobody else: strangers sign in first, others are told whose it is', async () => {
+test("a port is open to no other visitor: unauthenticated visitors get the sign-in, other users a page that names the owner", async () => {
   const anonymous = await send({ label: '3000--ada', headers: { 'Sec-Fetch-Mode': 'navigate' } });
   assert.equal(anonymous.status, 303);
   assert.ok(anonymous.headers.location[0].startsWith(`${origin('')}/open?handshake=`));
@@ -50,7 +50,7 @@ test('it is open to nobody else: strangers sign in first, others are told whose 
   await admin.context.close();
 });
 
-test('uploads have no limit there', async () => {
+test('uploads to a port have no size limit', async () => {
   await echo('ada', 3001);
   const owner = await Visitor.owner('ada', '3001--ada');
   const answer = await owner.send({ label: '3001--ada', method: 'POST', headers: { Origin: origin('3001--ada') }, body: 'x'.repeat(20 << 20) });
@@ -58,7 +58,7 @@ test('uploads have no limit there', async () => {
   assert.equal(JSON.parse(answer.body).received, 20 << 20);
 });
 
-test('WebSockets work on it', async () => {
+test('WebSockets to a port work', async () => {
   await echo('ada', 3001);
   const owner = await Visitor.owner('ada', '3001--ada');
   const open = await handshake({ label: '3001--ada', headers: { Cookie: owner.cookies('3001--ada') } });
@@ -67,7 +67,7 @@ test('WebSockets work on it', async () => {
   open.socket.destroy();
 });
 
-test("a port's page in a real browser talks to its own WebSocket", async () => {
+test("a port's page in a real browser can use its own WebSocket", async () => {
   await echo('ada', 3001);
   const { page, context } = await person(browser);
   await page.goto(origin('3001--ada'));
@@ -86,7 +86,7 @@ test("a port's page in a real browser talks to its own WebSocket", async () => {
   await context.close();
 });
 
-test('a port that nothing listens on is not taken for a sleeping workspace', async () => {
+test('a port without a listener does not show the wake page', async () => {
   const owner = await Visitor.owner('ada', '3999--ada');
   const answer = await owner.visit('3999--ada', '/');
   assert.notEqual(answer.status, 503, 'no wake page');

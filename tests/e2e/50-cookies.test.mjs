@@ -1,4 +1,4 @@
-// T1-T3 of the threat table: cookies that siblings plant, and ours that must not travel.
+// Cookies that pages of other workspaces set, and csm's cookies, which must not reach a workspace.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { fillIn, launch, lend, person, workbench } from './lib/browser.mjs';
@@ -22,11 +22,11 @@ before(async () => {
 });
 after(() => browser?.close());
 
-/** What a request with exactly this Cookie header gets: who the site takes it for. */
+/** Sends a request with exactly this Cookie header; the response shows which user csm takes it for. */
 const dashboard = (cookie) => send({ headers: { ...NAVIGATE, Cookie: cookie } });
 const port = (cookie) => send({ label: '3001--ada', headers: { ...NAVIGATE, Cookie: cookie } });
 
-test('each cookie is host-only, out of scripts, and marked __Host-', async () => {
+test('each cookie is host-only, HttpOnly and has the __Host- prefix', async () => {
   const visitor = new Visitor();
   const signedIn = await visitor.signIn('ada');
   const entered = await visitor.enter('ada');
@@ -37,16 +37,16 @@ test('each cookie is host-only, out of scripts, and marked __Host-', async () =>
   }
 });
 
-test('names that only decode to ours are not ours', async () => {
+test("a cookie whose name only decodes to that of csm's cookie is ignored", async () => {
   const value = ada.cookie('', SESSION);
-  assert.equal((await dashboard(`${SESSION}=${value}`)).status, 200, 'the cookie itself is good');
+  assert.equal((await dashboard(`${SESSION}=${value}`)).status, 200, 'the cookie itself is valid');
   for (const name of ['%5F%5FHost-csm-session', '__host-csm-session', '__Host-csm-session%00', ' __Host-csm-session x', '__Host-csm-sessio', '"__Host-csm-session"']) {
     const answer = await dashboard(`${name}=${value}`);
     assert.equal(answer.headers.location?.[0], '/sign-in', name);
   }
 });
 
-test('a planted bad byte, or a decoy in other spelling, neither signs in nor signs out', async () => {
+test('an invalid byte, or a decoy with another spelling, neither signs in nor signs out', async () => {
   const mine = `${SESSION}=${ada.cookie('', SESSION)}`;
   const others = grace.cookie('', SESSION);
   for (const decoy of ['a=\xff\xfe', `%5F%5FHost-csm-session=${others}`, '=', 'x', `a="b; c="`, 'é=ü']) {
@@ -58,7 +58,7 @@ test('a planted bad byte, or a decoy in other spelling, neither signs in nor sig
   }
 });
 
-test('the same name twice counts for nothing, whichever comes first', async () => {
+test('a cookie that occurs twice is ignored, in either order', async () => {
   const [mine, others] = [ada, grace].map((one) => `${SESSION}=${one.cookie('', SESSION)}`);
   for (const cookie of [`${mine}; ${others}`, `${others}; ${mine}`, `${mine}; ${mine}`, `${mine};${SESSION}=`]) {
     assert.equal((await dashboard(cookie)).headers.location?.[0], '/sign-in', cookie);
@@ -70,7 +70,7 @@ test('the same name twice counts for nothing, whichever comes first', async () =
   assert.equal((await port(`${token}; ${token}`)).status, 303);
 });
 
-test('a token is good on its own host alone', async () => {
+test('a token is valid only on its own hostname', async () => {
   const token = ada.cookie('ada', WORKSPACE);
   assert.equal((await send({ label: 'ada', target: '/healthz', headers: { Cookie: `${WORKSPACE}=${token}` } })).status, 200);
   for (const label of ['3001--ada', 'grace', '3001--grace']) {
@@ -78,12 +78,12 @@ test('a token is good on its own host alone', async () => {
     assert.equal(answer.status, 303, label);
     assert.ok(answer.headers.location[0].startsWith(`${origin('')}/open?handshake=`), label);
   }
-  // Nor is it a session, nor a session a token.
+  // A token is not a session, and a session is not a token.
   assert.equal((await dashboard(`${SESSION}=${token}`)).headers.location?.[0], '/sign-in');
   assert.equal((await port(`${WORKSPACE}=${ada.cookie('', SESSION)}`)).status, 303);
 });
 
-test("our cookies never reach a workspace's own programs, whatever surrounds them", async () => {
+test("csm's cookies never reach a workspace's programs, whatever cookies surround them", async () => {
   const token = ada.cookie('3001--ada', WORKSPACE);
   const ours = ['session', 'nonce', 'device'].map((name) => `__Host-csm-${name}=canary-${name}`);
   const orders = [
@@ -97,14 +97,14 @@ test("our cookies never reach a workspace's own programs, whatever surrounds the
     const got = JSON.parse(answer.body).headers;
     assert.ok(!JSON.stringify(got).includes('csm-'), JSON.stringify(got.cookie));
     assert.ok(!JSON.stringify(got).includes(token.slice(0, 20)));
-    assert.match(got.cookie[0], /mine=1/, 'their own cookies do');
+    assert.match(got.cookie[0], /mine=1/, "the program's own cookies reach it");
     assert.match(got.cookie[0], /yours=2/);
   }
   const alone = JSON.parse((await port(`${WORKSPACE}=${token}`)).body).headers;
-  assert.equal((alone.cookie ?? ['']).join('').trim(), '', 'with nothing else there is nothing');
+  assert.equal((alone.cookie ?? ['']).join('').trim(), '', 'without other cookies the header is empty');
 });
 
-test('a backend hears one Host, and no forwarded ones of the visitor', async () => {
+test("a backend gets one Host, and no forwarded host from the visitor", async () => {
   const cookie = `${WORKSPACE}=${ada.cookie('3001--ada', WORKSPACE)}`;
   const spoofed = { Cookie: cookie, Forwarded: 'host=evil.example', 'X-Forwarded-Host': 'evil.example', 'X-Csm-Site': 'label:grace' };
   const answer = await send({ label: '3001--ada', headers: { ...NAVIGATE, ...spoofed } });
@@ -113,9 +113,9 @@ test('a backend hears one Host, and no forwarded ones of the visitor', async () 
   assert.deepEqual(got.host.length, 1);
 });
 
-test("in a real browser a sibling's domain-wide cookies change nobody's identity", async () => {
+test("in a real browser another workspace's domain-wide cookies change no user's identity", async () => {
   const { context, page } = await person(browser);
-  // grace runs hostile pages on a host of hers; ada opens one of them, signed in as herself on hers.
+  // grace serves hostile pages on a port's hostname of her workspace. ada, signed in to her own workspace, opens one of them.
   await lend(context, 'grace', '3001--grace');
   await page.goto(origin('ada'));
   await fillIn(page, 'ada');
@@ -131,7 +131,7 @@ test("in a real browser a sibling's domain-wide cookies change nobody's identity
   const query = plants.map((plant) => `toss=${encodeURIComponent(plant)}`).join('&');
   await page.goto(`${origin('3001--grace')}/?${query}`);
   const arrived = (await context.cookies(origin('ada'))).map((one) => one.name);
-  assert.ok(arrived.includes('csm'), `the browser did take the sibling's cookies: ${arrived}`);
+  assert.ok(arrived.includes('csm'), `the browser accepted the other workspace's cookies: ${arrived}`);
   await page.goto(origin(''));
   assert.match(await page.locator('.who').innerText(), /^ada/);
   await page.goto(origin('ada'));
@@ -139,7 +139,7 @@ test("in a real browser a sibling's domain-wide cookies change nobody's identity
   await context.close();
 });
 
-test('a jar flooded by a sibling costs a sign-in at worst, never makes another person', async () => {
+test("another workspace's page that floods the cookie jar can at worst sign the user out, never sign in another user", async () => {
   const { context, page } = await person(browser);
   await lend(context, 'grace', '3001--grace');
   await page.goto(origin(''));

@@ -1,4 +1,4 @@
-// T5 and T6 of the threat table: the way from the dashboard's session to a workspace's cookie.
+// The handshake, by which a session on the dashboard leads to a workspace's cookie.
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { running } from './lib/demo.mjs';
@@ -28,26 +28,26 @@ const HOSTILE = [
   '/%E3%80%82evil.example',
 ];
 
-test('no target of a handshake leads to another host', async () => {
+test('no target of a handshake leads to another hostname', async () => {
   for (const target of HOSTILE) {
     if (/[\\#]/.test(target)) {
-      // Programs read it in different ways, so nobody does.
+      // Programs read such a target in different ways, so nginx refuses it.
       assert.equal((await send({ label: 'ada', target, headers: NAVIGATE })).status, 400, target);
       continue;
     }
-    // A new browser each time: one that has been there needs no handshake.
+    // A new browser each time: one that is signed in to the workspace needs no handshake.
     const visitor = new Visitor();
     await visitor.signIn('ada');
     const landed = await visitor.enter('ada', target);
     assert.equal(landed.status, 303, `${target}: ${landed.body}`);
-    // As a browser resolves it: the same host, whatever the path looks like.
+    // As a browser resolves the URL, it has the same hostname, whatever the path looks like.
     to(landed, 'ada');
     assert.ok(landed.headers.location[0].startsWith(`${origin('ada')}/`), landed.headers.location[0]);
     assert.equal(landed.headers.location.length, 1, 'one Location');
   }
 });
 
-test('targets that are not a path are refused by nginx or forgotten', async () => {
+test('nginx refuses a target that is not a path, or csm ignores it', async () => {
   for (const target of ['/#//evil.example', '/\t/evil.example', '/ /evil.example', 'evil.example', '//', '/\x01']) {
     const answer = await send({ label: 'ada', target, headers: NAVIGATE });
     if (answer.status !== 303) assert.equal(answer.status, 400, JSON.stringify(target));
@@ -55,7 +55,7 @@ test('targets that are not a path are refused by nginx or forgotten', async () =
   }
 });
 
-test('a handshake id that is not ours leads nowhere', async () => {
+test('csm ignores or refuses a handshake id that it did not create', async () => {
   const visitor = new Visitor();
   for (const id of ['//evil.example', 'a%0d%0aX: y', '"><script>', 'x&y=//evil', 'A'.repeat(5000)]) {
     const form = await visitor.visit('', `/sign-in?handshake=${encodeURIComponent(id)}`);
@@ -70,7 +70,7 @@ test('a handshake id that is not ours leads nowhere', async () => {
   assert.match(stale.body, /This sign-in has expired/);
 });
 
-test('the code is taken back once', async () => {
+test('a code is valid once', async () => {
   const visitor = new Visitor();
   await visitor.signIn('ada');
   const { callback } = await visitor.handshake('ada', '/there');
@@ -82,7 +82,7 @@ test('the code is taken back once', async () => {
   assert.equal(replay.headers['set-cookie'], undefined);
 });
 
-test('on its own host alone, by the browser that began it alone', async () => {
+test('a code is valid only on its own hostname, in the browser that started the handshake', async () => {
   const visitor = new Visitor();
   await visitor.signIn('ada');
   for (const spoil of [
@@ -97,16 +97,16 @@ test('on its own host alone, by the browser that began it alone', async () => {
     const answer = await send(spoil(callback, cookie));
     assert.equal(answer.status, 400, answer.body);
     assert.equal(answer.headers['set-cookie'], undefined);
-    // Taken back in vain: even the right browser is too late now.
+    // The attempt used the code up: even the right browser can't use it now.
     assert.equal((await visitor.visit('ada', callback)).status, 400);
   }
   const { callback } = await visitor.handshake('ada');
   const guess = await visitor.visit('ada', `${callback}x`);
-  assert.equal(guess.status, 400, 'another code');
-  assert.equal((await visitor.visit('ada', callback)).status, 303, 'is in nobody\'s way');
+  assert.equal(guess.status, 400, 'a wrong code');
+  assert.equal((await visitor.visit('ada', callback)).status, 303, 'a wrong code does not use up the right one');
 });
 
-test('no code for somebody without the right, and none that a page could pass on', async () => {
+test('a user without access gets no code, and no page can leak one', async () => {
   const grace = new Visitor();
   await grace.signIn('grace');
   const begun = await grace.visit('ada', '/');
@@ -120,7 +120,7 @@ test('no code for somebody without the right, and none that a page could pass on
   assert.equal(landed.headers['cache-control'][0], 'no-store');
 });
 
-test('strangers can begin ever so many: nothing is stored for them, and who began before them still gets in', async () => {
+test('many handshakes of unauthenticated visitors store nothing, and a user who started one before them can complete it', async () => {
   const before = new Visitor();
   const begun = await before.visit('ada', '/there');
   const many = Array.from({ length: 200 }, () => send({ label: 'ada', headers: NAVIGATE }));
@@ -130,18 +130,18 @@ test('strangers can begin ever so many: nothing is stored for them, and who bega
   assert.equal((await before.visit('ada', to(granted, 'ada'))).headers.location[0], `${origin('ada')}/there`);
 });
 
-test('no answer of ours can be framed, sniffed or kept', async () => {
+test("no response of csm's can be framed, sniffed or cached", async () => {
   const visitor = await Visitor.owner('ada');
   for (const [label, target] of [['', '/'], ['', '/sign-in'], ['', '/nothing'], ['nobody', '/'], ['ada', '/_csm/nothing']]) {
     const { headers } = await visitor.visit(label, target);
     assert.match(headers['content-security-policy'][0], /default-src 'none'.*frame-ancestors 'none'/, target);
     assert.equal(headers['x-frame-options'][0], 'DENY');
     assert.equal(headers['x-content-type-options'][0], 'nosniff');
-    // no-referrer would make browsers send `Origin: null` with our own forms.
+    // With no-referrer browsers would send `Origin: null` with csm's own forms.
     assert.equal(headers['referrer-policy'][0], 'same-origin');
     assert.equal(headers['cache-control'][0], 'no-store');
     assert.equal(headers.server?.[0] ?? 'nginx', 'nginx', 'no version');
   }
   assert.equal(host('ada').includes(':'), true);
-  assert.ok(!read(demoLog).includes('panicked'), 'nothing of ours fell over');
+  assert.ok(!read(demoLog).includes('panicked'), 'no part of csm panicked');
 });

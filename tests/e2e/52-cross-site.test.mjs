@@ -1,4 +1,4 @@
-// T4, T7 and T9 of the threat table: requests that other sites make, and hosts that are not ours.
+// Requests that other sites make, and hostnames that csm does not serve.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { fillIn, launch, lend, person } from './lib/browser.mjs';
@@ -21,7 +21,7 @@ after(() => browser?.close());
 
 const csrf = async () => /\/stop\?csrf=([\w-]+)"/.exec((await ada.visit('')).body)[1];
 
-test('what changes something comes from our own pages, with their token', async () => {
+test("csm accepts a change only from its own pages, with their token", async () => {
   const token = await csrf();
   const foreign = [origin('grace'), origin('ada'), 'null', undefined, 'https://evil.example', origin('').replace('http', 'https'), `${origin('')}0`, origin('').toUpperCase()];
   for (const Origin of foreign) {
@@ -37,11 +37,11 @@ test('what changes something comes from our own pages, with their token', async 
     const answer = await ada.post(`/workspaces/ada/stop${wrong === undefined ? '' : `?csrf=${wrong}`}`, {});
     assert.equal(answer.status, 403, `token ${wrong}`);
   }
-  assert.equal((await workspace('ada')).state, 'running', 'nothing of it stopped it');
-  assert.equal((await ada.visit('')).status, 200, 'nor signed anybody out');
+  assert.equal((await workspace('ada')).state, 'running', 'no request stopped the workspace');
+  assert.equal((await ada.visit('')).status, 200, 'no request signed the user out');
 });
 
-test('no method but POST, and no token from a body', async () => {
+test('only POST is accepted, and no token in a body', async () => {
   const token = await csrf();
   for (const method of ['GET', 'HEAD', 'PUT', 'DELETE', 'PATCH', 'get']) {
     const answer = await ada.send({ target: '/workspaces/ada/stop', method, headers: { Origin: origin('') } });
@@ -53,11 +53,11 @@ test('no method but POST, and no token from a body', async () => {
     body: `csrf=${token}`,
     headers: { Origin: origin(''), 'Content-Type': 'text/plain' },
   });
-  assert.equal(plain.status, 403, 'no body comes as far as csm');
+  assert.equal(plain.status, 403, 'the body does not reach csm');
   assert.equal((await workspace('ada')).state, 'running');
 });
 
-test("a sibling's page in a real browser can neither stop, sign out, sign in, read nor connect", async () => {
+test("another workspace's page in a real browser can't stop a workspace, sign out, read or connect", async () => {
   const { page, context } = await person(browser);
   await lend(context, 'grace', '3001--grace');
   await page.goto(origin('ada'));
@@ -89,7 +89,7 @@ test("a sibling's page in a real browser can neither stop, sign out, sign in, re
   assert.equal(got.editor, 'TypeError', 'unreadable');
   assert.equal(got.socket, 'refused');
   assert.equal((await workspace('ada')).state, 'running', JSON.stringify(got));
-  // A form that navigates carries the cookies; it must be refused all the same.
+  // A form that navigates sends the cookies, and csm must refuse it too.
   await page.setContent(`<form method="post" action="${origin('')}/sign-out"><button>x</button></form>`);
   const answered = page.waitForResponse((answer) => answer.url().endsWith('/sign-out'));
   await page.getByRole('button').click();
@@ -99,7 +99,7 @@ test("a sibling's page in a real browser can neither stop, sign out, sign in, re
   await context.close();
 });
 
-test("an editor's WebSocket is for pages of its own host", async () => {
+test("only pages of an editor's own hostname can open its WebSocket", async () => {
   const cookies = { Cookie: ada.cookies('ada') };
   const connect = (from, headers = {}) => handshake({ label: 'ada', from, headers: { ...cookies, ...headers }, target: '/stable-x?type=Management' });
   const own = await connect(origin('ada'));
@@ -114,12 +114,12 @@ test("an editor's WebSocket is for pages of its own host", async () => {
     }
   }
   const stranger = await handshake({ label: 'ada', target: '/stable-x?type=Management' });
-  assert.equal(stranger.status, 401, 'without a cookie, and not a redirect');
+  assert.equal(stranger.status, 401, 'without a cookie the response is 401, not a redirect');
   const spoofed = await connect('http://evil.example', { Forwarded: 'host=evil.example', 'X-Forwarded-Host': 'evil.example' });
   assert.equal(spoofed.status, 403);
 });
 
-test('a request with a body is held to the same rule', async () => {
+test('the same rule applies to a request with a body', async () => {
   for (const Origin of [undefined, 'null', origin('grace'), origin('')]) {
     const answer = await ada.send({ label: 'ada', target: '/mint-key', method: 'POST', headers: { Origin } });
     assert.equal(answer.status, 403, `from ${Origin}`);
@@ -127,7 +127,7 @@ test('a request with a body is held to the same rule', async () => {
   }
 });
 
-test('siblings may link, but not embed or fetch', async () => {
+test("pages of other workspaces may link to an editor, but can't embed or fetch it", async () => {
   const cookie = ada.cookies('ada');
   const from = (site, mode, dest) => send({ label: 'ada', target: '/healthz', headers: { Cookie: cookie, 'Sec-Fetch-Site': site, 'Sec-Fetch-Mode': mode, 'Sec-Fetch-Dest': dest } });
   assert.equal((await from('same-site', 'navigate', 'document')).status, 200, 'a link');
@@ -138,7 +138,7 @@ test('siblings may link, but not embed or fetch', async () => {
   assert.equal((await from('same-site', 'navigate', 'iframe')).status, 403, 'a frame');
 });
 
-test('other host names are misdirected, and nobody is signed in on them', async () => {
+test('requests for other hostnames are misdirected, and sign in no user', async () => {
   const session = `__Host-csm-session=${ada.cookie('', '__Host-csm-session')}`;
   const token = ada.cookies('ada');
   const wrong = ['evil.example', `${domain}.evil.example:${port}`, `evil${domain}:${port}`, `ada.${domain}.:${port}`, `ada.${domain}`, `ada.${domain}:${port + 1}`,
@@ -150,13 +150,13 @@ test('other host names are misdirected, and nobody is signed in on them', async 
   }
 });
 
-test('a second Host, or a target that names another one, is no way around', async () => {
+test('a second Host, or a target with another hostname, is refused', async () => {
   const session = `__Host-csm-session=${ada.cookie('', '__Host-csm-session')}`;
   const two = await send({ headers: [['Host', host('')], ['Host', host('ada')], ['Cookie', session]] });
   assert.equal(two.status, 400);
   const none = await bytes(`GET / HTTP/1.1\r\nCookie: ${session}\r\nConnection: close\r\n\r\n`);
   assert.equal(none.status, 400);
-  // nginx takes the server from the target, the programs behind it believe Host: the two must agree.
+  // nginx selects the server block by the target, and the programs behind it use Host: the two must agree.
   for (const [target, Host] of [
     [`http://${host('')}/`, host('ada')],
     [`http://${host('ada')}/`, host('')],
@@ -167,5 +167,5 @@ test('a second Host, or a target that names another one, is no way around', asyn
     assert.ok([400, 421].includes(answer.status), `${target} with Host ${Host}: ${answer.status}`);
   }
   const pinned = await send({ headers: { ...NAVIGATE, 'X-Csm-Site': 'label:ada', Host: host('grace'), Cookie: ada.cookies('ada') } });
-  assert.equal(pinned.status, 303, 'headers of ours are set by nginx alone');
+  assert.equal(pinned.status, 303, "only nginx sets csm's headers");
 });

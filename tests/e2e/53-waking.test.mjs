@@ -1,4 +1,4 @@
-// T10 and T11 of the threat table: what wakes a workspace, and what never does.
+// Which requests wake a workspace, and which never do.
 import assert from 'node:assert/strict';
 import { before, beforeEach, test } from 'node:test';
 import { reaches, stopped } from './lib/demo.mjs';
@@ -11,7 +11,7 @@ let ada;
 before(async () => (ada = await Visitor.owner('ada', 'ada', '3001--ada')));
 beforeEach(() => stopped('ada'));
 
-/** Container starts in Podman's own record since a moment: the proof that does not come from csm. */
+/** The number of container starts since a time, from Podman's events: evidence that does not come from csm. */
 async function starts(since) {
   // Podman cuts the fraction of a second off.
   const until = new Date(Date.now() + 1000).toISOString();
@@ -21,7 +21,7 @@ async function starts(since) {
   return stdout.split('\n').filter(Boolean).length;
 }
 
-test('strangers wake nothing: 200 visits, no start', async () => {
+test('200 visits of unauthenticated visitors start no workspace', async () => {
   const since = new Date().toISOString();
   const visits = Array.from({ length: 200 }, (_, at) => send({ label: at % 2 ? 'ada' : '3001--ada', headers: NAVIGATE }));
   for (const answer of await Promise.all(visits)) {
@@ -32,7 +32,7 @@ test('strangers wake nothing: 200 visits, no start', async () => {
   assert.equal(await starts(since), 0);
 });
 
-test('neither do assets, fetches, WebSockets, prefetches, posts or another person, signed in or not', async () => {
+test('assets, fetches, WebSockets, prefetches, POST requests and other users start no workspace', async () => {
   const since = new Date().toISOString();
   const visit = (headers, rest = {}) => ada.send({ label: 'ada', headers, ...rest });
   const asleep = async (answer, what) => {
@@ -55,24 +55,24 @@ test('neither do assets, fetches, WebSockets, prefetches, posts or another perso
   assert.equal(await starts(since), 0);
 });
 
-test("the owner's visits wake it: a hundred at once are one start", async () => {
+test("the owner's visit wakes a workspace, and a hundred concurrent visits start it once", async () => {
   const since = new Date().toISOString();
   const visits = Array.from({ length: 100 }, () => ada.visit('ada'));
   const answers = await Promise.all(visits);
   for (const answer of answers) assert.ok([503, 302, 200].includes(answer.status), `${answer.status}`);
-  assert.ok(answers.some((answer) => answer.status === 503 && answer.body.includes('The editor opens here by itself')));
+  assert.ok(answers.some((answer) => answer.status === 503 && answer.body.includes('The editor opens automatically')));
   await reaches('ada', 'running');
   assert.equal((await workspace('ada')).reason, 'opened by ada');
   assert.equal(await starts(since), 1);
 });
 
-test("a visit to a port's host wakes it too", async () => {
+test("a visit to a port's hostname wakes the workspace too", async () => {
   const answer = await ada.visit('3001--ada');
   assert.equal(answer.status, 503);
   await reaches('ada', 'running');
 });
 
-test('malformed requests are refused, never let through', async () => {
+test('malformed requests are refused and never reach a workspace', async () => {
   const cookie = ada.cookies('ada');
   for (const target of ['/_csm/authorize', '/_csm/wake', '/_csm/sign-in', '/%2e%2e/_csm/authorize', '/_csm/../_csm/authorize', '/_csm//authorize']) {
     const answer = await send({ label: 'ada', target });

@@ -1,4 +1,4 @@
-// T13 and T16/T17 of the threat table: where secrets must not be, and what one workspace can see of the rest.
+// Where secrets must not be, and what a workspace can see of the host and of other workspaces.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
@@ -38,22 +38,22 @@ after(async () => {
   await stopped('ada');
 });
 
-test('secrets and variables reach a terminal of the editor, GITHUB_TOKEN too', async () => {
+test("secrets and variables, including GITHUB_TOKEN, are in the editor's terminal", async () => {
   const browser = await launch();
   const { page } = await person(browser);
   await atEditor(page, 'ada');
   await terminal(page);
   await type(page, 'tmux kill-server');
-  await until('the terminals to be gone', async () => (await inside('ada', 'sh', '-c', 'tmux ls 2>&1 || true')).includes('no server'));
+  await until('tmux to exit', async () => (await inside('ada', 'sh', '-c', 'tmux ls 2>&1 || true')).includes('no server'));
   await terminal(page);
   await type(page, 'echo "$TEST_TOKEN $GITHUB_TOKEN $PLAIN" > ~/project/told');
   const expected = `${secrets.TEST_TOKEN} ${secrets.GITHUB_TOKEN} plain value\n`;
-  await until('the terminal to tell them', () => read(hostFile('ada', 'workspace/told')) === expected);
+  await until('the terminal to print the variables', () => read(hostFile('ada', 'workspace/told')) === expected);
   await browser.close();
   execFileSync('rm', [hostFile('ada', 'workspace/told')]);
 });
 
-test('secret files appear with their mode, for the person alone, and cannot be changed from inside', async () => {
+test("secret files have their mode, belong to the user, and can't be changed from inside", async () => {
   const shown = await inside('ada', 'sh', '-c', 'stat -c "%a %U" ~/.netrc; cat ~/.netrc; echo x >> ~/.netrc; echo "exit $?"');
   const [mode, content, exit] = shown.trim().split('\n');
   assert.equal(mode, '600 coder');
@@ -62,7 +62,7 @@ test('secret files appear with their mode, for the person alone, and cannot be c
   assert.equal(read(hostFile('ada', 'home/.netrc')), '', 'the secret itself is not in the home on the host');
 });
 
-test('no secret is in an inspection, a command line, an environment of the host, a log, the database or the manifest', async () => {
+test("no secret is in podman inspect, a command line, a host process's environment, a log, the database or the manifest", async () => {
   const visitor = await Visitor.owner('ada', 'ada');
   const needles = {
     canary,
@@ -85,7 +85,7 @@ test('no secret is in an inspection, a command line, an environment of the host,
     places[`the environment of ${one.name} ${one.pid}`] = read(`/proc/${one.pid}/environ`);
   }
   for (const one of processes()) places[`the command line of ${one.name} ${one.pid}`] ??= one.args;
-  assert.ok(places['podman inspect'].includes('csm-ada') && places['the database'].includes('SQLite'), 'the places were looked at');
+  assert.ok(places['podman inspect'].includes('csm-ada') && places['the database'].includes('SQLite'), 'the texts were read');
   assert.ok(Object.keys(places).some((place) => place.includes('environment of conmon')));
   assert.ok(Object.keys(places).some((place) => place.includes('environment of nginx')));
   for (const [place, text] of Object.entries(places)) {
@@ -93,7 +93,7 @@ test('no secret is in an inspection, a command line, an environment of the host,
   }
 });
 
-test('secrets on the host are readable by the account alone', () => {
+test('on the host only the account can read secrets', () => {
   const open = execFileSync('find', [`${data}/..`, '-name', 'test-secret-*', '-perm', '/077']).toString();
   assert.equal(open, '');
   const copies = execFileSync('grep', ['-rlF', canary, '/run', '--include=*'], { stdio: ['ignore', 'pipe', 'ignore'] }).toString().trim();
@@ -103,7 +103,7 @@ test('secrets on the host are readable by the account alone', () => {
   }
 });
 
-test("from ada's workspace nothing of grace's is to be seen: files, sockets, processes, secrets", async () => {
+test("ada's workspace can see no file, socket, process or secret of grace's", async () => {
   const look = async (script) => (await inside('ada', 'sh', '-c', script)).trim();
   assert.equal(await look('find / -xdev -name "*grace*" -not -name "graceful*" -not -path "/proc/*" 2>/dev/null | head'), '');
   assert.equal(await look('ls /run/csm'), 'http.sock');
@@ -111,19 +111,19 @@ test("from ada's workspace nothing of grace's is to be seen: files, sockets, pro
   const mounts = await look('cat /proc/self/mountinfo');
   assert.ok(!mounts.includes('workspaces/grace') && !mounts.includes('ws/grace'), mounts);
   assert.ok(!(await look('ls /run/secrets 2>/dev/null; env')).includes('grace'));
-  // Its own processes and nothing else: neither the host's nor another container's.
+  // Only its own processes are visible, not the host's or another container's.
   const names = new Set((await look('for p in /proc/[0-9]*; do cat $p/comm 2>/dev/null; done')).split('\n'));
   for (const other of ['csm', 'nginx', 'podman', 'conmon', 'systemd', 'sshd']) assert.ok(!names.has(other), `${other} is visible`);
   assert.equal(await look('id -u; id -G'), '1000\n1000');
   assert.equal(await look('ls /var/run/docker.sock /run/podman 2>/dev/null | wc -l'), '0');
 });
 
-test("from inside, the host's loopback is out of reach, the demo's own port with it", async () => {
+test("a workspace can't reach the host's loopback, including the demo's own port", async () => {
   const token = randomBytes(16).toString('hex');
   const server = createServer((_, answer) => answer.end(token)).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const ports = [port, server.address().port];
-  // What counts is who answers: between here and the world something may accept every connection.
+  // The response shows which program accepted the connection: a proxy in the network may accept every connection.
   const probe = `
 import socket, subprocess, json
 out = {}
@@ -142,10 +142,10 @@ print(json.dumps(out))`;
   const reached = Object.entries(found).filter(([, answer]) => answer.includes(token) || /nginx|code-server-multi/.test(answer));
   assert.deepEqual(reached, []);
   assert.ok(Object.keys(found).length >= 16);
-  assert.ok((await (await fetch(`http://127.0.0.1:${port}/`)).text()).includes('nginx'), 'from the host it would have been seen');
+  assert.ok((await (await fetch(`http://127.0.0.1:${port}/`)).text()).includes('nginx'), 'the same request succeeds from the host');
 });
 
-test('on the host, another account gets at neither homes nor sockets', (t) => {
+test("on the host, another account can't read homes or sockets", (t) => {
   if (!ownAccount) return t.skip('needs root, to act as another account');
   for (const path of [data, `${data}/workspaces/ada`, hostFile('ada', 'home'), `${data}/passwords/ada`, database]) {
     const tried = () => execFileSync('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', 'ls', path], { stdio: 'pipe' });

@@ -1,4 +1,4 @@
-// A manifest that is wrong changes nothing; one that is mended is taken at once.
+// An invalid manifest changes nothing; csm applies a corrected one immediately.
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
@@ -38,19 +38,19 @@ const alarms = async () => Number(/^csm_alarms (\d+)$/m.exec((await operator('/m
 for (const [what, spoil, says] of [
   ['cut off', (text) => text.slice(0, text.length / 2), /manifest\.json.* is invalid/],
   ['empty', () => '', /is invalid/],
-  ['with a field that is no field', (text) => text.replace('"admin"', '"adnim"'), /adnim/],
-  ['with a limit that is none', (text) => text.replace('"admin": true', '"admin": true, "memoryLimit": "lots"'), /memoryLimit/],
-  ['with a password file that is not there', (text) => text.replace('passwords/grace', 'passwords/nobody'), /passwords\/nobody/],
-  ['with another place for the homes', (text) => text.replace('/workspaces"', '/elsewhere"'), /workspaceBase/],
+  ['with an unknown field', (text) => text.replace('"admin"', '"adnim"'), /adnim/],
+  ['with an invalid limit', (text) => text.replace('"admin": true', '"admin": true, "memoryLimit": "lots"'), /memoryLimit/],
+  ['with a missing password file', (text) => text.replace('passwords/grace', 'passwords/nobody'), /passwords\/nobody/],
+  ['with another workspaceBase', (text) => text.replace('/workspaces"', '/elsewhere"'), /workspaceBase/],
 ]) {
-  test(`a manifest ${what} raises an alarm, changes nothing, and the mended one is taken at once`, async () => {
+  test(`a manifest ${what} raises an alarm and changes nothing, and csm applies the corrected one immediately`, async () => {
     assert.notEqual(spoil(good), good);
     writeManifest(spoil(good));
     const alarm = at.page.locator('.notice.alarm');
     await alarm.waitFor();
     assert.match(await alarm.innerText(), says);
     assert.match(await alarm.innerText(), /still using the previous manifest/);
-    assert.deepEqual(payload(), pids, 'every workspace goes on');
+    assert.deepEqual(payload(), pids, 'every workspace still runs');
     assert.equal((await workspace('grace')).state, 'running');
     assert.equal((await operator('/healthz')).status, 503);
     const grace = new Visitor();
@@ -61,7 +61,7 @@ for (const [what, spoil, says] of [
   });
 }
 
-test('a manifest that disappears is an alarm too', async () => {
+test('a missing manifest raises an alarm too', async () => {
   rmSync(manifestPath);
   const alarm = at.page.locator('.notice.alarm');
   await alarm.waitFor();
@@ -69,7 +69,7 @@ test('a manifest that disappears is an alarm too', async () => {
   assert.deepEqual(payload(), pids);
 });
 
-test('a person who is added has a workspace at once; one who is removed is out at once, and loses no file', async () => {
+test('an added user has a workspace immediately; a removed user loses access immediately, and no files', async () => {
   await declare((manifest) => {
     manifest.users.linus = { passwordFile: `${data}/passwords/grace` };
   });
@@ -90,20 +90,20 @@ test('a person who is added has a workspace at once; one who is removed is out a
   open.socket.on('error', () => {});
   await putInForce(good);
   await at.page.getByRole('heading', { name: 'linus' }).waitFor({ state: 'detached' });
-  assert.equal((await linus.visit('')).headers.location?.[0], '/sign-in', 'no session any more');
-  await until('the container to go', async () => !(await csm('shell', 'linus', '--', 'true')).stderr.includes('is not running') && (await csm('shell', 'linus', '--', 'true')).status !== 0);
+  assert.equal((await linus.visit('')).headers.location?.[0], '/sign-in', 'the session has ended');
+  await until('the container to be removed', async () => !(await csm('shell', 'linus', '--', 'true')).stderr.includes('is not running') && (await csm('shell', 'linus', '--', 'true')).status !== 0);
   await closed;
-  await until('what kept the container to end', () => payload().length === pids.length);
+  await until("the container's conmon to exit", () => payload().length === pids.length);
   const gone = await send({ label: 'linus', headers: NAVIGATE });
   assert.equal(gone.status, 404);
   assert.ok(readFileSync(`${data}/workspaces/linus/workspace/echo.mjs`).length > 0, 'the files stay');
   rmSync(`${data}/workspaces/linus`, { recursive: true });
 });
 
-test('a change of what runs waits for the next start, and the dashboard says so', async () => {
+test("a changed workspace takes effect at its next start, and the dashboard shows it as pending", async () => {
   await declare((manifest) => (manifest.users.grace.environment = { CHANGED: 'yes' }));
   await at.page.locator('#ws-grace .tag', { hasText: 'update pending' }).waitFor();
-  assert.deepEqual(payload(), pids, 'nobody was restarted');
+  assert.deepEqual(payload(), pids, 'no workspace was restarted');
   await at.page.locator('#restart-grace').click();
   await at.page.locator('#ws-grace .tag').waitFor({ state: 'detached' });
   await reaches('grace', 'running');
@@ -114,7 +114,7 @@ test('a change of what runs waits for the next start, and the dashboard says so'
   await running('grace');
 });
 
-test('somebody who is no admin any more sees their own at once', async () => {
+test('a user who is no longer an admin immediately sees only their own workspace', async () => {
   await declare((manifest) => (manifest.users.ada.admin = false));
   await at.page.getByRole('heading', { name: 'grace' }).waitFor({ state: 'detached' });
   const api = await at.page.evaluate(() => fetch('/api/v1/workspaces/grace').then((answer) => answer.status));

@@ -1,4 +1,4 @@
-// Workspaces that can't start: the reason is on the page, and nobody else notices.
+// Workspaces that can't start: the page shows the reason, and other workspaces are not affected.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ const BROKEN = 'localhost/csm-test-broken:latest';
 let browser;
 let good;
 
-/** An image in which the shell says something and ends: the least that a container can be made of. */
+/** A minimal image, whose only program is a shell that prints a line and exits. */
 async function makeBrokenImage() {
   const root = mkdtempSync(`${tmpdir()}/csm-broken-`);
   mkdirSync(`${root}/bin`);
@@ -43,7 +43,7 @@ const use = async (image) => {
   good ??= before;
 };
 
-test('an image that ends at once: exit code and last words on the wake page, the dashboard and the command line', async () => {
+test('an image that exits immediately: wake page, dashboard and command line show the exit code and the last output', async () => {
   await use(BROKEN);
   const ada = (await inside('ada', 'cat', '/proc/1/stat')).split(' ')[21];
   const { page, context, violations } = await person(browser);
@@ -55,7 +55,7 @@ test('an image that ends at once: exit code and last words on the wake page, the
   assert.match(await status.innerText(), /it ended at once with exit code 7; its log tells why/);
   assert.match(await status.locator('pre').innerText(), /broken on purpose/);
 
-  // A reload shows it; only the button tries again.
+  // A reload shows the failure again; only the button starts the workspace.
   const failedAt = (await workspace('grace')).at;
   await page.reload();
   await status.getByText('failed', { exact: true }).waitFor();
@@ -71,7 +71,7 @@ test('an image that ends at once: exit code and last words on the wake page, the
   assert.match(started.stderr, /broken on purpose/);
   assert.match(started.stderr, /grace: starting failed: it ended at once with exit code 7/);
 
-  assert.equal((await inside('ada', 'cat', '/proc/1/stat')).split(' ')[21], ada, "ada's workspace did not notice");
+  assert.equal((await inside('ada', 'cat', '/proc/1/stat')).split(' ')[21], ada, "ada's workspace was not restarted");
   await declare((manifest) => delete manifest.users.grace.image);
   await page.getByRole('button', { name: 'Try again' }).click();
   await workbench(page);
@@ -79,7 +79,7 @@ test('an image that ends at once: exit code and last words on the wake page, the
   none([...violations, ...dashboard.violations]);
 });
 
-test('an image that is nowhere: the reason names it and the remedy', async () => {
+test('an image that does not exist: the message names the image and the fix', async () => {
   await use('localhost/there-is-no-such-image:1');
   const { page, context } = await person(browser);
   await page.goto(origin('grace'));
@@ -88,12 +88,12 @@ test('an image that is nowhere: the reason names it and the remedy', async () =>
   const told = await page.locator('#status').innerText();
   assert.match(told, /the image localhost\/there-is-no-such-image:1 can't be had/);
   assert.match(told, /check the image's name and the registry/);
-  assert.equal((await operator('/healthz')).body, 'ok\n', "one person's image is no alarm of the machine");
+  assert.equal((await operator('/healthz')).body, 'ok\n', "one user's image raises no alarm for the host");
   assert.equal((await workspace('ada')).state, 'running');
   await context.close();
 });
 
-test('a workspace that ends by itself is shown as ended, with its exit code, and does not come back by itself', async () => {
+test('a workspace that is killed outside csm is shown as failed, with its exit code, and is not restarted automatically', async () => {
   await declare((manifest) => delete manifest.users.grace.image);
   await running('grace');
   const { page, context } = await person(browser);

@@ -1,4 +1,4 @@
-// The command line against the running csm: what it prints and how it ends.
+// The command line against the running csm: its output and exit status.
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, writeFileSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ function file(content) {
   return `${directory}/manifest.json`;
 }
 
-test('check: sound, and every error at once with place and remedy', async () => {
+test('check reports a valid manifest, and all errors together, each with field and fix', async () => {
   assert.match(await works('check', manifestPath), /manifest\.json: sound; 2 people/);
   assert.equal((await works('check', '--json', manifestPath)).trim(), '[]');
   const bad = file('{"version":1,"domain":"No Domain","image":"x","users":{"ADA":{},"bob":{"passwordFile":"rel","memoryLimit":"1Q"}}}');
@@ -44,7 +44,7 @@ test('check: sound, and every error at once with place and remedy', async () => 
   await fails(/error/, 'check', file('{"version":1'));
 });
 
-test('plan: nothing, then what would change, and nothing changes by asking', async () => {
+test('plan shows no changes, then what would change, and applies nothing', async () => {
   assert.equal(await works('plan', manifestPath), 'nothing changes\n');
   const next = JSON.parse(readFileSync(manifestPath, 'utf8'));
   next.users.linus = { passwordFile: next.users.grace.passwordFile };
@@ -58,14 +58,14 @@ test('plan: nothing, then what would change, and nothing changes by asking', asy
   await fails(/image|users/, 'plan', file('{"version":1,"domain":"x.localhost"}'));
 });
 
-test('stop, start, restart wait for the outcome; status and open tell it', async () => {
+test('stop, start and restart wait for the outcome; status and open show it', async () => {
   assert.equal(await works('stop', 'ada'), 'ada: stopped\n');
   assert.equal((await workspace('ada')).state, 'stopped');
   assert.match(await works('status', 'ada'), /^ada +stopped .*stopped by the command line$/m);
   assert.equal(await works('start', 'ada'), 'ada: running\n');
   const since = (await workspace('ada')).at;
   assert.equal(await works('start', 'ada'), 'ada: running\n');
-  assert.equal((await workspace('ada')).at, since, 'what runs is left alone');
+  assert.equal((await workspace('ada')).at, since, 'start does not restart a running workspace');
   assert.equal(await works('restart', 'ada'), 'ada: running\n');
   assert.equal((await workspace('ada')).reason, 'restarted by the command line');
   const all = await works('status');
@@ -83,14 +83,14 @@ test('logs and shell', async () => {
   assert.match(await works('logs', 'ada'), /code-server|HTTP server/);
   assert.equal((await works('logs', '-n', '1', 'ada')).trim().split('\n').length, 1);
   assert.equal(await works('shell', 'ada', '--', 'sh', '-c', 'echo $PWD; id -un'), '/home/coder/project\ncoder\n');
-  assert.equal((await csm('shell', 'ada', '--', 'sh', '-c', 'exit 42')).status, 42, "the command's own status");
+  assert.equal((await csm('shell', 'ada', '--', 'sh', '-c', 'exit 42')).status, 42, "csm shell exits with the command's status");
   await stopped('grace');
   const asleep = await csm('shell', 'grace', '--', 'true');
   assert.notEqual(asleep.status, 0);
   assert.match(asleep.stderr, /grace does not run; start it first: csm start grace/);
 });
 
-test('hash-password: its hash in a password file lets the person in', async () => {
+test('a user can sign in with a password file that contains the hash from hash-password', async () => {
   const { stdout, status } = await inAccount([`${demo}/app/bin/csm`, 'hash-password'], { input: 'a new pass phrase\n' });
   assert.equal(status, 0);
   assert.match(stdout, /^\$argon2id\$v=19\$.*\n$/);
@@ -111,7 +111,7 @@ test('hash-password: its hash in a password file lets the person in', async () =
   }
 });
 
-test('doctor tells what this machine lacks, with remedies', async () => {
+test('doctor shows what this host lacks, and how to fix it', async () => {
   const { status, stdout, stderr } = await csm('doctor');
   assert.ok(!/panicked|not yet/.test(stderr), stderr);
   assert.ok(status === 0 || /remedy|apt|install|enable|usermod|ask|set/i.test(stdout + stderr), stdout);
@@ -119,7 +119,7 @@ test('doctor tells what this machine lacks, with remedies', async () => {
   assert.ok(Array.isArray(findings) && findings.length > 3, JSON.stringify(findings));
 });
 
-test('schema, completions and man are complete; a wrong command is told the right ones', async () => {
+test('schema, completions and man are complete; a mistyped command gets suggestions', async () => {
   const schema = JSON.parse(await works('schema'));
   assert.ok(schema.properties.users && schema.properties.frontDoor);
   assert.match(await works('schema', '--markdown'), /`?passwordFile`?/);
@@ -133,11 +133,11 @@ test('schema, completions and man are complete; a wrong command is told the righ
   assert.match(nowhere.stderr, /can't reach csm on \/nonexistent\/api\.sock.*check that csm runs/);
 });
 
-test('csm up never runs as root, nor beside another one', async (t) => {
+test('csm up refuses to run as root, and while another csm runs', async (t) => {
   const second = await csm('up', manifestPath);
   assert.equal(second.status, 1);
   assert.match(second.stderr, /another csm uses .*; stop it first/);
-  assert.equal((await workspace('ada')).state, 'running', 'the first one goes on');
+  assert.equal((await workspace('ada')).state, 'running', 'the first csm still runs');
   if (process.getuid() !== 0) return t.skip('needs root, to try as root');
   const { spawnSync } = await import('node:child_process');
   const root = spawnSync(`${demo}/app/bin/csm`, ['up', manifestPath], { encoding: 'utf8' });
@@ -145,11 +145,11 @@ test('csm up never runs as root, nor beside another one', async (t) => {
   assert.match(root.stderr, /workspaces never run as root/);
 });
 
-test('csm daemon takes a new manifest when it is told to reload, behind links that no watch sees through', async () => {
+test('csm daemon applies a new manifest on SIGHUP, also behind symbolic links, through which a file watch sees no change', async () => {
   const text = readFileSync(manifestPath, 'utf8');
   const more = JSON.parse(text);
   more.users.linus = { passwordFile: more.users.grace.passwordFile };
-  // As NixOS has it: the link in /etc stays, and what it points to is another link, which changes.
+  // As on NixOS: the link in /etc stays the same and points to another link, which changes.
   const script = `
     csm=$1; here=$(mktemp -d); static=$(mktemp -d)
     cp "$2" "$here/one"; cp "$3" "$here/two"
@@ -165,6 +165,6 @@ test('csm daemon takes a new manifest when it is told to reload, behind links th
   const ran = await inAccount(['timeout', '30', 'sh', '-c', script, 'sh', `${demo}/app/bin/csm`, file(text), file(JSON.stringify(more))]);
   assert.equal(ran.status, 0, ran.stdout + ran.stderr);
   assert.match(ran.stdout, /^grace /m);
-  assert.ok(!ran.stdout.includes('linus'), 'before, it was not there');
+  assert.ok(!ran.stdout.includes('linus'), 'linus was not there before the reload');
   assert.match(ran.stdout, /ended 0/);
 });

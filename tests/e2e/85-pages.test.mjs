@@ -1,5 +1,5 @@
-// Every page of ours in light, dark and on a phone: nothing is wider than the screen, everything is readable, nothing breaks
-// its own content security policy. The pictures are for people to look at (target/screenshots).
+// Each of csm's pages in light and dark colours and on a phone: nothing is wider than the screen, all text has enough contrast, and no
+// page violates its own content security policy. The screenshots are for review (target/screenshots).
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { after, before, test } from 'node:test';
@@ -27,7 +27,7 @@ after(async () => {
   await putInForce(good);
 });
 
-/** What the eye would object to: text of too little contrast, elements that reach out of the screen, small targets. */
+/** Visible defects: text with too little contrast, elements wider than the screen, small click targets. */
 function faults() {
   const luminance = ([r, g, b]) => {
     const [R, G, B] = [r, g, b].map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
@@ -79,7 +79,7 @@ const PAGES = {
   'wake-starting': async (page) => {
     await stopped('ada');
     await page.goto(origin('ada'));
-    // The page itself is held, not the start: it is shown as it came.
+    // Without its events the page does not update: the screenshot shows it as it was loaded. The start itself continues.
     await page.route('**/_csm/events', (route) => route.abort());
     await fillIn(page, 'ada');
     await page.locator('#status progress').waitFor();
@@ -101,7 +101,7 @@ const PAGES = {
 };
 
 for (const [name, open] of Object.entries(PAGES)) {
-  test(`the page ${name} is in order`, async () => {
+  test(`the page ${name} is readable in all three looks, and follows its content security policy`, async () => {
     for (const [look, options] of Object.entries(LOOKS)) {
       const { page, context, violations } = await person(browser, options);
       await open(page);

@@ -1,4 +1,4 @@
-// Crash, takeover and the orderly end. Last, because it ends the demo.
+// A crash, the takeover by the next csm, and the shutdown. This file is last, because it stops the demo.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, test } from 'node:test';
@@ -14,7 +14,7 @@ const named = (...names) => demoProcesses().filter((one) => names.includes(one.n
 const conmon = () => named('conmon').map((one) => one.pid).sort();
 let ada;
 
-test('a csm that hangs lets nobody through, and an open WebSocket goes on', async () => {
+test('while csm hangs nginx denies all requests, and an open WebSocket still works', async () => {
   await Promise.all([running('ada'), running('grace')]);
   await echo('ada', 3001);
   ada = await Visitor.owner('ada', 'ada', '3001--ada');
@@ -25,7 +25,7 @@ test('a csm that hangs lets nobody through, and an open WebSocket goes on', asyn
   process.kill(pid, 'SIGSTOP');
   try {
     assert.equal(await say(open.socket, 'meanwhile'), 'meanwhile');
-    // A path whose answer nginx has not kept: the Origin is part of the key.
+    // nginx has no cached response for this request: it does not use the cache for a navigation, or for a request with an Origin.
     const denied = await Promise.all([
       send({ label: 'ada', headers: { ...NAVIGATE, Cookie: ada.cookies('ada'), Origin: 'http://other.example' } }),
       send({ label: 'ada', headers: NAVIGATE }),
@@ -43,14 +43,14 @@ test('a csm that hangs lets nobody through, and an open WebSocket goes on', asyn
   open.socket.destroy();
 });
 
-test('kill -9 of csm: workspaces go on, and the next make demo takes them over with sessions and all', async () => {
+test('after kill -9 of csm workspaces still run, and the next make demo takes them over, with their sessions', async () => {
   const before = conmon();
   assert.equal(before.length, 2, 'ada and grace run');
   const inner = await inside('ada', 'cat', '/proc/1/stat');
   process.kill(csmProcess().pid, 'SIGKILL');
-  await until('the demo to end', () => group().length === 0);
-  // What csm started for itself goes with it; what it started for people does not.
-  await until('nginx and podman to go', () => named('nginx', 'podman').length === 0);
+  await until('the demo to exit', () => group().length === 0);
+  // nginx and Podman's service exit with csm; workspaces don't.
+  await until('nginx and podman to exit', () => named('nginx', 'podman').length === 0);
   assert.deepEqual(conmon(), before);
   await startDemo({ seconds: 300 });
   await reaches('ada', 'running');
@@ -61,24 +61,24 @@ test('kill -9 of csm: workspaces go on, and the next make demo takes them over w
   assert.equal((await ada.visit('')).status, 200);
 });
 
-test('nginx and podman that die are started again; people who are signed in stay so', async () => {
+test('csm restarts nginx and podman after they are killed, and users stay signed in', async () => {
   const master = named('nginx').find((one) => one.args.includes('master'));
   process.kill(master.pid, 'SIGKILL');
   await until('a new nginx', () => named('nginx').some((one) => one.args.includes('master') && one.pid !== master.pid));
-  await until('answers', async () => (await ada.visit('ada', '/healthz')).status === 200);
+  await until('the editor to respond', async () => (await ada.visit('ada', '/healthz')).status === 200);
   const podman = named('podman').find((one) => one.args.includes('system service'));
   process.kill(podman.pid, 'SIGKILL');
   await until('a new podman service', () => named('podman').some((one) => one.args.includes('system service') && one.pid !== podman.pid));
   await running('ada');
 });
 
-test('Ctrl-C: everything stops in order, and nothing is left', async () => {
+test('Ctrl-C stops everything in order, and no process remains', async () => {
   assert.equal(conmon().length, 2);
   const from = read(demoLog).length;
   await interrupt();
   assert.match(read(demoLog).slice(from), /stopping/);
   assert.ok(!/did not end|not all workspaces|panicked/.test(read(demoLog).slice(from)), read(demoLog).slice(from));
-  await until('every process to be gone', () => named('csm', 'nginx', 'podman', 'conmon', 'slirp4netns', 'pasta').length === 0, { seconds: 5 });
+  await until('every process to exit', () => named('csm', 'nginx', 'podman', 'conmon', 'slirp4netns', 'pasta').length === 0, { seconds: 5 });
   const left = await inAccount(['podman', 'ps', '--quiet']);
   assert.equal(left.stdout.trim(), '', 'no container runs');
   await assert.rejects(send({ target: '/' }), /ECONNREFUSED/);

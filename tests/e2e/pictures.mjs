@@ -1,4 +1,4 @@
-// Makes the README's pictures from a demo that runs (run.mjs says how to keep one): CSM_E2E_…=… node pictures.mjs
+// Takes the README's screenshots from a running demo (run.mjs describes how to keep one): CSM_E2E_…=… node pictures.mjs
 import { atDashboard, atEditor, command, launch, openFile, person, showTerminal, type } from './lib/browser.mjs';
 import { give, running } from './lib/demo.mjs';
 import { inside, repo } from './lib/place.mjs';

@@ -1,4 +1,4 @@
-// A stranger's body must never be read as somebody's request: on the real nginx and csm, with code-server behind them.
+// nginx, csm and code-server must never read an unauthenticated visitor's body as a request. Runs against the real programs.
 import assert from 'node:assert/strict';
 import { connect as connectHttp2 } from 'node:http2';
 import { before, beforeEach, test } from 'node:test';
@@ -12,14 +12,14 @@ import { answerTo, dial, talk } from './lib/wire.mjs';
 
 let ada;
 let grace;
-// One that an attack has stopped does not fail those that follow.
+// An attack may stop a workspace; starting both again lets the next test run.
 beforeEach(() => Promise.all([running('ada'), running('grace')]));
 before(async () => {
   ada = await Visitor.owner('ada', 'ada');
   grace = await Visitor.owner('grace', 'grace');
 });
 
-/** The front door: where it listens, and how. */
+/** nginx's listener: its port, and whether it uses TLS. */
 class Door {
   constructor(listens = port, secure = false) {
     [this.port, this.secure] = [listens, secure];
@@ -52,10 +52,10 @@ class Door {
     return this.send(label, `GET /stable-x?type=Management HTTP/1.1\r\nHost: ${this.host(label)}\r\n${headers}\r\n`);
   }
 
-  /** What a stranger asks after an attack stays refused; what another person asks is answered. */
+  /** After an attack unauthenticated visitors are still refused, and another user's requests still succeed. */
   async holds(what) {
     const strangers = await Promise.all([...Array.from({ length: 4 }, () => this.get('ada')), this.upgrade('ada'), this.get('3000--ada')]);
-    for (const answer of strangers) assert.equal(answer.status, 401, `${what}: a stranger gets\n${answer.text.slice(0, 300)}`);
+    for (const answer of strangers) assert.equal(answer.status, 401, `${what}: an unauthenticated visitor gets\n${answer.text.slice(0, 300)}`);
     const [healthz, dashboard] = await Promise.all([
       this.get('grace', { target: '/healthz', cookie: grace.cookies('grace') }),
       this.get('', { cookie: grace.cookies('') }),
@@ -70,7 +70,7 @@ class Door {
 const STYLE = 'GET /_csm/static/style.css HTTP/1.1\r\nX-Swallow: ';
 const chunks = (body) => `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
 
-/** Ways to say how long the hidden request is; `malformed` are refused by nginx itself. */
+/** Ways to frame the hidden request as a body. nginx itself refuses those marked `malformed`. */
 const FRAMINGS = [
   ['a length', 'POST', (body) => `Content-Length: ${body.length}\r\n\r\n${body}`],
   ['chunks', 'POST', (body) => `Transfer-Encoding: chunked\r\n\r\n${chunks(body)}`],
@@ -82,7 +82,7 @@ const FRAMINGS = [
   ['an upgrade', 'POST', (body) => `Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: ${body.length}\r\n\r\n${body}`],
   ['two lengths', 'POST', (body) => `Content-Length: 0\r\nContent-Length: ${body.length}\r\n\r\n${body}`, 'malformed'],
   ['a length and chunks', 'POST', (body) => `Content-Length: ${body.length}\r\nTransfer-Encoding: chunked\r\n\r\n${chunks(body)}`, 'malformed'],
-  ['a coding that nobody knows', 'POST', (body) => `Transfer-Encoding: xchunked\r\nContent-Length: ${body.length}\r\n\r\n${body}`, 'malformed'],
+  ['an unknown transfer coding', 'POST', (body) => `Transfer-Encoding: xchunked\r\nContent-Length: ${body.length}\r\n\r\n${body}`, 'malformed'],
 ];
 
 const attack = (door, label, framing, { target = '/', hidden = STYLE, host = door.host(label) } = {}) =>
@@ -130,11 +130,11 @@ async function asAdmin(door) {
   }
 }
 
-test("a stranger's body opens no workspace", () => onHosts(new Door()));
-test('nor on any target', () => onTargets(new Door()));
-test("nor does it become an admin's command", () => asAdmin(new Door()));
+test("an unauthenticated visitor's body opens no workspace", () => onHosts(new Door()));
+test("an unauthenticated visitor's body to any target opens no workspace", () => onTargets(new Door()));
+test("an unauthenticated visitor's body does not become an admin's command", () => asAdmin(new Door()));
 
-test('a wrong Host is misdirected, whatever its body', async () => {
+test('a request with a wrong Host is misdirected, whatever its body', async () => {
   const door = new Door();
   for (const framing of FRAMINGS) {
     for (const host of ['evil.example', `evil.${domain}.example`, `ada.${domain}`, `ada.${domain}:${port + 1}`]) {
@@ -145,24 +145,24 @@ test('a wrong Host is misdirected, whatever its body', async () => {
   }
 });
 
-test('what nginx tells csm cannot be told by a visitor', async () => {
+test("a visitor can't set the headers by which nginx informs csm", async () => {
   const door = new Door();
   const from = read(demoLog).length;
   const form = 'name=ada&password=wrong&handshake=';
   const forged = 'X-Csm-Source: 6.6.6.6\r\nX-Csm-Site: dashboard\r\nX-Csm-Method: GET\r\n';
   const post = `POST /sign-in HTTP/1.1\r\nHost: ${door.host('')}\r\nOrigin: ${door.origin('')}\r\nContent-Type: application/x-www-form-urlencoded\r\n${forged}Content-Length: ${form.length}\r\n\r\n${form}`;
   const refused = await door.send('', post);
-  assert.match(refused.text, /do not belong together|Wrong name or password/, 'it is the form that answers');
+  assert.match(refused.text, /do not belong together|Wrong name or password/, 'the response is from the sign-in form');
   for (const framing of FRAMINGS.slice(0, 4)) {
     await attack(door, 'ada', framing, { hidden: post });
     await door.holds(`a hidden sign-in, by ${framing[0]}`);
   }
   const site = await door.get('ada', { headers: 'X-Csm-Site: label:grace\r\nSec-Fetch-Mode: navigate\r\n', cookie: grace.cookies('grace') });
-  assert.equal(site.status, 303, 'it stays the site that the server block says');
-  assert.ok(!read(demoLog).slice(from).includes('6.6.6.6'), 'no such source');
+  assert.equal(site.status, 303, 'the site is still that of the server block');
+  assert.ok(!read(demoLog).slice(from).includes('6.6.6.6'), 'csm does not use the forged source address');
 });
 
-/** HTTP/2, where a body needs no length. */
+/** The attacks over HTTP/2, in which a body needs no length. */
 async function overHttp2(door) {
   const own = door.host('ada');
   const pseudo = (method, target = '/') => [[':method', method], [':scheme', 'https'], [':authority', own], [':path', target]];
@@ -189,7 +189,7 @@ async function overHttp2(door) {
       await door.holds(`HTTP/2: ${what}`);
     }
   }
-  // By a client that obeys: what the refusal says.
+  // A conforming client reads the refusal's status.
   const client = connectHttp2(door.origin('ada'), { rejectUnauthorized: false, lookup: (name, options, done) => done(null, options.all ? [{ address: '127.0.0.1', family: 4 }] : '127.0.0.1', 4) });
   const stream = client.request({ ':method': 'POST', ':path': '/' });
   stream.end(STYLE);
@@ -198,7 +198,7 @@ async function overHttp2(door) {
   assert.equal(status, 401);
 }
 
-test('the same over TLS, with HTTP/1.1 and HTTP/2', () =>
+test('the same attacks fail over TLS, with HTTP/1.1 and HTTP/2', () =>
   overTls(async (listens) => {
     const door = new Door(listens, true);
     await door.holds('before');

@@ -1,4 +1,5 @@
-// Each layer of the defence alone stops a stranger's body from becoming a request, the others taken away; without all of them it does.
+// Each layer of the defence alone, with the others removed, prevents that an unauthenticated visitor's body is read as a request. Without
+// all layers the attack succeeds.
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { running } from '../e2e/lib/demo.mjs';
@@ -10,14 +11,14 @@ import { answerTo, dial, talk } from './lib/wire.mjs';
 const HIDDEN = 'GET /_csm/static/style.css HTTP/1.1\r\nX-Swallow: ';
 const LABELS = ['ada', '3000--ada', 'nobody', ''];
 
-// --- what takes a layer away ---
+// --- edits that remove a layer ---
 
-/** Every body goes on to csm, whoever sends it. */
+/** nginx passes every body on to csm. */
 const passBodies = (text) =>
   text
     .replaceAll('proxy_pass_request_body off;', 'proxy_pass_request_body on;')
     .replaceAll(/if \(\$csm_has_body\) \{[^}]*\}/g, '');
-/** The lengths come from a variable that the question's subrequest has already set to nothing, as they did. */
+/** The lengths come from a variable that the auth_request subrequest has already set to an empty value, as in issue 9. */
 const VARIABLE = `
 map $uri $csm_layer_length {
     /_csm/authorize "";
@@ -25,18 +26,18 @@ map $uri $csm_layer_length {
 }
 `;
 const lengthsFromVariable = (text) => text.replaceAll('proxy_set_header Content-Length "";', 'proxy_set_header Content-Length $csm_layer_length;');
-/** The lengths are right where a body is passed on: nginx computes them. */
+/** nginx computes the lengths, so they are right where it passes a body on. */
 const rightLengths = (text) => text.replaceAll(/proxy_set_header (Content-Length|Transfer-Encoding) "";\n/g, '');
-/** The question goes to the front's socket, and csm's connections are kept, as they were. */
+/** The auth_request subrequest goes to the front socket, and nginx keeps connections to csm open, as in issue 9. */
 const oneSocket = (text) => text.replace('proxy_pass http://csm_question/;', 'proxy_pass http://csm_front/_csm/authorize;');
 const keptFront = (text) => text.replace(/(upstream csm_front \{[^}]*front\.sock;)( keepalive \d+;)?/, '$1 keepalive 32;');
 const keptHeader = (text) => text.replaceAll('proxy_set_header Connection close;', 'proxy_set_header Connection "";');
 
 const all = (...changes) => (text) => changes.reduce((now, change) => change(now), text);
-/** A kept connection to a csm that does not close it. */
+/** nginx keeps connections open to a csm that does not close them. */
 const KEPT = { 'nginx.conf': keptFront };
 
-/** As csm writes nginx.conf, and as the NixOS module does, with TLS. */
+/** Runs a test with csm's nginx.conf, and with the NixOS module's, which uses TLS. */
 async function on(edit, work) {
   for (const configuration of [asCsmWrites.plain, asNixOsWrites]) {
     const stage = await Stage.start(configuration, { edit });
@@ -59,7 +60,7 @@ async function attack(stage, label = 'ada', hidden = HIDDEN, framed = (body) => 
 const chunked = (body) => `Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
 const visit = (stage, label) => answerTo(where(stage, label), `GET /y HTTP/1.1\r\nHost: ${stage.host(label)}\r\nX-Marker: visit\r\nConnection: close\r\n\r\n`);
 
-/** Attacks of all kinds, and strangers' visits between them; resolves with what the visits were answered. */
+/** Sends all kinds of attacks, with unauthenticated visits in between; resolves with the visits' statuses. */
 async function siege(stage) {
   const statuses = [];
   for (const label of LABELS) {
@@ -74,17 +75,17 @@ async function siege(stage) {
 const smuggled = (stage) => stage.arrived.filter(({ request }) => /style\.css|X-Swallow/.test(request.head));
 const holds = async (stage) => {
   const statuses = await siege(stage);
-  assert.deepEqual([...new Set(statuses)], [401], 'a stranger stays one');
-  assert.deepEqual(smuggled(stage).map(({ at, request }) => `${at}: ${request.head}`), [], 'nothing was taken for a request');
+  assert.deepEqual([...new Set(statuses)], [401], 'an unauthenticated visitor stays unauthenticated');
+  assert.deepEqual(smuggled(stage).map(({ at, request }) => `${at}: ${request.head}`), [], 'no body was read as a request');
   assert.deepEqual(stage.broken, []);
-  assert.deepEqual(['ada', 'grace', 'project'].flatMap((one) => stage.at(one)), [], 'nothing came to a workspace');
+  assert.deepEqual(['ada', 'grace', 'project'].flatMap((one) => stage.at(one)), [], 'no request reached a workspace');
 };
 
-// --- each alone ---
+// --- each layer alone ---
 
-test('all of them: the attack comes to nothing', () => on({}, holds));
+test('with all layers the attack fails', () => on({}, holds));
 
-test('only that no body is passed on: one kept socket for everything, lengths from a variable', () =>
+test('with one layer left, that nginx passes no body on, the attack fails (one keepalive socket for everything, lengths from a variable)', () =>
   on(
     {
       ...KEPT,
@@ -98,45 +99,45 @@ test('only that no body is passed on: one kept socket for everything, lengths fr
     },
   ));
 
-test('only that lengths are right: every body is passed on, over one kept socket', () =>
+test('with one layer left, that lengths are right, the attack fails (nginx passes every body on, over one keepalive socket)', () =>
   on({ ...KEPT, 'front.conf': all(passBodies, rightLengths, keptHeader), 'workspace.conf': all(passBodies, oneSocket) }, async (stage) => {
     const statuses = await siege(stage);
     assert.deepEqual([...new Set(statuses)], [401]);
-    assert.deepEqual(smuggled(stage).map(({ request }) => request.head), [], 'no request by itself');
+    assert.deepEqual(smuggled(stage).map(({ request }) => request.head), [], 'no body was read as a request');
     assert.deepEqual(stage.broken, []);
-    assert.ok(stage.at('front').some((request) => request.body.includes('X-Swallow')), 'the bodies did come, as bodies');
+    assert.ok(stage.at('front').some((request) => request.body.includes('X-Swallow')), 'the bodies arrived, as bodies');
   }));
 
-test("only that the question has a socket of its own: the front's connections are spoiled, and answer no question", () =>
+test("with one layer left, that the auth_request subrequest has its own socket, attacks affect only the front socket's connections", () =>
   on({ ...KEPT, 'front.conf': all(passBodies, keptHeader), 'workspace.conf': passBodies }, async (stage) => {
     await siege(stage);
     const spoiled = [...smuggled(stage).map(({ at }) => at), ...stage.broken.map(({ at }) => at)];
-    assert.deepEqual([...new Set(spoiled)], ['front'], 'the front reads them as requests, the question nothing of them');
+    assert.deepEqual([...new Set(spoiled)], ['front'], 'the front socket reads bodies as requests, the question socket reads none of them');
     for (const request of stage.at('question')) {
       assert.equal(`${request.method} ${request.target}`, 'GET /');
       assert.equal(request.framed, false);
     }
-    assert.deepEqual(['ada', 'grace', 'project'].flatMap((one) => stage.at(one)), [], 'and no workspace is open');
+    assert.deepEqual(['ada', 'grace', 'project'].flatMap((one) => stage.at(one)), [], 'no request reached a workspace');
   }));
 
-test('with all of them taken away the attack works', () =>
+test('without all layers the attack succeeds', () =>
   on(
     { ...KEPT, 'http.conf': (text) => text + VARIABLE, 'front.conf': all(passBodies, lengthsFromVariable, keptHeader), 'workspace.conf': all(passBodies, oneSocket, lengthsFromVariable) },
     async (stage) => {
       const statuses = await siege(stage);
       assert.ok(smuggled(stage).length > 0, 'a body is read as a request');
-      assert.ok(statuses.includes(200), `a stranger gets in: ${statuses}`);
+      assert.ok(statuses.includes(200), `an unauthenticated visitor reaches a workspace: ${statuses}`);
       assert.ok(stage.at('ada').length > 0);
     },
   ));
 
-// --- csm's own: its sockets, spoken to directly ---
+// --- csm's own layers: requests sent directly to its sockets ---
 
 const socketOf = (name) => `${csmRun}/${name}.sock`;
 const from = (label, site) => `Host: ${label ? `${label}.` : ''}${domain}:${port}\r\nX-Csm-Site: ${site}\r\nX-Csm-Method: GET\r\nX-Csm-Uri: /\r\nX-Csm-Source: 127.0.0.1\r\n`;
 const statuses = (text) => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
 
-/** What comes back, and whether the server closed. Where the connection stays, `enough` answers are waited for. */
+/** Returns the responses, and whether the server closed the connection. If it stays open, waits for `enough` responses. */
 async function spoken(name, bytes, enough = Infinity) {
   const socket = await dial({ path: socketOf(name) });
   let ended = false;
@@ -147,7 +148,7 @@ async function spoken(name, bytes, enough = Infinity) {
 
 before(() => running('ada'));
 
-test('only that csm closes: two requests on one connection of the front get one answer and the end', async () => {
+test('csm answers one request on a connection to the front socket, and then closes the connection', async () => {
   const page = `GET /sign-in HTTP/1.1\r\n${from('', 'dashboard')}\r\n`;
   const body = 'GET /_csm/static/style.css HTTP/1.1\r\nX-Swallow: ';
   for (const [what, first, status] of [
@@ -162,18 +163,18 @@ test('only that csm closes: two requests on one connection of the front get one 
     for (const bytes of [first, first + page, first + page + page]) {
       const { text, ended } = await spoken('front', bytes);
       assert.deepEqual(statuses(text), [status], `${what}: ${text.slice(0, 500)}`);
-      assert.ok(ended, `${what}: the connection ends`);
+      assert.ok(ended, `${what}: csm closes the connection`);
       assert.match(text, /\r\nconnection: close\r\n/i, what);
     }
   }
 });
 
-test("the front answers no question, and the question's socket nothing else", async () => {
+test('the front socket answers no auth_request subrequest, and the question socket answers nothing else', async () => {
   const asked = await spoken('front', `GET /_csm/authorize HTTP/1.1\r\n${from('ada', 'label:ada')}\r\n`);
   assert.deepEqual(statuses(asked.text), [404]);
   const question = `GET / HTTP/1.1\r\n${from('ada', 'label:ada')}\r\n`;
   const honest = await spoken('question', question + question, 2);
-  assert.deepEqual(statuses(honest.text), [401, 401], 'the question, twice on a connection that stays');
+  assert.deepEqual(statuses(honest.text), [401, 401], 'two subrequests on a connection that stays open');
   const framed = (header, body = '') => `GET / HTTP/1.1\r\n${from('ada', 'label:ada')}${header}\r\n\r\n${body}`;
   for (const [what, odd] of [
     ['a page', `GET /_csm/static/style.css HTTP/1.1\r\n${from('ada', 'label:ada')}\r\n`],
@@ -190,11 +191,11 @@ test("the front answers no question, and the question's socket nothing else", as
     const { text, ended } = await spoken('question', odd + question);
     const got = statuses(text);
     assert.ok(got.length === 1 && [400, 403].includes(got[0]), `${what}: ${text.slice(0, 300)}`);
-    assert.ok(ended, `${what}: the connection ends`);
+    assert.ok(ended, `${what}: csm closes the connection`);
   }
   for (const name of ['Origin', 'Sec-Fetch-Site', 'Sec-Fetch-Mode', 'Sec-Fetch-Dest', 'Sec-Purpose', 'Accept']) {
     const { text } = await spoken('question', framed(`${name}: a\r\n${name}: a`), 1);
     assert.deepEqual(statuses(text), [403], `${name} twice`);
   }
-  await until('the question to be answered', async () => statuses((await spoken('question', question, 1)).text)[0] === 401);
+  await until('the question socket to respond', async () => statuses((await spoken('question', question, 1)).text)[0] === 401);
 });

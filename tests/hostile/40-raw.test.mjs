@@ -1,5 +1,5 @@
-// One test a point of what a visitor, a page or a program may try, sent as bytes: refused, and for its own reason; and the next request
-// of another person is answered as it should be.
+// Attacks by a visitor, a page or a program, sent as bytes. Each test checks that the attack is refused, and why, and that the next request
+// of another user succeeds.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { afterEach, before, test } from 'node:test';
@@ -39,15 +39,15 @@ const OWN = { Origin: () => origin(ECHO), 'Sec-Fetch-Site': () => 'same-origin',
 const FOREIGN = { Origin: 'https://evil.example', 'Sec-Fetch-Site': 'cross-site', 'Sec-Fetch-Mode': 'no-cors', 'Sec-Fetch-Dest': 'iframe' };
 
 for (const [name, own] of Object.entries(OWN)) {
-  test(`${name} twice is refused, or is the one that was judged`, async () => {
+  test(`a request with ${name} twice is refused, or the workspace gets the value that csm checked`, async () => {
     const ask = (...values) => send({ label: ECHO, headers: [['Cookie', ada.cookies(ECHO)], ...values.map((value) => [name, value])] });
     for (const values of [[own(), FOREIGN[name]], [FOREIGN[name], own()], [own(), own()], ['', FOREIGN[name]], [own(), '']]) {
-      // Allowed, and from here on in the cache.
-      for (const before of [own(), '']) assert.equal((await ask(before)).status, 200, 'once it is allowed');
+      // This request is allowed, and nginx caches that.
+      for (const before of [own(), '']) assert.equal((await ask(before)).status, 200, 'a request with one value is allowed');
       const answer = await ask(...values);
       if (answer.status === 200) {
         const arrived = JSON.parse(answer.body).headers[name.toLowerCase()];
-        // The cache has said yes to the first value: then that one is what arrives, and nothing else.
+        // The cache allows the request by its first value: then only that value may arrive.
         assert.deepEqual(arrived, values[0] === '' ? undefined : [values[0]], values.join());
         assert.ok(['', own()].includes(values[0]), values.join());
       } else {
@@ -65,13 +65,13 @@ for (const [name, own] of Object.entries(OWN)) {
 }
 
 for (const header of ['X-Accel-Redirect:/_csm/authorize', 'X-Accel-Redirect:/_csm/wake', 'X-Accel-Redirect:/x', 'X-Accel-Redirect:@csm_wake', 'X-Accel-Expires:3600', 'X-Accel-Limit-Rate:1', 'X-Accel-Buffering:yes', 'X-Accel-Charset:koi8-r']) {
-  test(`a program's ${header} steers nothing`, async () => {
+  test(`a program's ${header} does not control nginx`, async () => {
     const began = Date.now();
     const answer = await ada.visit(STEERING, `/?header=${encodeURIComponent(header)}`);
     assert.equal(answer.status, 200, answer.text.slice(0, 300));
     assert.match(answer.body, /^the program's own x+$/);
     assert.deepEqual(answer.headers['content-type'], ['text/plain']);
-    assert.ok(Date.now() - began < 5000, 'at full speed');
+    assert.ok(Date.now() - began < 5000, 'nginx does not limit the rate');
   });
 }
 
@@ -91,7 +91,7 @@ for (const length of [3900, 5000]) {
   });
 }
 
-test("no page that opened ours, or that ours opened, reaches its window", async () => {
+test("a page that opened one of csm's pages, or that one of them opened, can't access its window", async () => {
   const policy = async (visitor, label, target) => (await visitor.visit(label, target)).headers['cross-origin-opener-policy'];
   for (const target of ['/', '/sign-in', '/nothing']) {
     assert.deepEqual(await policy(ada, '', target), ['same-origin'], target);
@@ -99,12 +99,12 @@ test("no page that opened ours, or that ours opened, reaches its window", async 
   }
   assert.deepEqual(await policy(ada, 'ada', '/'), ['same-origin'], 'the editor');
   assert.deepEqual(await policy(ada, 'ada', '/_csm/nothing'), ['same-origin']);
-  assert.equal(await policy(ada, ECHO, '/'), undefined, "a port's pages are their program's");
+  assert.equal(await policy(ada, ECHO, '/'), undefined, "csm sets no policy for a port's pages");
 });
 
-// --- signing in ---
+// --- sign-in ---
 
-test('ten thousand visits of strangers take no sign-in from a person who had begun', async () => {
+test('ten thousand visits of unauthenticated visitors do not interrupt a handshake that a user has started', async () => {
   const person = new Visitor();
   const begun = await person.visit('ada', '/there');
   const one = `GET / HTTP/1.1\r\nHost: ${host('ada')}\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nAccept: text/html\r\n\r\n`;
@@ -114,7 +114,7 @@ test('ten thousand visits of strangers take no sign-in from a person who had beg
       return text.split('HTTP/1.1 303').length - 1;
     }),
   );
-  assert.equal(flood.reduce((sum, next) => sum + next), 10_000, 'each is led to the sign-in');
+  assert.equal(flood.reduce((sum, next) => sum + next), 10_000, 'each is redirected to the sign-in');
   await person.signIn('ada');
   const granted = await person.visit('', to(begun, ''));
   const landed = await person.visit('ada', to(granted, 'ada'));
@@ -131,43 +131,43 @@ const signIn = (from, name, secret) => {
   );
 };
 
-test('wrong passwords from elsewhere lock nobody out', async () => {
+test('wrong passwords from another address lock no user out', async () => {
   const statuses = [];
   for (let times = 0; times < 15; times++) statuses.push((await signIn('127.0.0.2', 'ada', 'wrong')).status);
-  assert.ok(statuses.includes(401) && statuses.at(-1) === 429, `who tries is slowed down: ${statuses}`);
+  assert.ok(statuses.includes(401) && statuses.at(-1) === 429, `the attacker is slowed down: ${statuses}`);
   const right = await signIn('127.0.0.1', 'ada', password('ada'));
   assert.equal(right.status, 303, right.text.slice(0, 500));
   assert.match(right.headers['set-cookie'].join(), /__Host-csm-session=/);
 });
 
-test('a flood of sign-ins is answered by nginx, and another address signs in meanwhile', async () => {
+test('nginx answers a flood of sign-in attempts, and a user at another address can still sign in', async () => {
   const flood = Promise.all(Array.from({ length: 90 }, () => signIn('127.0.0.3', 'nobody', 'wrong')));
   const right = await signIn('127.0.0.4', 'grace', password('grace'));
   assert.equal(right.status, 303, right.text.slice(0, 500));
-  const refused = (await flood).filter((answer) => /Too many came from this address/.test(answer.body));
-  assert.ok(refused.length > 10, `${refused.length} of 90 were refused by nginx`);
+  const refused = (await flood).filter((answer) => /This address made too many sign-in attempts/.test(answer.body));
+  assert.ok(refused.length > 10, `nginx refused ${refused.length} of 90`);
   for (const answer of refused) {
     assert.equal(answer.status, 429);
     assert.deepEqual(answer.headers['retry-after'], ['10']);
   }
 });
 
-test('what is typed into the name field of a failed sign-in is in no log', async () => {
+test('no log contains the name that a failed sign-in used, unless it is declared', async () => {
   const from = read(demoLog).length;
   const canary = `canary${randomBytes(8).toString('hex')}`;
   for (const name of [canary, `${canary} `, canary.toUpperCase(), `${canary}\n`, 'ada']) {
     const answer = await signIn('127.0.0.5', name, name === 'ada' ? canary : 'wrong');
     assert.equal(answer.status, 401, answer.text.slice(0, 300));
   }
-  const log = await until('the log', () => {
+  const log = await until('csm to log the refusals', () => {
     const text = read(demoLog).slice(from);
     return text.split('sign-in refused').length > 5 && text;
   });
   assert.ok(!log.toLowerCase().includes(canary), log);
-  assert.match(log, /ada/, 'a name that is declared is told');
+  assert.match(log, /ada/, 'a declared name is logged');
 });
 
-// --- what an editor's host serves ---
+// --- what an editor's hostname serves ---
 
 const PROXY = ['/proxy/3000/', '/proxy/3000', '/absproxy/3000/', '/absproxy/3000/x?y', '/PROXY/3000', '/Proxy/3000/', '//proxy/3000', '/%70roxy/3000', '/%2570roxy/3000', '/x/..%2fproxy/3000', '/x/../proxy/3000', '/./proxy/3000', '/proxy%2f3000', '/proxy', '/proxy?3000'];
 const AMBIGUOUS = ['/\\proxy/3000', '/x\\..\\proxy/3000', '/proxy\\3000', '/#/proxy/3000', '/x#/../../proxy/3000'];
@@ -177,7 +177,7 @@ async function closed(ask) {
     const answer = await ask(target);
     assert.equal(answer.status, 404, `${target}: ${answer.text.slice(0, 300)}`);
     assert.ok(!answer.body.includes('"received"'), `${target}: the program answered`);
-    // Encoded twice it is a path that code-server does not know.
+    // A path that is encoded twice reaches code-server, which has no such path.
     if (!target.includes('%25')) assert.match(answer.body, /editor's address serves the editor alone|editor&#39;s address serves the editor alone/, target);
   }
   for (const target of AMBIGUOUS) {
@@ -187,7 +187,7 @@ async function closed(ask) {
   }
 }
 
-test("an editor's host serves no port", async () => {
+test("an editor's hostname serves no port", async () => {
   await closed((target) => ada.visit('ada', target));
   await closed((target) => ada.send({ label: 'ada', target: target.startsWith('//') ? target : `http://${host('ada')}${target}`, headers: NAVIGATE }));
   for (const target of ['/proxy/3000/', '/absproxy/3000/', '//proxy/3000']) {
@@ -195,28 +195,28 @@ test("an editor's host serves no port", async () => {
     assert.equal(socket.status, 404, `a WebSocket to ${target}`);
   }
   const own = await ada.visit(ECHO, '/proxy/3000/');
-  assert.equal(JSON.parse(own.body).url, '/proxy/3000/', "on a port's host the path is the program's");
+  assert.equal(JSON.parse(own.body).url, '/proxy/3000/', "on a port's hostname the path reaches the program");
 });
 
-test("nor does it on this machine's own port for SSH tunnels", async () => {
+test("an editor's port for SSH tunnels serves no port of the workspace either", async () => {
   const tunnel = await freePort();
   const before = await declare((manifest) => (manifest.users.ada.port = tunnel));
   try {
     const at = (target, rest = '', method = 'GET', body = '') =>
       answerTo({ port: tunnel }, `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1:${tunnel}\r\nSec-Fetch-Mode: navigate\r\n${rest}Connection: close\r\n\r\n${body}`);
-    await until('the port to answer', async () => (await at('/')).status === 200);
+    await until('the port to respond', async () => (await at('/')).status === 200);
     const form = new URLSearchParams({ name: 'ada', password: password('ada') }).toString();
     const signedIn = await at('/_csm/sign-in-here', `Origin: http://127.0.0.1:${tunnel}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ${form.length}\r\n`, 'POST', form);
     assert.equal(signedIn.status, 303, signedIn.text.slice(0, 500));
     const cookie = `Cookie: ${/^[^;]*/.exec(signedIn.headers['set-cookie'].find((set) => set.startsWith('__Host-csm-workspace')))[0]}\r\n`;
-    assert.equal((await at('/healthz', cookie)).status, 200, 'the editor is there');
+    assert.equal((await at('/healthz', cookie)).status, 200, 'the editor responds');
     await closed((target) => at(target, cookie));
   } finally {
     await putInForce(before);
   }
 });
 
-test("no service worker but the editor's own", async () => {
+test("an editor's hostname serves no script as a service worker, except the editor's own", async () => {
   const ask = (label, target) => ada.send({ label, target, headers: { 'Service-Worker': 'script', 'Sec-Fetch-Site': 'same-origin', 'Sec-Fetch-Mode': 'same-origin', 'Sec-Fetch-Dest': 'serviceworker' } });
   const stable = await version();
   for (const target of ['/', '/x.js', '/_static/out/browser/serviceWorker.js/x', '/_static/out/browser/other.js', '/_static/../x.js', '/proxy/3000/x.js', `/${stable}/vscode-remote-resource?path=/home/coder/project/x.js`, `/${stable}/static/out/vs/workbench/other.js`, `/x/_static/out/browser/serviceWorker.js`]) {
@@ -227,24 +227,24 @@ test("no service worker but the editor's own", async () => {
   const own = await ask('ada', '/_static/out/browser/serviceWorker.js');
   assert.equal(own.status, 200, own.text.slice(0, 300));
   assert.match(own.headers['content-type'][0], /javascript/);
-  assert.equal((await ask(ECHO, '/x.js')).status, 200, "a port's are its program's");
+  assert.equal((await ask(ECHO, '/x.js')).status, 200, "a port's hostname serves its program's service workers");
 });
 
-/** `stable-` and the editor's version, as its addresses have it. */
+/** `stable-` and the editor's commit, as in its URLs. */
 async function version() {
   const page = await ada.visit('ada', '/?folder=/home/coder/project');
   return /(?:stable|oss)-[0-9a-f]{40}/.exec(page.body)[0];
 }
 
-test("a file of the workspace that is opened as a page of the editor's host runs no script", async () => {
+test("a file of the workspace that is opened as a page on the editor's hostname runs no script", async () => {
   give('ada', 'page.html', '<script>document.title = "ran"</script>');
   const answer = await ada.visit('ada', `/${await version()}/vscode-remote-resource?path=${encodeURIComponent('/home/coder/project/page.html')}`);
   assert.equal(answer.status, 200, answer.text.slice(0, 300));
-  assert.match(answer.body, /document\.title/, 'it is the file');
+  assert.match(answer.body, /document\.title/, 'the response is the file');
   assert.ok(answer.headers['content-security-policy'].includes('sandbox'), answer.text.slice(0, 800));
 });
 
-test('nothing but a sign-out clears what an editor stored', async () => {
+test('only a sign-out clears what an editor stored in the browser', async () => {
   for (const headers of [{}, { 'Sec-Fetch-Site': 'cross-site', 'Sec-Fetch-Mode': 'no-cors', 'Sec-Fetch-Dest': 'image' }]) {
     for (const target of ['/_csm/clear', '/_csm/clear?left=ada', '/_csm/clear?left=ada.1.x']) {
       const answer = await send({ label: 'ada', target, headers });
@@ -254,7 +254,7 @@ test('nothing but a sign-out clears what an editor stored', async () => {
   }
 });
 
-test("a link to a folder does not change what the editor's own address opens, and one that is fetched in advance is no visit", async () => {
+test("a link to a folder does not change the folder that the editor opens by default, and a prefetch from another hostname is refused", async () => {
   const ada = await Visitor.owner('ada', 'ada');
   assert.equal((await ada.visit('ada', '/?folder=/home/coder')).status, 200);
   const opened = await ada.visit('ada', '/');

@@ -1,4 +1,4 @@
-// What a hostile page does in a real Chromium: into the editor's origin, to stay there, and to lock people out with cookies.
+// Attacks by a hostile page in a real Chromium: it tries to get into the editor's origin, to stay there, and to lock users out with cookies.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ const adaPort = origin(`${PORT}--ada`);
 const gracePort = origin(`${PORT}--grace`);
 let browser;
 
-/** Starts fixtures/hostile.mjs in a running workspace; nothing to do when it is there already. */
+/** Starts fixtures/hostile.mjs in a running workspace, unless it runs already. */
 async function hostileProgram(name) {
   const asks = `python3 -c 'import socket; socket.create_connection(("127.0.0.1", ${PORT}))'`;
   const listens = async () => (await inside(name, 'sh', '-c', `${asks} 2>/dev/null && echo yes || true`)).includes('yes');
@@ -41,19 +41,19 @@ async function fresh(run, options) {
   }
 }
 
-/** ada signed in, with her editor and her port host open to her, at the hostile page on the port host. */
+/** Signs ada in to her editor and to her port's hostname, and opens the hostile page on that hostname. */
 async function atHostilePage(page) {
   await atEditor(page, 'ada');
   await page.goto(`${adaPort}/`);
   await page.getByRole('heading', { name: 'hostile' }).waitFor();
 }
 
-/** An empty document on a host's origin: what can be asked there is asked from here, and nothing of the host's runs in it. */
+/** Opens a document on an origin in which no script of that origin runs, so that a test can run its own code there. */
 async function blank(page, base) {
   await page.goto(`${base}/_csm/static/style.css`);
 }
 
-// --- a port's page wants a page of its own in the editor's origin ---
+// --- a port's page tries to get a page into the editor's origin ---
 
 const CLOSED = /^Not found\s+The editor's address serves the editor alone\./;
 const PROXIED = [
@@ -75,7 +75,7 @@ const PROXIED = [
   'proxy\\PORT\\x',
   'proxy/PORT/?folder=/home/coder/project',
   'proxy/localhost:PORT/x',
-  // Two programs read these differently: one of them ends at /x or /, which is no proxy path, the other at the port.
+  // Two programs read these differently: one resolves the path to /x or /, which is not a proxy path, the other to the port.
   'proxy/PORT/..%2f..%2fx',
   'proxy/PORT/..%2f..%2f',
   'absproxy/PORT/..%2f..%2fx',
@@ -84,14 +84,14 @@ const PROXIED = [
   'proxy/PORT/..%2f..%2f_csm/static/style.css',
 ].map((path) => path.replace('PORT', PORT));
 
-/** What is shown after a navigation: the status, and whether it is the hostile program's. */
+/** The result of a navigation: the status, the URL, and whether the page is the hostile program's. */
 async function shown(page, answer) {
   await page.waitForLoadState('load');
   const hostile = await page.evaluate(() => globalThis.hostile === true || document.body?.innerText.includes('from the hostile worker') || document.body?.innerText === 'hostile');
   return { status: answer?.status(), hostile, url: page.url() };
 }
 
-/** A navigation that the page begins; resolves with the last answer of its redirects. */
+/** Lets the page start a navigation; resolves with the last response of its redirects. */
 async function sent(page, way, url) {
   const done = page.waitForNavigation({ url: (to) => to.origin === ada });
   await page.evaluate(way, url);
@@ -116,7 +116,7 @@ const WAYS = {
   redirect: (url) => void setTimeout(() => (location.href = `/?to=${encodeURIComponent(url)}`)),
 };
 
-test("a port's page sends the tab to /proxy/ of the editor's host, in every way: what comes is csm's page", () =>
+test("when a port's page navigates to /proxy/ on the editor's hostname, in any way, csm's page is shown", () =>
   fresh(async (page) => {
     await atHostilePage(page);
     for (const [name, way] of Object.entries(WAYS)) {
@@ -126,7 +126,7 @@ test("a port's page sends the tab to /proxy/ of the editor's host, in every way:
       assert.equal(got.status, 404, name);
       assert.match(await page.locator('main').innerText(), CLOSED, name);
     }
-    // Markup that gets into that page runs nothing there.
+    // A script that is injected into that page does not run.
     const ran = await page.evaluate(() => {
       document.body.append(Object.assign(document.createElement('script'), { textContent: 'globalThis.hostile = true' }));
       return globalThis.hostile === true;
@@ -134,7 +134,7 @@ test("a port's page sends the tab to /proxy/ of the editor's host, in every way:
     assert.equal(ran, false);
   }));
 
-test('nor do other spellings of it lead to the program', () =>
+test('other spellings of /proxy/ do not lead to the program either', () =>
   fresh(async (page) => {
     await atHostilePage(page);
     const bad = [];
@@ -146,7 +146,7 @@ test('nor do other spellings of it lead to the program', () =>
     assert.deepEqual(bad, []);
   }));
 
-test("a port's page can't frame the editor's host, nor keep a hand on a window of it", () =>
+test("a port's page can't frame a page on the editor's hostname, or access a window with one", () =>
   fresh(async (page, context) => {
     await atEditor(page, 'ada');
     const product = await productPath(page);
@@ -168,19 +168,19 @@ test("a port's page can't frame the editor's host, nor keep a hand on a window o
       await popup.waitForURL((to) => to.origin === new URL(url).origin);
       await popup.waitForLoadState('domcontentloaded');
       assert.equal(await popup.evaluate(() => globalThis.hostile === true), false, url);
-      assert.equal(await popup.evaluate(() => window.opener), null, `${url} sees no opener`);
-      assert.equal(await page.evaluate(() => globalThis.handle.closed), true, `the handle on ${url} is cut off`);
+      assert.equal(await popup.evaluate(() => window.opener), null, `${url} has no opener`);
+      assert.equal(await page.evaluate(() => globalThis.handle.closed), true, `the handle of the window with ${url} is disconnected`);
       await popup.close();
     }
   }));
 
-/** `/stable-<commit>`, in front of what VS Code's own server serves; read from an editor that is open. */
+/** `/stable-<commit>`, the prefix of the paths that VS Code's own server serves; read from an open editor. */
 const productPath = (page) =>
   page.evaluate(() => performance.getEntriesByType('resource').map((one) => /^\/(stable|oss)-[0-9a-z]+(?=\/)/.exec(new URL(one.name).pathname)?.[0]).find(Boolean));
 
 // --- service workers on the editor's origin ---
 
-/** Watches which requests of a context ask for a service worker's script. */
+/** Collects the paths of a context's requests for service worker scripts. */
 function workerScripts(context) {
   const urls = [];
   context.on('request', async (request) => {
@@ -192,7 +192,7 @@ function workerScripts(context) {
 
 const registered = (page) => page.evaluate(async () => (await navigator.serviceWorker.getRegistrations()).map((one) => [new URL(one.scope).pathname, new URL((one.active ?? one.waiting ?? one.installing).scriptURL).pathname]));
 
-test("the editor's own service workers are registered, a preview shows its picture, and no other worker is", () =>
+test("only the editor's own service workers are registered, and a preview shows its image", () =>
   fresh(async (page, context) => {
     const asked = workerScripts(context);
     give('ada', 'picture.svg', '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="red"/></svg>');
@@ -204,7 +204,7 @@ test("the editor's own service workers are registered, a preview shows its pictu
     await command(page, 'Markdown: Open Preview');
     const preview = page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
     await preview.getByRole('heading', { name: 'Pictures' }).waitFor({ timeout: 60_000 });
-    await until('the picture of the preview', () => preview.locator('img').first().evaluate((img) => img.naturalWidth === 2), { seconds: 20 });
+    await until("the preview's image", () => preview.locator('img').first().evaluate((img) => img.naturalWidth === 2), { seconds: 20 });
     const icons = await page.evaluate(() => document.fonts.check('16px codicon'));
     assert.ok(icons);
     const own = await until('both workers', async () => {
@@ -217,7 +217,7 @@ test("the editor's own service workers are registered, a preview shows its pictu
       ['/', '/_static/out/browser/serviceWorker.js'],
       [`${pre}/`, `${pre}/service-worker.js`],
     ]);
-    assert.deepEqual([...new Set(asked)].sort(), ['/_static/out/browser/serviceWorker.js', `${pre}/service-worker.js`], 'the scripts that were asked for');
+    assert.deepEqual([...new Set(asked)].sort(), ['/_static/out/browser/serviceWorker.js', `${pre}/service-worker.js`], 'the browser requested only these scripts');
 
     const file = `path=${encodeURIComponent('/home/coder/project/worker.js')}`;
     const scripts = [
@@ -257,9 +257,9 @@ test("the editor's own service workers are registered, a preview shows its pictu
         assert.notEqual(outcome, 'registered', `${script} with the scope ${scope}`);
       }
     }
-    assert.ok(asked.length > before, 'the browser did ask for them');
-    assert.deepEqual((await registered(page)).sort(), own, 'the own ones are still the only ones');
-    assert.deepEqual(await page.evaluate(async () => [...new Set(await Promise.all((await navigator.serviceWorker.getRegistrations()).map((one) => one.update().then(() => 'updated'))))]), ['updated'], 'and can be updated');
+    assert.ok(asked.length > before, 'the browser requested the scripts');
+    assert.deepEqual((await registered(page)).sort(), own, "only the editor's own workers are registered");
+    assert.deepEqual(await page.evaluate(async () => [...new Set(await Promise.all((await navigator.serviceWorker.getRegistrations()).map((one) => one.update().then(() => 'updated'))))]), ['updated'], "the editor's own workers can be updated");
   }));
 
 // Two by two pixels, red.
@@ -282,14 +282,14 @@ test("a workspace's file that is opened as a page on the editor's origin runs no
         const answer = await page.goto(url);
         assert.equal(answer.status(), 200, url);
         assert.match((await answer.headersArray()).filter((one) => one.name.toLowerCase() === 'content-security-policy').map((one) => one.value).join(), /sandbox/, url);
-        // An isolated world sees the document even where its own scripts don't run.
+        // The test's isolated world can read the document even though the document's own scripts don't run.
         assert.equal(await page.title(), '', `a script of ${url} ran`);
         assert.equal(await page.evaluate(() => self.origin), 'null', url);
       }
     }
   }));
 
-// --- signing out ---
+// --- sign-out ---
 
 const MARK = async (page) =>
   page.evaluate(async () => {
@@ -314,7 +314,7 @@ async function signOut(page) {
   await page.waitForLoadState('load');
 }
 
-test("a sign-out leaves nothing of the editor's in the browser, and other hosts' cookies alone", () =>
+test("a sign-out deletes everything that the editor stored in the browser, but not other hostnames' cookies", () =>
   fresh(async (page, context) => {
     await atEditor(page, 'ada');
     await until('the editor to have registered its worker', async () => (await registered(page)).length > 0);
@@ -324,9 +324,9 @@ test("a sign-out leaves nothing of the editor's in the browser, and other hosts'
       { name: 'all', value: '1', domain: `.${domain}`, path: '/' },
       { name: 'foreign', value: '1', domain: 'other.localhost', path: '/' },
     ]);
-    // The editor stores what it has open when it is left.
+    // The editor stores its open files when the page is left.
     await blank(page, ada);
-    assert.ok((await KEPT(page)).databases.length > 1, 'there was something');
+    assert.ok((await KEPT(page)).databases.length > 1, 'the editor has stored data');
     await signOut(page);
     await blank(page, ada);
     assert.deepEqual(await KEPT(page), NOTHING);
@@ -334,7 +334,7 @@ test("a sign-out leaves nothing of the editor's in the browser, and other hosts'
     assert.deepEqual(left, [`.${domain} all`, `3000--grace.${domain} own`, 'other.localhost foreign'].sort());
   }));
 
-test('a sign-out in one tab clears what an editor that is open in another has stored', () =>
+test('a sign-out in one tab deletes what an open editor in another tab stored', () =>
   fresh(async (page, context) => {
     await atEditor(page, 'ada');
     await until('the editor to have registered its worker', async () => (await registered(page)).length > 0);
@@ -347,7 +347,7 @@ test('a sign-out in one tab clears what an editor that is open in another has st
     assert.deepEqual(kept.caches, []);
   }));
 
-test("another site's page that loads what clears, clears nothing of a person who is signed in", () =>
+test("another site's page that loads the URL that clears data clears nothing for a signed-in user", () =>
   fresh(async (page, context) => {
     await lend(context, 'grace', `${PORT}--grace`);
     await atEditor(page, 'ada');
@@ -372,13 +372,13 @@ test("another site's page that loads what clears, clears nothing of a person who
 // --- cookies too large ---
 
 const TOO_LARGE = /cookies than the server accepts/;
-// A browser keeps up to 180 of a site.
+// A browser stores up to 180 cookies of a site.
 const COUNTS = [3, 10, 170];
 
-/** ada, signed in, opens a page of grace's port host, which sets so many cookies of 4 kB for all hosts. */
+/** ada, signed in, opens a page on a port of grace's workspace, which sets `count` cookies of 4 kB for all hostnames. */
 async function bombed(page, context, count, at = origin) {
   const grace = at(`${PORT}--grace`);
-  // lend() signs in at the demo's usual address. Elsewhere csm's own file stands for the page: what counts is whose origin it is.
+  // lend() signs in at the demo's usual address. At another address csm's own file replaces grace's page: only the origin matters.
   const own = at === origin;
   if (own) await lend(context, 'grace', `${PORT}--grace`);
   await page.goto(at('ada'));
@@ -391,7 +391,7 @@ async function bombed(page, context, count, at = origin) {
     },
     [count, domain],
   );
-  await until('the browser to have taken the cookies', async () => (await context.cookies(at(''))).filter((one) => one.name.startsWith('bomb')).length === count);
+  await until('the browser to have stored the cookies', async () => (await context.cookies(at(''))).filter((one) => one.name.startsWith('bomb')).length === count);
 }
 
 async function recovers(page, context, count, label, at = origin) {
@@ -412,15 +412,15 @@ async function recovers(page, context, count, label, at = origin) {
 }
 
 for (const count of COUNTS) {
-  test(`${count} cookies of 4 kB from a sibling cost a sign-in, on every host`, async () => {
+  test(`after ${count} cookies of 4 kB from another workspace, a user can sign in again on every hostname`, async () => {
     for (const label of ['', 'ada', `${PORT}--ada`, 'nobody']) await fresh((page, context) => recovers(page, context, count, label));
   });
 }
 
-test('pictures, fetches and odd addresses of a hostile page clear no cookies', () =>
+test('images, fetches and malformed URLs of a hostile page clear no cookies', () =>
   fresh(async (page, context) => {
     await bombed(page, context, 3);
-    // What the hostile page loads is refused for its size, and is no reason to sign anybody out.
+    // nginx refuses the requests of the hostile page because of their size, but must not sign the user out.
     const load = (urls) =>
       page.evaluate(async (urls) => {
         const gone = (make) => new Promise((resolve) => make(resolve));
@@ -439,7 +439,7 @@ test('pictures, fetches and odd addresses of a hostile page clear no cookies', (
     assert.ok(before.some((name) => name.includes('__Host-csm-session')));
     await load(urls);
     assert.deepEqual(await names(), before, 'with large cookies');
-    // And small ones, by navigation too: an odd address is no cookie that is too large.
+    // With small cookies, also by navigation: a malformed URL must not clear cookies.
     await context.clearCookies({ name: /^bomb/ });
     const small = await names();
     await load(urls);
@@ -456,7 +456,7 @@ const freePort = () =>
     });
   });
 
-test("a port's host shows the port and not the editor, even when the front door's address has changed since the workspace started", async () => {
+test("a port's hostname serves the port and not the editor, even if frontDoor.listen has changed since the workspace started", async () => {
   const port = await freePort();
   const at = `http://${PORT}--ada.${domain}:${port}`;
   const before = await declare((next) => (next.frontDoor = { listen: `127.0.0.1:${port}` }));
@@ -473,14 +473,14 @@ test("a port's host shows the port and not the editor, even when the front door'
             one.onerror = () => resolve('refused');
           }),
       );
-      assert.equal(socket, 'refused', "the editor's socket");
+      assert.equal(socket, 'refused', "the editor's WebSocket");
     });
   } finally {
     await putInForce(before);
   }
 });
 
-test('over TLS and HTTP/2 it is the same, as far as nginx reads', async () => {
+test("over TLS and HTTP/2 a user can also sign in again, up to nginx's header limit", async () => {
   const [cert, key] = [`${data}/hostile.crt`, `${data}/hostile.key`];
   const names = `subjectAltName=DNS:${domain},DNS:*.${domain}`;
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', `/CN=${domain}`, '-addext', names, '-keyout', key, '-out', cert], { stdio: 'ignore' });
@@ -502,14 +502,14 @@ test('over TLS and HTTP/2 it is the same, as far as nginx reads', async () => {
         await fresh((page, context) => recovers(page, context, count, label, at), { ignoreHTTPSErrors: true });
       }
     }
-    // docs/security.md tells of this limit: the 32 KiB of a request's head that nginx reads bound its memory, too.
+    // docs/security.md describes this limit: nginx reads at most 32 KiB of headers per request, which limits its memory.
     await fresh(
       async (page, context) => {
         await bombed(page, context, 10, at);
         await assert.rejects(page.goto(`${at('')}/`), /ERR_(CONNECTION_CLOSED|HTTP2)/);
         await context.clearCookies({ name: /^bomb/ });
         const again = await context.newPage();
-        assert.equal((await again.goto(`${at('')}/`)).status(), 200, 'what a person does by hand');
+        assert.equal((await again.goto(`${at('')}/`)).status(), 200, 'after the user has deleted the cookies in the browser');
       },
       { ignoreHTTPSErrors: true },
     );

@@ -1,4 +1,4 @@
-// Chromium, as people use it. What our own pages do against their content security policy fails the test that saw it.
+// Chromium, as users use it. A test fails if it sees one of csm's own pages violate its content security policy.
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import { csmRun, origin, password } from './place.mjs';
@@ -16,7 +16,7 @@ const ARGUMENTS = [
 export const launch = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ARGUMENTS });
 
-/** A fresh person at a fresh browser. `violations` collects what the content security policy stopped. */
+/** A new browser context without cookies. `violations` collects what the content security policy blocked. */
 export async function person(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   context.setDefaultTimeout(30_000);
@@ -29,21 +29,21 @@ export async function person(browser, options = {}) {
   return { context, violations, page: await context.newPage() };
 }
 
-/** Types name and password into the form that is shown, and sends it. */
+/** Fills in name and password in the sign-in form that is shown, and submits it. */
 export async function fillIn(page, name, secret = password(name)) {
   await page.getByLabel('Name').fill(name);
   await page.getByLabel('Password').fill(secret);
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
-/** From nothing to the dashboard. */
+/** Signs in and waits for the dashboard. */
 export async function atDashboard(page, name) {
   await page.goto(origin(''));
   await fillIn(page, name);
   await page.getByRole('button', { name: 'Sign out' }).waitFor();
 }
 
-/** From nothing to the editor, by way of the sign-in when it is asked for. */
+/** Opens the editor, and signs in if csm asks for it. */
 export async function atEditor(page, name, path = '/') {
   await page.goto(origin(name) + path);
   if (page.url().startsWith(origin(''))) await fillIn(page, name);
@@ -51,8 +51,8 @@ export async function atEditor(page, name, path = '/') {
 }
 
 /**
- * A browser in which a workspace's host is open to one person and the dashboard to nobody: as when that person wrote the page,
- * and a colleague opens it. The cookies come from a real sign-in, and the dashboard's are forgotten after it.
+ * Gives a browser one user's cookies for a workspace's hostname, but not for the dashboard: this stands for a page that the user wrote and a
+ * colleague opens. The cookies come from a real sign-in; the dashboard's are then deleted.
  */
 export async function lend(context, name, label) {
   const page = await context.newPage();
@@ -71,7 +71,7 @@ export async function workbench(page) {
 export const card = (page, name) => page.locator(`#ws-${name}`);
 export const state = (page, name) => card(page, name).locator('.state');
 
-/** The box that opens with a key, once it takes input. It is put there before it is ready. */
+/** Opens the quick input with a key, and waits until it accepts input. The editor shows it before it is ready. */
 async function quickInput(page, key, start) {
   await page.keyboard.press(key);
   await page.waitForFunction((start) => {
@@ -81,7 +81,7 @@ async function quickInput(page, key, start) {
   }, start, { timeout: 5_000 });
 }
 
-/** Chooses an entry of the list that opens with a key. While the editor starts, parts of it take the keyboard: then again. */
+/** Chooses an entry of the list that a key opens. It retries, because parts of a starting editor take the keyboard focus. */
 async function choose(page, key, start, text) {
   for (let tries = 1; ; tries++) {
     try {
@@ -97,13 +97,13 @@ async function choose(page, key, start, text) {
   }
 }
 
-/** Runs a command of the editor by its name, as the palette lists it. */
+/** Runs a command of the editor by its name in the command palette. */
 export const command = (page, name) => choose(page, 'F1', '>', name);
 
-/** A new terminal of the editor with the keyboard in it. What is typed before the shell is ready waits for it. */
+/** Opens a new terminal of the editor and focuses it. The shell reads what is typed before it is ready. */
 export const terminal = (page) => showTerminal(page, 'Terminal: Create New Terminal');
 
-/** The terminals that are there already, or a first one. */
+/** Shows the existing terminals, or opens a first one. */
 export async function showTerminal(page, by = 'Terminal: Focus Terminal') {
   await command(page, by);
   await page.locator('.terminal-wrapper.active .xterm-screen').waitFor();

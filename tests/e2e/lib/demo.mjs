@@ -1,4 +1,4 @@
-// Starting and ending the real demo, and changing what it declares.
+// Starts and stops the real demo, and changes its manifest.
 import { spawn } from 'node:child_process';
 import { chownSync, existsSync, openSync, readFileSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
@@ -9,11 +9,11 @@ import { until } from './until.mjs';
 
 const pidFile = `${scratch}/demo.pid`;
 
-/** Runs `make demo`; resolves once the dashboard answers. The output is kept in a file. */
+/** Runs `make demo`; resolves once the dashboard responds. The output goes to a file. */
 export async function startDemo({ seconds = 60 } = {}) {
   const from = read(demoLog).length;
   const log = openSync(demoLog, 'a');
-  // A process group of its own, as a terminal's job has: Ctrl-C goes to all of it.
+  // A separate process group, like a terminal's job: Ctrl-C signals the whole group.
   const child = spawn('make', ['--silent', '-C', repo, 'demo'], {
     detached: true,
     stdio: ['ignore', log, log],
@@ -24,11 +24,11 @@ export async function startDemo({ seconds = 60 } = {}) {
   let over = false;
   const ended = once(child, 'exit').then(([code, signal]) => {
     over = true;
-    throw new Error(`make demo ended (${code ?? signal}); its log:\n${read(demoLog).slice(from)}`);
+    throw new Error(`make demo exited (${code ?? signal}); its log:\n${read(demoLog).slice(from)}`);
   });
-  // After the dashboard has answered nobody waits for this any more.
+  // After the dashboard has responded no code awaits this promise.
   ended.catch(() => {});
-  const answers = until('the dashboard to answer', async () => over || (await send({ target: '/sign-in' })).status === 200, {
+  const answers = until('the dashboard to respond', async () => over || (await send({ target: '/sign-in' })).status === 200, {
     seconds,
     every: 500,
   });
@@ -53,30 +53,30 @@ export function processes() {
         const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').join(' ').trim();
         return [{ pid: Number(pid), name, state, parent: Number(parent), group, uid, args }];
       } catch {
-        return []; // It has ended meanwhile.
+        return []; // The process has exited meanwhile.
       }
     });
 }
 
-/** Those of the demo's own account: csm, nginx, podman, conmon, and what runs in workspaces as the person. */
+/** The processes of the demo's own account: csm, nginx, podman, conmon, and those in workspaces that run as uid 1000. */
 export function demoProcesses() {
   if (!existsSync(data)) return [];
   const uid = accountId();
-  // An ordinary account runs other things too; the demo's mention its directories.
+  // An ordinary account also runs other processes. Callers recognise the demo's by their arguments, which contain its directories.
   return processes().filter((one) => one.uid === uid && one.state !== 'Z');
 }
 
 export const csmProcess = () => demoProcesses().find((one) => one.name === 'csm' && one.args.includes(' up '));
 
-/** Ctrl-C in the demo's terminal; resolves when the whole group has gone. */
+/** Sends Ctrl-C to the demo; resolves when the whole group has exited. */
 export async function interrupt({ seconds = 60 } = {}) {
   process.kill(-Number(read(pidFile)), 'SIGINT');
-  await until('the demo to end', () => group().length === 0, { seconds });
+  await until('the demo to exit', () => group().length === 0, { seconds });
 }
 
 export const manifest = () => JSON.parse(readFileSync(manifestPath, 'utf8'));
 
-/** Puts a text in the manifest's place, whole, as an editor or a deployment does. */
+/** Replaces the manifest in one step, as an editor or a deployment does. */
 export function writeManifest(text) {
   const next = `${manifestPath}.test`;
   writeFileSync(next, text, { mode: 0o600 });
@@ -85,7 +85,7 @@ export function writeManifest(text) {
   renameSync(next, manifestPath);
 }
 
-/** Changes the manifest and waits until csm says that it is in force. Resolves with the text before. */
+/** Changes the manifest and waits until csm has applied it. Resolves with the previous text. */
 export async function declare(change) {
   const before = readFileSync(manifestPath, 'utf8');
   const next = JSON.parse(before);
@@ -95,16 +95,16 @@ export async function declare(change) {
 }
 
 export async function putInForce(text) {
-  // A text that says the same is nothing new.
+  // csm logs nothing for a text with the same content.
   const same = isDeepStrictEqual(JSON.parse(readFileSync(manifestPath, 'utf8')), JSON.parse(text));
   if (same) return writeManifest(text);
   const taken = () => read(demoLog).split('a new manifest is in force').length;
   const before = taken();
   writeManifest(text);
-  await until('the manifest to be in force', () => taken() > before);
+  await until('csm to apply the manifest', () => taken() > before);
 }
 
-/** Resolves when a workspace is in this state; fails at once when it failed instead. */
+/** Resolves when a workspace is in this state. */
 export function reaches(person, wanted, { seconds = 90 } = {}) {
   return until(`${person} to be ${wanted}`, async () => (await workspace(person)).state === wanted, { seconds });
 }
@@ -119,7 +119,7 @@ export async function running(person) {
   await reaches(person, 'running');
 }
 
-/** Puts a file into a person's project, as if they had written it. */
+/** Writes a file into a user's project, with the owner that the user's own files have. */
 export function give(person, name, content) {
   const path = `${data}/workspaces/${person}/workspace/${name}`;
   writeFileSync(path, content);

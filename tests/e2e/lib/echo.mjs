@@ -1,10 +1,10 @@
-// A program of a person's own that listens on a port of their workspace.
+// A user's program that listens on a port of their workspace.
 import { readFileSync } from 'node:fs';
 import { give } from './demo.mjs';
 import { inside } from './place.mjs';
 import { until } from './until.mjs';
 
-/** Starts fixtures/echo.mjs on a port inside a running workspace; nothing to do when it is there already. */
+/** Starts fixtures/echo.mjs on a port inside a running workspace, unless it runs already. */
 export async function echo(person, port) {
   const asks = `python3 -c 'import socket; socket.create_connection(("127.0.0.1", ${port}))'`;
   const listens = () => inside(person, 'sh', '-c', `${asks} 2>/dev/null && echo yes || true`);

@@ -1,23 +1,23 @@
-// HTTP as bytes: what a browser would never send must be sendable, so nothing here tidies up.
+// HTTP as bytes, without corrections: tests must be able to send what a browser never would.
 import { connect } from 'node:net';
 import { request as unixRequest } from 'node:http';
 import { api, domain, port } from './place.mjs';
 
 export const NAVIGATE = { 'Sec-Fetch-Mode': 'navigate', 'Sec-Fetch-Dest': 'document', Accept: 'text/html' };
 
-/** Sends exactly these bytes; resolves with the parsed answer once the server has closed. */
+/** Sends exactly these bytes; resolves with the parsed response once the server has closed the connection. */
 export function bytes(text, { seconds = 20 } = {}) {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(Buffer.from(text, 'latin1')));
     const chunks = [];
-    socket.setTimeout(seconds * 1000, () => socket.destroy(new Error(`no end of the answer in ${seconds} s`)));
+    socket.setTimeout(seconds * 1000, () => socket.destroy(new Error(`the response is not complete after ${seconds} s`)));
     socket.on('data', (chunk) => chunks.push(chunk));
     socket.on('error', reject);
     socket.on('close', () => resolve(parse(Buffer.concat(chunks))));
   });
 }
 
-/** The parsed head and body of an answer. Header names in lower case; each maps to the list of its values. */
+/** The parsed head and body of a response. Header names are in lower case; each maps to the list of its values. */
 export function parse(buffer) {
   const text = buffer.toString('latin1');
   const end = text.indexOf('\r\n\r\n');
@@ -56,7 +56,7 @@ export function send({ label = '', target = '/', method = 'GET', headers = {}, b
   return bytes(`${method} ${target} HTTP/${version}\r\n${lines.join('')}\r\n${Buffer.from(body).toString('latin1')}`);
 }
 
-/** Asks csm's own socket, as the machine's operator. */
+/** Sends a request to csm's API socket, as the operator. */
 export function operator(path, { method = 'GET', body = '' } = {}) {
   return new Promise((resolve, reject) => {
     const asked = unixRequest({ socketPath: api, path, method, headers: { host: 'csm' } }, (answer) => {
@@ -69,7 +69,7 @@ export function operator(path, { method = 'GET', body = '' } = {}) {
   });
 }
 
-/** A workspace as the API tells it. */
+/** A workspace, as the API shows it. */
 export async function workspace(person) {
   const { status, body } = await operator(`/api/v1/workspaces/${person}`);
   return status === 200 ? JSON.parse(body) : { state: 'absent' };

@@ -1,4 +1,4 @@
-// Where the demo lies, asked of the script that decides it, and running things as the account that owns it.
+// The demo's directories, read from the script that chooses them, and commands that run as the demo's account.
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 export const repo = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
 export const scripts = `${repo}/scripts`;
 
-// Without these a test would meet whatever demo happens to run here.
+// Without these variables a test would use any demo that runs on this host.
 for (const name of ['CSM_DEMO_ACCOUNT', 'CSM_E2E_PORT', 'CSM_E2E_SCRATCH']) {
   if (!process.env[name]) throw new Error(`${name} is not set: the tests are started by tests/e2e/run`);
 }
@@ -19,7 +19,7 @@ const asked = execFileSync('bash', [
 ]);
 const [own, account, demo, data, run] = asked.toString().split('\n');
 
-/** As root the demo has an account of its own. */
+/** Whether the demo has a separate account, as it has when root starts it. */
 export const ownAccount = own !== '';
 export { account, demo, data };
 export const csmRun = `${run}/code-server-multi`;
@@ -28,7 +28,7 @@ export const manifestPath = `${data}/manifest.json`;
 export const database = `${data}/state/code-server-multi/state.db`;
 export const port = Number(process.env.CSM_E2E_PORT);
 export const domain = 'code.localhost';
-/** Kept between the runner and the test files, which are processes of their own. */
+/** A directory that the runner and the test files share; each is a separate process. */
 export const scratch = process.env.CSM_E2E_SCRATCH;
 export const demoLog = `${scratch}/demo.log`;
 
@@ -56,7 +56,7 @@ export function inAccount(command, { input = '' } = {}) {
 /** The command line of the csm that the demo runs. */
 export const csm = (...args) => inAccount([`${demo}/app/bin/csm`, ...args]);
 
-/** Runs a command in a person's workspace; fails unless it succeeds. */
+/** Runs a command in a user's workspace; throws unless it succeeds. */
 export async function inside(person, ...command) {
   const { status, stdout, stderr } = await csm('shell', person, '--', ...command);
   if (status !== 0) throw new Error(`in ${person}: ${command.join(' ')}: ${status}: ${stderr}`);

@@ -1,10 +1,10 @@
-// For what nothing announces: asked again until it is so, or until the deadline.
+// Polls for conditions that no event announces.
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** Resolves with the probe's first truthy answer. A probe that throws has not answered yet; the last reason is told. */
+/** Calls the probe until it returns something truthy, and resolves with that. After the deadline it throws the probe's last error. */
 export async function until(what, probe, { seconds = 30, every = 100 } = {}) {
   const deadline = Date.now() + seconds * 1000;
-  let last = 'it was not so';
+  let last = 'the condition was false';
   for (;;) {
     try {
       const answer = await probe();

@@ -1,4 +1,4 @@
-// A visitor without a browser: cookies by host, and the sign-in's redirects followed by hand so that each can be looked at.
+// A visitor without a browser: it stores cookies by hostname, and follows the sign-in's redirects one by one, so that a test can check each.
 import assert from 'node:assert/strict';
 import { NAVIGATE, host, send } from './http.mjs';
 import { origin, password, port, domain } from './place.mjs';
@@ -30,12 +30,12 @@ export class Visitor {
     return answer;
   }
 
-  /** A click on a link: what browsers say of themselves comes along. */
+  /** A click on a link, with the headers that browsers send for a navigation. */
   visit(label, target = '/', headers = {}) {
     return this.send({ label, target, headers: { ...NAVIGATE, ...headers } });
   }
 
-  /** Our own form on the dashboard's host. */
+  /** Submits one of csm's own forms on the dashboard's hostname. */
   post(target, fields, headers = {}) {
     return this.send({
       target,
@@ -52,12 +52,12 @@ export class Visitor {
     return answer;
   }
 
-  /** From a workspace's address to its cookie; resolves with the callback's answer. The dashboard's session must be there. */
+  /** Completes a handshake for a workspace and stores its cookie; resolves with the callback's response. Needs a session on the dashboard. */
   async enter(label, target = '/') {
     return this.visit(label, (await this.handshake(label, target)).callback);
   }
 
-  /** As far as the code, which is not yet taken back. */
+  /** Performs the handshake up to the one-time code, without using the code. */
   async handshake(label, target = '/') {
     const begun = await this.visit(label, target);
     assert.equal(begun.status, 303, `${label}${target}: ${begun.body}`);
@@ -75,7 +75,7 @@ export class Visitor {
   }
 }
 
-/** The target of a redirect, which must lead to this host and nowhere else. */
+/** The target of a redirect, which must be on this label's hostname. */
 export function to(answer, label) {
   const [location] = answer.headers.location ?? [''];
   const url = new URL(location, origin(label));

@@ -1,11 +1,11 @@
-// A WebSocket by hand: the handshake's headers are the test's to choose, and a refusal can be read.
+// A WebSocket without a client library, so that a test can choose the handshake's headers and read a refusal.
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { parse, host } from './http.mjs';
 import { origin, port } from './place.mjs';
 
-/** Resolves with `{status, socket}`: 101 and an open connection, or the refusal. An `origin` of null leaves the header out. */
+/** Resolves with `{status, socket}`: 101 and an open connection, or the refusal. `from: null` leaves the Origin header out. */
 export async function handshake({ label, target = '/', headers = {}, from = origin(label), upgrade = 'websocket' }) {
   const socket = connect(port, '127.0.0.1');
   const all = {
@@ -20,7 +20,7 @@ export async function handshake({ label, target = '/', headers = {}, from = orig
   const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`);
   socket.write(`GET ${target} HTTP/1.1\r\n${lines.join('')}\r\n`);
   let got = Buffer.alloc(0);
-  socket.setTimeout(20_000, () => socket.destroy(new Error('no answer to the handshake in 20 s')));
+  socket.setTimeout(20_000, () => socket.destroy(new Error('no response to the handshake after 20 s')));
   while (!got.includes('\r\n\r\n')) {
     const [chunk] = await once(socket, 'data');
     got = Buffer.concat([got, chunk]);

@@ -1,22 +1,22 @@
-// Sends odd requests to stages and compares what nginx took for requests with what arrived behind it.
+// Sends malformed and unusual requests to stages, and compares the requests that nginx logs with those that arrive behind it.
 import { until } from '../../e2e/lib/until.mjs';
 import { endedStreams } from './h2.mjs';
 import { oddCase } from './odd.mjs';
 import { ALLOWED, isOwn } from './stage.mjs';
 import { answerTo, dial, talk } from './wire.mjs';
 
-/** How long a connection that says nothing more is waited for: nginx waits a minute for the rest of a body. */
+/** A connection that sends nothing for this time (ms) is closed, because nginx waits a minute for the rest of a body. */
 const IDLE = 120;
 const JUDGED = ['host', 'origin', 'sec-fetch-site', 'sec-fetch-mode', 'sec-fetch-dest'];
 const OURS = ['x-csm-site', 'x-csm-method', 'x-csm-upgrade', 'x-csm-source', 'x-csm-uri'];
 const WORKSPACES = ['ada', 'grace', 'project'];
 
-/** Where csm takes a body. */
+/** The paths on which csm accepts a body. */
 const FORMS = ['/sign-in', '/_csm/sign-in-here'];
 
 /**
- * Sends the cases `from` up to `to` of a seed, some side by side. Resolves with the first batch's findings: each says what is wrong,
- * and carries the cases that were under way. `patience`, in seconds, is for nginx's log on a busy machine.
+ * Sends the cases `from` up to `to` of a seed, in concurrent batches. Resolves with the findings of the first batch that has any, and that
+ * batch's cases. `patience` is how long to wait for nginx's log on a busy host, in seconds.
  */
 export async function differential(stages, { seed, from = 0, to, sideBySide = 32, patience = 30, told = () => {} }) {
   for (const stage of stages) stage.forget();
@@ -45,12 +45,12 @@ async function play(one) {
   await talk(socket, parts, { idle: IDLE, done: h2 ? (bytes) => endedStreams(bytes) >= count : undefined });
 }
 
-// nginx refuses the handshake for names that are not ours.
+// nginx refuses the TLS handshake for names outside the stage's domain.
 const serverName = ({ stage }) => `ada.${stage.domain}`;
 
 /**
- * What is known of a stage's latest requests, by marker: the case, nginx's lines, and how often it arrived where. It outlasts a batch:
- * nginx may have sent a request on and noted that its visitor has gone, before what it sent on is read here.
+ * A stage's latest requests, by marker: the case, nginx's log lines, and how often the request arrived at each socket. It is not cleared
+ * between batches, because this process may read a request after nginx has forwarded it and logged that the visitor disconnected.
  */
 const memories = new WeakMap();
 function memoryOf(stage) {
@@ -64,7 +64,7 @@ function forgetOldest(map) {
   }
 }
 
-/** All that is wrong with what arrived at a stage. */
+/** Checks all requests that arrived at a stage, and returns the findings. */
 async function look(stage, cases, patience, counts = {}) {
   const { sent: known, seen, counted } = memoryOf(stage);
   for (const one of cases) for (const marker of one.markers) known.set(marker, one);
@@ -77,8 +77,8 @@ async function look(stage, cases, patience, counts = {}) {
     note();
     return stage.arrived.filter(({ request }) => !seen.has(request.all('x-marker')[0]));
   };
-  // nginx writes its log when it is through with a request, which can be a moment after its visitor has gone.
-  await until('the log', () => unexplained().length === 0, { seconds: patience, every: 20 }).catch(() => {});
+  // nginx logs a request when it has finished it, which can be a moment after the visitor disconnected.
+  await until("nginx's log", () => unexplained().length === 0, { seconds: patience, every: 20 }).catch(() => {});
   const findings = [...stage.broken, ...stage.unfinished()].map(({ at, why, bytes }) => `${at}: ${why}: ${JSON.stringify(bytes.slice(-2000))}`);
   for (const { at: socket, request } of stage.arrived) {
     const at = stage.asksAtFront && request.path === '/_csm/authorize' ? 'question' : socket;
@@ -86,12 +86,12 @@ async function look(stage, cases, patience, counts = {}) {
     const [marker, ...more] = request.all('x-marker');
     const lines = seen.get(marker);
     if (!lines || more.length) {
-      say('nginx took nothing for this request');
+      say('nginx logged no such request');
       continue;
     }
     const key = `${at} ${marker}`;
     counted.set(key, (counted.get(key) ?? 0) + 1);
-    if (counted.get(key) > lines.length) say('it is there more often than nginx was sent it');
+    if (counted.get(key) > lines.length) say('the request arrived more often than nginx received it');
     const sent = known.get(marker);
     counts[WORKSPACES.includes(at) ? 'workspace' : at] += 1;
     if (sent) perRequest({ at, request, lines, sent, questions: questionsOf(stage, marker), say });
@@ -104,32 +104,32 @@ const questionsOf = (stage, marker) => stage.arrived.filter((one) => one.at === 
 
 function perRequest({ at, request, lines, sent, questions, say }) {
   const isWorkspace = WORKSPACES.includes(at);
-  if (OURS.some((name) => request.all(name).some((value) => value.includes('forged')))) say("a header of ours has a visitor's value");
+  if (OURS.some((name) => request.all(name).some((value) => value.includes('forged')))) say("a header of csm's has a visitor's value");
   if (at === 'question') {
-    if (request.framed || request.body) say('the question has a body');
-    if (request.method !== 'GET') say('the question is no GET');
-    if (!lines.some((line) => line.method === request.all('x-csm-method')[0])) say('it is asked about another method');
+    if (request.framed || request.body) say('the subrequest has a body');
+    if (request.method !== 'GET') say('the subrequest is not a GET');
+    if (!lines.some((line) => line.method === request.all('x-csm-method')[0])) say('the subrequest names another method');
   }
   if (at === 'front') {
-    if (request.body && !FORMS.includes(request.path)) say('a body comes to csm');
-    if (request.all('x-csm-source').join() !== '127.0.0.1' || request.all('x-csm-site').length !== 1) say('what nginx tells is not there once');
+    if (request.body && !FORMS.includes(request.path)) say('a body reaches csm');
+    if (request.all('x-csm-source').join() !== '127.0.0.1' || request.all('x-csm-site').length !== 1) say('a header that nginx sets is missing, wrong or duplicated');
   }
   if (isWorkspace) {
     const one = (name) => request.all(name)[0] ?? '';
-    for (const name of [...JUDGED, 'cookie', 'upgrade']) if (request.all(name).length > 1) say(`${name} is there twice`);
-    if (one('host') === '') say('it has no Host');
-    if (OURS.some((name) => request.all(name).length)) say('it carries a header of ours');
-    if (/(^|;)[ \t]*__Host-csm-/.test(one('cookie'))) say('it carries a cookie of ours');
-    if (!lines.some((line) => line.method === request.method && withSlash(line.target) === request.target)) say('nginx took it for another request');
-    if (!Buffer.concat(sent.parts).includes(ALLOWED)) say('it came without a cookie');
-    // The rules hold for what arrives, whether the question was asked or a cached answer was taken.
-    if (!isOwn(one, request.method, one('upgrade'), one('host'))) say('by what it says it would have been refused');
-    if (questions.length > 0 && !questions.some((question) => agrees(question, request))) say(`the question said otherwise: ${JSON.stringify(questions[0].head)}`);
-    if (!/^\d+--/.test(one('host')) && reads(request.target).some((path) => /^\/(abs)?proxy(\/|$)/.test(path))) say('a proxy path on the host of an editor');
+    for (const name of [...JUDGED, 'cookie', 'upgrade']) if (request.all(name).length > 1) say(`${name} occurs twice`);
+    if (one('host') === '') say('the request has no Host');
+    if (OURS.some((name) => request.all(name).length)) say("the request has a header of csm's");
+    if (/(^|;)[ \t]*__Host-csm-/.test(one('cookie'))) say("the request has a cookie of csm's");
+    if (!lines.some((line) => line.method === request.method && withSlash(line.target) === request.target)) say('nginx logged another method or target');
+    if (!Buffer.concat(sent.parts).includes(ALLOWED)) say('the request arrived although the visitor sent no valid cookie');
+    // The rules apply to every request that arrives, whether nginx asked csm or used a cached response.
+    if (!isOwn(one, request.method, one('upgrade'), one('host'))) say('csm would have refused the request as it arrived');
+    if (questions.length > 0 && !questions.some((question) => agrees(question, request))) say(`the subrequest differs: ${JSON.stringify(questions[0].head)}`);
+    if (!/^\d+--/.test(one('host')) && reads(request.target).some((path) => /^\/(abs)?proxy(\/|$)/.test(path))) say("a proxy path on an editor's hostname");
   }
 }
 
-// Of `http://host?x` nginx notes `?x` and sends `/?x`.
+// For `http://host?x` nginx logs `?x` and sends `/?x`.
 const withSlash = (target) => (target.startsWith('/') ? target : `/${target}`);
 
 function agrees(question, request) {
@@ -137,7 +137,7 @@ function agrees(question, request) {
   return JUDGED.every((name) => same(name)) && same('upgrade', 'x-csm-upgrade') && question.all('x-csm-method')[0] === request.method;
 }
 
-/** The paths that programs may read a target as. */
+/** The paths as which programs may read a target. */
 function reads(target) {
   const path = target.replace(/^[a-z]+:\/\/[^/?#]*/i, '').split('?')[0];
   const decoded = (text) => {
@@ -158,7 +158,7 @@ function reads(target) {
   return [path, decoded(path)].flatMap((text) => [plain(text), resolved(text), resolved(plain(text.split('#')[0]))]);
 }
 
-/** What honest visitors ask afterwards is answered with their own request. */
+/** Checks that visitors who send correct requests afterwards get the response to their own request. */
 async function honest(stage, batch, patience) {
   const findings = [];
   const ask = async (label, status, at, headers = '') => {
@@ -175,7 +175,7 @@ async function honest(stage, batch, patience) {
   return findings;
 }
 
-/** What a finding is told with: all that is needed to see it again. */
+/** The text of the findings, with all that is needed to reproduce them. */
 export function describe({ findings, cases }, seed) {
   const sent = cases.map((one) => `case ${one.number}, ${one.secure ? 'TLS' : 'plain'}${one.h2 ? ', HTTP/2' : ''}: ${JSON.stringify(Buffer.concat(one.parts).toString('latin1').slice(0, 3000))}`);
   const relevant = sent.filter((_, at) => cases[at].markers.some((marker) => findings.some((text) => text.includes(marker))));

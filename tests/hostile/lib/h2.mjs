@@ -1,4 +1,4 @@
-// HTTP/2 as frames: what Node's client would refuse to send must be sendable. Headers are literals without Huffman coding.
+// HTTP/2 as frames, because tests must send requests that Node's client refuses to. Headers are literals without Huffman coding.
 const FRAME = { data: 0, headers: 1, reset: 3, settings: 4, goaway: 7 };
 const END_STREAM = 1;
 const END_HEADERS = 4;
@@ -27,10 +27,10 @@ function string(text) {
   return Buffer.concat([Buffer.from(length), bytes]);
 }
 
-/** A request's frames: its head, then each part of its body; `ends` says whether the last one ends the stream. */
+/** A request's frames: its headers, then each part of its body; `ends` sets whether the last frame ends the stream. */
 export function request(stream, pairs, parts = [], { ends = true } = {}) {
   const block = Buffer.concat(pairs.flatMap(([name, value]) => [Buffer.from([0]), string(name), string(value)]));
-  // No frame is larger than every server takes.
+  // Every server accepts frames of this size.
   const pieces = parts.flatMap((part) => (part === '' ? [''] : part.match(/[^]{1,16000}/g)));
   const last = pieces.length - 1;
   return [
@@ -39,7 +39,7 @@ export function request(stream, pairs, parts = [], { ends = true } = {}) {
   ];
 }
 
-/** How many streams the server has ended, in what it has sent so far; infinite once it says goodbye. */
+/** The number of streams that the server has ended; infinite after a GOAWAY. */
 export function endedStreams(bytes) {
   let ended = 0;
   for (let at = 0; at + 9 <= bytes.length; ) {

@@ -1,5 +1,5 @@
-// Odd requests, each a function of a number. A case is what is written on one connection: `parts` in that order, and how many
-// requests nginx may take it for.
+// Malformed and unusual requests, each a function of a number. A case describes the bytes to write on one connection, `parts` in that order,
+// and how many requests nginx may read in them.
 import { ALLOWED } from './stage.mjs';
 import { PREFACE, request } from './h2.mjs';
 import { Random } from './random.mjs';
@@ -26,7 +26,7 @@ function target(random, host) {
   }
 }
 
-/** Headers that are judged, or ours, or steer the connection; each with the odd ways to write them. */
+/** Headers that csm checks, csm's own, and those that control the connection; each in unusual spellings. */
 function headers(random, origin) {
   const list = [];
   const some = random.below(5);
@@ -68,10 +68,10 @@ function oneHeader(random, origin) {
   }
 }
 
-/** A body that is a request of its own when somebody takes it for one. */
+/** A body that a program could read as a separate request. */
 function payload(random, marker, host) {
   const hidden = `GET ${random.pick(['/hidden', '/_csm/static/style.css', '/_csm/authorize', '/x'])} HTTP/1.1\r\nHost: ${host}\r\nX-Marker: hidden-${marker}\r\n`;
-  // More than nginx keeps in memory.
+  // More than nginx buffers in memory.
   if (random.oneIn(60)) return `${hidden}\r\n`.repeat(300);
   return random.pick([`${hidden}\r\n`, `${hidden}X-Swallow: `, hidden.split('\r\n')[0] + '\r\nX-Swallow: ', 'x'.repeat(random.below(200)), '\r\n', '0\r\n\r\n', 'a=b', `${hidden}Content-Length: 50\r\n\r\n`]);
 }
@@ -87,7 +87,7 @@ function chunked(random, body) {
   ]);
 }
 
-/** The headers that say how long the body is, rightly and wrongly, and the body's bytes. */
+/** Headers with a right or wrong length of the body, and the body's bytes. */
 function framed(random, body) {
   const right = ['Content-Length', body.length];
   const coded = ['Transfer-Encoding', 'chunked'];
@@ -110,7 +110,7 @@ function framed(random, body) {
   }
 }
 
-/** Every other request is sound but for its headers, its body or one of them, so that much of what is odd comes as far as a workspace. */
+/** Every second request is valid except for some headers or its body, so that many unusual requests reach a workspace. */
 function sound(random, origin) {
   const method = random.pick(['GET', 'GET', 'HEAD', 'POST', 'PUT']);
   const target = random.pick(['/', '/x', '/a/b?c=d', '/%20', '/x/../y', '//x', '/sign-in', random.pick(PATHS)]);
@@ -133,7 +133,7 @@ function http1(random, stage, marker, tunnel) {
   const version = !tame && random.oneIn(12) ? random.pick(['1.0', '1.2', '2.0', '0.9', '1.1 ', '01.1']) : '1.1';
   const hosts = !tame && random.oneIn(20) ? random.pick([[], [['Host', host], ['Host', stage.host('grace')]]]) : [['Host', host]];
   const rest = [...(tame?.rest ?? [...cookies(random), ...headers(random, origin)]), ...lengths];
-  // Lengths are not always last.
+  // In a third of the requests the length headers come first.
   if (random.oneIn(3)) rest.reverse();
   const end = random.oneIn(25) ? random.pick(['\n', '\r', '\r\r\n']) : '\r\n';
   const line = (pair) => `${pair[0]}:${random.oneIn(20) ? random.pick(['', '\t', '  ']) : ' '}${pair[1]}${end}`;
@@ -160,7 +160,7 @@ function http2(random, stage, marker, stream) {
   return request(stream, pairs, bodies, { ends: !random.oneIn(8) });
 }
 
-/** The case of a number, on one of these stages. */
+/** The case for a number, on one of these stages. */
 export function oddCase(seed, number, stages) {
   const random = new Random(seed * 1_000_003 + number);
   const stage = random.pick(stages);
@@ -170,7 +170,7 @@ export function oddCase(seed, number, stages) {
   const tunnel = stage.hasTunnel && random.oneIn(6);
   if (secure && !tunnel && random.oneIn(2)) {
     const parts = [PREFACE, ...markers.flatMap((marker, at) => http2(random, stage, marker, 1 + 2 * at))];
-    // DATA late, or all in one packet.
+    // Each frame in a separate packet, or all frames in one.
     return { number, stage, secure, h2: true, count, markers, parts: random.oneIn(3) ? parts : [Buffer.concat(parts)] };
   }
   const text = markers.map((marker) => http1(random, stage, marker, tunnel)).join('');

@@ -1,10 +1,10 @@
-// Random choices that a number repeats (mulberry32).
+// Pseudo-random choices that a seed reproduces (mulberry32).
 export class Random {
   #state;
 
   constructor(seed) {
     this.#state = seed >>> 0;
-    // Seeds side by side begin far apart.
+    // These steps make adjacent seeds produce different sequences.
     for (let at = 0; at < 4; at++) this.next();
   }
 
@@ -24,7 +24,7 @@ export class Random {
     return list[this.below(list.length)];
   }
 
-  /** True one time in so many. */
+  /** True in one of `times` calls, on average. */
   oneIn(times) {
     return this.below(times) === 0;
   }

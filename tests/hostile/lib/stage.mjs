@@ -1,5 +1,5 @@
-// nginx as it will be in front, with nothing real behind it: servers that note each byte that arrives. Without Podman, and with
-// configuration files of its own, so that a test can take a layer of the defence away.
+// A stage is nginx with csm's configuration, and servers behind it that record each byte instead of csm and workspaces. It needs no Podman.
+// It has its own copies of the configuration files, so that a test can remove a layer of the defence.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,7 +20,7 @@ export function freePort() {
   });
 }
 
-/** A self-signed certificate for a domain and the hosts below it, in a directory that exists. */
+/** Creates a self-signed certificate for a domain and its subdomains in an existing directory. */
 export function certificate(directory, name) {
   const [certificate, certificateKey] = [`${directory}/certificate.pem`, `${directory}/key.pem`];
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '30',
@@ -28,7 +28,7 @@ export function certificate(directory, name) {
   return { certificate, certificateKey };
 }
 
-/** Runs a test while the demo's front door has a certificate, on another port, which it gets; `change` may change more. */
+/** Runs `work` while the demo's `frontDoor` has a certificate, and passes it the port; `change` can change more of the manifest. */
 export async function overTls(work, change = () => {}) {
   const directory = `${data}/tls`;
   mkdirSync(directory, { recursive: true });
@@ -40,7 +40,7 @@ export async function overTls(work, change = () => {}) {
     change(manifest);
   });
   try {
-    // nginx' workers of before give up their port a moment later; csm could not put it back into force until then.
+    // nginx's old workers close the old port a moment after the reload. Until then csm could not listen on it again.
     await until('the port with TLS, and no other', async () => (await reachable(listens)) && !(await reachable(port)));
     return await work(listens);
   } finally {
@@ -59,7 +59,7 @@ function reachable(number) {
 
 const written = () => readFileSync(`${csmRun}/nginx/nginx.conf`, 'utf8');
 
-/** What csm wrote for the demo: as it runs, and as it would be with a certificate and a port for an SSH tunnel. */
+/** The nginx.conf that csm wrote for the demo: the current one, and one with a certificate and a port for an SSH tunnel. */
 export const asCsmWrites = {
   plain: async () => ({ text: written(), places: csmPlaces }),
   tls: async () => {
@@ -78,16 +78,16 @@ const csmPlaces = ({ text, directory, share, plain, tls, files }) =>
     .replaceAll(/ssl_certificate "[^"]*"/g, `ssl_certificate "${files.certificate}"`)
     .replaceAll(/ssl_certificate_key "[^"]*"/g, `ssl_certificate_key "${files.certificateKey}"`);
 
-/** What the NixOS module writes, as the guest's tests keep it; its paths and ports become the stage's. */
+/** The nginx.conf that the NixOS module writes, from the guest's tests, with the stage's paths and ports. */
 export const asNixOsWrites = async () => ({
   text: readFileSync(`${repo}/vm-tests/guest/written/store/nginx.conf`, 'utf8'),
   domain: 'code.test',
   places: ({ text, directory, share, plain, tls, files }) =>
     text
       .replaceAll('/nix/store/code-server-multi/share/code-server-multi/nginx', share)
-      // A self-signed certificate has no issuer to ask.
+      // A self-signed certificate has no issuer that nginx could ask.
       .replaceAll(/ssl_stapling(_verify)? on;/g, '')
-      // Types and FastCGI, which no test needs and every distribution has elsewhere.
+      // MIME types and FastCGI parameters: no test needs them, and every distribution stores them in another place.
       .replaceAll(/include \/nix\/store\/(mailcap|nginxStable)\/[^;]*;/g, '')
       .replaceAll('/run/code-server-multi', directory)
       .replaceAll('/var/cache/nginx/code-server-multi', `${directory}/authorized`)
@@ -95,25 +95,25 @@ export const asNixOsWrites = async () => ({
       .replaceAll('/run/test/key.pem', files.certificateKey)
       .replaceAll(/listen \[::0\]:\d+[^;]*;/g, '')
       .replaceAll(/listen 0\.0\.0\.0:80\b/g, `listen 127.0.0.1:${plain}`)
-      // Before nginx 1.25 `http2` was a word of `listen`.
+      // Before nginx 1.25 `http2` was a parameter of `listen`.
       .replaceAll(/listen 0\.0\.0\.0:443 ssl/g, `listen 127.0.0.1:${tls} ssl http2`)
       .replaceAll('http2 on;', ''),
 });
 
-/** As csm wrote it when a stranger's body still reached it (issue 9), to test the tests with. */
+/** The nginx.conf that csm wrote when unauthenticated visitors' bodies reached it (issue 9). It shows that the tests detect that. */
 export const vulnerable = async () => {
   const directory = `${repo}/tests/hostile/fixtures/issue-9`;
   return { text: readFileSync(`${directory}/nginx.conf`, 'utf8'), shareFrom: directory, asksAtFront: true, places: csmPlaces };
 };
 
-/** What the recording csm says to the question: the rules of access/request.rs, and one cookie that is right. */
+/** How the recording csm answers an auth_request subrequest: by the rules of access/request.rs, with one valid cookie. */
 export const ALLOWED = '__Host-csm-workspace=right';
 const JUDGED = ['origin', 'sec-fetch-site', 'sec-fetch-mode', 'sec-fetch-dest', 'upgrade'];
 export function judge(request) {
   const one = (name) => request.all(name)[0] ?? '';
   if (one('host') === '' || JUDGED.some((name) => request.all(name).length > 1)) return 403;
   const own = request.all('cookie').flatMap((value) => value.split(';')).map((pair) => pair.trim()).filter((pair) => pair.startsWith(`${ALLOWED.split('=')[0]}=`));
-  // One that is there twice is none.
+  // A cookie that occurs twice is ignored.
   if (own.length !== 1 || own[0] !== ALLOWED) return 401;
   return isOwn(one, one('x-csm-method'), one('x-csm-upgrade'), one('host')) ? 204 : 403;
 }
@@ -128,9 +128,9 @@ export function isOwn(one, method, upgrade, host) {
 }
 
 export class Stage {
-  /** What arrived, in the order of its arrival: `{ at, connection, request }`; `at` is front, question or a workspace's name. */
+  /** The requests that arrived, in order: `{ at, connection, request }`; `at` is front, question or a workspace's name. */
   arrived = [];
-  /** What was no request, or a rest that belongs to none. */
+  /** Bytes that are not a valid request, and remaining bytes that belong to no request. */
   broken = [];
   #sockets = new Set();
   #connections = new Set();
@@ -138,23 +138,23 @@ export class Stage {
   #log = '';
 
   /**
-   * `configuration` is one of the above. `edit` maps a file's name (nginx.conf, http.conf, …) to what a test makes of its text.
-   * `answer` may say something else than the defaults for a request: `{ status, headers, body, close }`.
+   * `configuration` is one of the above. `edit` maps a file's name (nginx.conf, http.conf, …) to a function that changes its text.
+   * `answer` can override the default response to a request: `{ status, headers, body, close }`.
    */
   static async start(configuration, { edit = {}, answer = () => undefined } = {}) {
     const stage = new Stage();
     const { text, places, shareFrom = `${repo}/share/nginx`, domain: name = domain, asksAtFront = false } = await configuration();
-    // Sockets' paths must be short.
+    // Unix sockets' paths must be short.
     const directory = mkdtempSync(`${tmpdir()}/csm-st-`);
     chmodSync(directory, 0o700);
     stage.directory = directory;
     stage.domain = name;
-    // The question had no socket of its own once.
+    // In issue 9 the auth_request subrequest had no separate socket.
     stage.asksAtFront = asksAtFront;
     stage.answer = answer;
     const share = `${directory}/share`;
     cpSync(shareFrom, share, { recursive: true });
-    // What nginx took for requests is read from a log of the stage's own.
+    // The stage reads the requests that nginx received from its own access log.
     const cookies = `${share}/cookies.conf`;
     if (existsSync(cookies)) writeFileSync(cookies, readFileSync(cookies, 'utf8').replace('access_log off;', ''));
     for (const sub of ['nginx', 'ws/ada', 'ws/grace', 'ws/project']) mkdirSync(`${directory}/${sub}`, { recursive: true });
@@ -167,7 +167,7 @@ export class Stage {
     const conf = stage.#finish(change('nginx.conf', places({ text, directory, share, plain: stage.plain, tls: stage.tls, files })));
     writeFileSync(`${directory}/nginx.conf`, conf);
     stage.hasTls = conf.includes(`:${stage.tls} ssl`);
-    // A server without TLS beside those with it, on the stage's plain port.
+    // A server block without TLS on the stage's plain port, in addition to those with TLS.
     stage.hasTunnel = stage.hasTls && conf.includes('port:ada');
     await stage.#listen('front', `${directory}/front.sock`);
     await stage.#listen('question', `${directory}/question.sock`);
@@ -176,7 +176,7 @@ export class Stage {
     return stage;
   }
 
-  // One worker, so that a connection that was spoiled is the next one used; and a log of what nginx took for requests.
+  // One worker, so that nginx uses a connection that an attack affected for the next request; and a log of the requests that nginx received.
   #finish(text) {
     const { directory } = this;
     const own = `
@@ -197,7 +197,7 @@ export class Stage {
     });
     const ended = once(this.nginx, 'exit');
     const over = ended.then(() => {
-      throw new Error(`nginx ended: ${read(`${this.directory}/error.log`)}`);
+      throw new Error(`nginx exited: ${read(`${this.directory}/error.log`)}`);
     });
     over.catch(() => {});
     await Promise.race([until('the stage to listen', () => reachable(listens), { every: 20 }), over]);
@@ -256,9 +256,9 @@ export class Stage {
     if (close) socket.end();
   }
 
-  /** What nginx itself took for requests since the last call. */
+  /** The requests that nginx logged since the last call. */
   seen() {
-    // Bytes as they came.
+    // latin1 preserves the bytes.
     const text = existsSync(`${this.directory}/seen.log`) ? readFileSync(`${this.directory}/seen.log`, 'latin1') : '';
     const fresh = text.slice(this.#log.length);
     const whole = fresh.slice(0, fresh.lastIndexOf('\n') + 1);
@@ -266,12 +266,12 @@ export class Stage {
     return whole.split('\n').filter(Boolean).map((line) => JSON.parse(line));
   }
 
-  /** Keeps nginx's logs with the demo's own, which stay when a test fails. */
+  /** Copies nginx's logs to the directory of the demo's log, which is kept if a test fails. */
   keepLogs() {
     for (const name of ['seen', 'error']) cpSync(`${this.directory}/${name}.log`, `${scratch}/${this.directory.split('/').at(-1)}-${name}.log`);
   }
 
-  /** Bytes that wait for the rest of a head on a connection that is open: nginx sends heads whole. */
+  /** Incomplete request heads on open connections. nginx sends complete heads, so these bytes are findings. */
   unfinished() {
     return [...this.#connections].flatMap(({ at, reader }) => {
       const bytes = reader.unfinishedHead();
@@ -288,7 +288,7 @@ export class Stage {
     return this.arrived.filter((one) => one.at === name).map((one) => one.request);
   }
 
-  /** The host of a label; none is the dashboard. */
+  /** The host and port for a label; without a label the dashboard's. */
   host(label = '') {
     const port = this.hasTls ? this.tls : this.plain;
     return `${label ? `${label}.` : ''}${this.domain}:${port}`;

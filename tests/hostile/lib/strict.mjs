@@ -1,4 +1,4 @@
-// Reads requests as the grammar has them, and nothing else: what a lenient server would make sense of is an error here.
+// A strict parser of requests: it throws on everything that the HTTP grammar does not allow, even if lenient servers accept it.
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 export class Request {
@@ -14,7 +14,7 @@ export class Request {
       if (colon < 1 || !TOKEN.test(name) || /[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw new Error(`no header line: ${JSON.stringify(text)}`);
       return [name.toLowerCase(), value];
     });
-    // None at all comes from HTTP/1.0; that is for the one who judges.
+    // An HTTP/1.0 request may have no Host; the caller decides whether that is allowed.
     if (this.all('host').length > 1) throw new Error('more than one Host');
     const [lengths, codings] = [this.all('content-length'), this.all('transfer-encoding')];
     if (lengths.length + codings.length > 1) throw new Error('more than one length');
@@ -35,7 +35,7 @@ export class RequestReader {
   #buffer = '';
   #current;
 
-  /** The requests that are complete with this chunk. Throws when the bytes are no requests. */
+  /** Returns the requests that this chunk completes. Throws if the bytes are not valid requests. */
   push(chunk) {
     this.#buffer += chunk.toString('latin1');
     const whole = [];
@@ -67,14 +67,14 @@ export class RequestReader {
       if (!/^[0-9a-fA-F]+$/.test(size)) throw new Error(`chunk size ${JSON.stringify(size)}`);
       const length = parseInt(size, 16);
       if (this.#buffer.length < end + 2 + length + 2) return false;
-      if (this.#buffer.slice(end + 2 + length, end + 4 + length) !== '\r\n') throw new Error('a chunk without its end');
+      if (this.#buffer.slice(end + 2 + length, end + 4 + length) !== '\r\n') throw new Error('a chunk without CRLF at its end');
       request.body += this.#buffer.slice(end + 2, end + 2 + length);
       this.#buffer = this.#buffer.slice(end + 4 + length);
       if (length === 0) return true;
     }
   }
 
-  /** What waits for the rest of a head. A body that was broken off is its sender's doing. */
+  /** The bytes of an incomplete head. An incomplete body is not an error: its sender may have disconnected. */
   unfinishedHead() {
     return this.#current ? '' : this.#buffer;
   }

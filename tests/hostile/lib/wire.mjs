@@ -1,11 +1,11 @@
-// Connections as bytes, over TCP and TLS, from any address of this machine. What comes back is read until the server closes, or says
-// nothing more for a while.
+// Connections as bytes, over TCP and TLS, from any address of this host. Responses are read until the server closes the connection, or
+// sends nothing for a while.
 import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { once } from 'node:events';
 import { parse } from '../../e2e/lib/http.mjs';
 
-/** An open connection. `alpn` is h2 or http/1.1; `servername` is needed with TLS. */
+/** Opens a connection. `alpn` is h2 or http/1.1; `servername` is required with TLS. */
 export async function dial({ port, path, secure = false, servername, alpn = 'http/1.1', from }) {
   const socket = secure
     ? connectTls({ port, host: '127.0.0.1', servername, ALPNProtocols: [alpn], rejectUnauthorized: false, localAddress: from })
@@ -13,12 +13,12 @@ export async function dial({ port, path, secure = false, servername, alpn = 'htt
       ? connect(path)
       : connect({ port, host: '127.0.0.1', localAddress: from });
   await once(socket, secure ? 'secureConnect' : 'connect');
-  // Refusals close the connection while we still write.
+  // A server that refuses a request may close the connection during a write.
   socket.on('error', () => {});
   return socket;
 }
 
-/** Writes the parts, each in a packet of its own, and resolves with all that comes back; `done` may say that it is enough. */
+/** Writes the parts, each in a separate packet, and resolves with all bytes of the response; `done` can end the wait early. */
 export function talk(socket, parts, { idle = 1000, done = () => false } = {}) {
   return new Promise((resolve) => {
     const chunks = [];
@@ -48,7 +48,7 @@ export function talk(socket, parts, { idle = 1000, done = () => false } = {}) {
   });
 }
 
-/** The parsed answer to exactly these bytes, as soon as its head and what it promises of a body are there. */
+/** Sends exactly these bytes; resolves with the parsed response as soon as its head and a body of the announced length have arrived. */
 export async function answerTo(where, ...parts) {
   const complete = (bytes) => {
     const final = withoutContinue(bytes);
