@@ -11,13 +11,22 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
+use crate::model::endpoint::Endpoint;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::printed::{self, Tail};
+use crate::model::printed::Tail;
 use crate::model::settings;
 use crate::model::workspace::{Progress, Timestamp, Usage, Workspace};
-use crate::plan::{Failure, Observed};
+use crate::plan::Observed;
+
+#[cfg(test)]
+pub(crate) mod contract;
+mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+
+pub use error::RuntimeError;
 
 /// Everything that a start needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,37 +65,6 @@ impl StartRequest {
     }
 }
 
-/// Why something could not be done: a reason for people, and the last lines of the workspace's log if it got that far.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct RuntimeError {
-    /// What happened, and what to do.
-    pub message: String,
-    /// The workspace's last words.
-    pub log: Vec<String>,
-    /// Whether what could not be started was there already, and runs on: csm stops nothing that it did not start itself.
-    pub runs_on: bool,
-}
-
-impl RuntimeError {
-    /// An error without a log. What others say in it is made safe to show.
-    pub fn new(message: impl AsRef<str>) -> Self {
-        Self { message: printed::one_line(message.as_ref()), log: Vec::new(), runs_on: false }
-    }
-
-    /// The same, with the workspace's last words.
-    #[must_use]
-    pub fn with_log(self, log: Vec<String>) -> Self {
-        Self { log, ..self }
-    }
-}
-
-impl From<RuntimeError> for Failure {
-    fn from(error: RuntimeError) -> Self {
-        Self { message: error.message, log: error.log, still_runs: error.runs_on }
-    }
-}
-
 /// How many lines of a failed workspace's log are kept.
 const LAST_LINES: usize = 40;
 
@@ -96,37 +74,58 @@ const LAST_BYTES: usize = 16 << 10;
 /// How long they may take to come; a reason without them is better than none.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(5);
 
-/// What runs workspaces.
+/// What runs workspaces, each at most once. `ports/contract.rs` holds every adapter and the fake to what is said here.
+///
+/// A workspace is absent (never started, or removed), running, frozen, or exited (with or without a failure). An operation is done
+/// when the workspace is in the state that it leads to, and repeating it changes nothing. Operations on one workspace may be asked for
+/// together: they take effect one after the other, except that a stop interrupts starts that were asked for before it.
+///
+/// Every operation returns in bounded time. Any can fail with [`RuntimeError::Unavailable`], [`RuntimeError::TimedOut`] or
+/// [`RuntimeError::Refused`]; then [`Runtime::observe`] says what is there.
 pub trait Runtime: Clone + Send + Sync + 'static {
-    /// All containers of this csm.
+    /// The workspaces of this csm: those that run or are frozen, and what is left of those that exited. One that is absent, or of
+    /// which nothing is known any more, is not among them.
     fn observe(&self) -> impl Future<Output = Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>> + Send;
 
-    /// Yields whenever a container may have changed: a reason to observe again.
+    /// Yields whenever a workspace may have changed: a reason to observe again.
     fn changes(&self) -> BoxStream<'static, ()>;
 
-    /// Prepares, makes and starts a workspace, in place of what is left of an earlier one; done when code-server answers. One that
-    /// runs already is only waited for. Of `creations` it holds a permit while it creates and waits, not while it pulls. What fails
-    /// leaves nothing running, unless the error says so.
+    /// Prepares, creates and starts a workspace, in place of what is left of an earlier one; done when code-server answers. One that
+    /// runs already is only waited for, and one that is frozen is thawed first: neither is restarted.
+    ///
+    /// A start holds a permit of `turn` while it creates the workspace and waits for code-server, but not while it pulls the image;
+    /// it reports [`Progress::Queued`] before it waits for one. Systemd's units can't wait after they pulled: there it waits for the
+    /// permit before the unit starts, gives it up while the unit pulls, and then takes one only if one is free.
+    ///
+    /// Fails with [`RuntimeError::Failed`] when the workspace did not start: then nothing of it runs. With
+    /// [`RuntimeError::Interrupted`] when it was stopped meanwhile, and with [`RuntimeError::StillRunning`] when it was running already
+    /// and code-server does not answer: it runs on.
+    ///
+    /// Dropped, a start gives up: what it has not begun to create is not created. What it is creating may still run afterwards,
+    /// unless a stop follows.
     fn start(
         &self,
         request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
-        creations: Arc<Semaphore>,
-    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+        progress: impl Fn(Progress) + Send + Sync,
+        turn: Arc<Semaphore>,
+    ) -> impl Future<Output = Result<Endpoint, RuntimeError>> + Send;
 
-    /// Stops a workspace, a frozen one too. No error when it does not run.
+    /// Stops a workspace, a frozen one too, and interrupts starts of it. Done when nothing of it runs and no start that was asked for
+    /// before, dropped or not, can make it run. No error when it does not run; it may still be observed as exited.
     fn stop(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Holds all processes of a workspace where they are.
+    /// Freezes a workspace: its processes stay, and use no CPU. No error when it is frozen; [`RuntimeError::NotRunning`] when it does
+    /// not run.
     fn freeze(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Lets them go on.
+    /// Thaws a workspace: its processes continue. No error when it is not frozen; [`RuntimeError::NotRunning`] when it does not run.
     fn thaw(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Removes what is left of a workspace that ended. Its files stay.
+    /// Removes what is left of a workspace that exited. Its files stay, and it may be observed as exited for a while. No error when it
+    /// is absent; [`RuntimeError::StillRunning`] when it runs or is frozen.
     fn remove(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// The last lines that a workspace printed, then, with `follow`, those to come: each safe to show and bounded, see [`printed`].
+    /// The last lines that a workspace printed, then, with `follow`, those to come: each safe to show and bounded, see [`crate::model::printed`].
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
 
     /// What a workspace that failed printed last; nothing when it can't be had soon.

@@ -13,6 +13,7 @@ pub mod podman;
 pub mod preflight;
 pub mod prepare;
 pub mod ready;
+mod slots;
 pub mod state;
 pub mod systemd;
 pub mod unix_http;

@@ -6,9 +6,9 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use hyper::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
-use super::unix_http;
 use super::watch;
 use crate::ports::StartRequest;
 
@@ -17,6 +17,9 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long to wait for an event before asking anyway.
 const RESYNC: Duration = Duration::from_secs(1);
+
+/// How long one question may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Resolves when code-server answers on the socket that it bound, which then is where others look for it.
 pub async fn published(request: &StartRequest) {
@@ -59,9 +62,19 @@ pub async fn answers(socket: &Path) {
 }
 
 /// Whether code-server answers now. `/healthz` is no heartbeat and needs no sign-in; its text says nothing about health.
-pub async fn healthy(socket: &Path) -> bool {
-    let asked = unix_http::request(socket, Method::GET, "/healthz", &[], "");
-    matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Ok(answer)) if answer.status().is_success())
+async fn healthy(socket: &Path) -> bool {
+    matches!(tokio::time::timeout(PROBE_TIMEOUT, status(socket)).await, Ok(Ok(200..300)))
+}
+
+/// The status of the first response, and nothing after it: whoever owns the workspace can send anything there, without an end.
+async fn status(socket: &Path) -> io::Result<u16> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let mut line = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut line).await?;
+    let line = str::from_utf8(&line).map_err(io::Error::other)?;
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once(' ')).map(|(_, status)| status);
+    status.and_then(|status| status.parse().ok()).ok_or_else(|| io::Error::other("it is not HTTP"))
 }
 
 #[cfg(test)]
@@ -69,6 +82,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::{UnixListener, UnixStream};
+    use tokio::net::UnixListener as AsyncListener;
 
     #[test]
     fn only_a_socket_of_ones_own_gets_the_second_name() {
@@ -93,5 +107,44 @@ mod tests {
         listener.set_nonblocking(true).expect("set");
         listener.accept().expect("that was asked");
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 3, "nothing else is left");
+    }
+
+    /// Whether what responds like this is healthy, and how many bytes of it were read.
+    async fn probe(response: &'static [u8], again: bool) -> (bool, usize) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("http.sock");
+        let listener = AsyncListener::bind(&socket).expect("bound");
+        let owner = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("asked");
+            let mut sent = 0;
+            while stream.write_all(response).await.is_ok() {
+                sent += response.len();
+                if !again {
+                    // The end comes when it was read.
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                    break;
+                }
+            }
+            sent
+        });
+        (healthy(&socket).await, owner.await.expect("ended"))
+    }
+
+    #[tokio::test]
+    async fn only_a_good_status_is_healthy() {
+        for (response, expected) in [
+            (b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), true),
+            (b"HTTP/1.0 204 No Content\r\n\r\n", true),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", false),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", false),
+        ] {
+            assert_eq!(probe(response, false).await.0, expected, "{}", String::from_utf8_lossy(response));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_responds_without_an_end_is_not_read_to_it() {
+        let (healthy, sent) = probe(&[*b"HTTP/1.1 100 Continue\r\n\r\n"; 64].concat().leak()[..], true).await;
+        assert!(!healthy && sent < 4 << 20, "{sent} bytes");
     }
 }

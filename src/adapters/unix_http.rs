@@ -74,3 +74,14 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Makes what runs in the place of code-server (tests/e2e/lib/contract.pl) exit.
+    pub(in super::super) async fn ask_to_exit(socket: &Path, code: u8) {
+        let path = format!("/exit/{code}");
+        assert!(request(socket, Method::GET, &path, &[], "").await.is_err(), "it exits without a response");
+    }
+}

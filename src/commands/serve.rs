@@ -112,73 +112,11 @@ pub(super) fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
 mod tests {
     use std::time::Duration;
 
-    use std::collections::BTreeMap;
-
-    use futures_util::stream::BoxStream;
     use rustix::process::{Signal, getpid, kill_process};
-    use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::model::label::WorkspaceId;
     use crate::model::manifest::Machine;
-    use crate::model::workspace::{Progress, Usage};
-    use crate::plan::Observed;
-    use crate::ports::{DiskUsage, RuntimeError, StartRequest};
-
-    /// A runtime whose events the daemon's loop can't survive.
-    #[derive(Clone)]
-    struct Fatal;
-
-    impl Runtime for Fatal {
-        async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
-            Ok(BTreeMap::new())
-        }
-
-        fn changes(&self) -> BoxStream<'static, ()> {
-            panic!("on purpose")
-        }
-
-        async fn start(
-            &self,
-            _: StartRequest,
-            _: impl Fn(Progress) + Send + Sync + 'static,
-            _: Arc<Semaphore>,
-        ) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-
-        async fn stop(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-
-        async fn freeze(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-
-        async fn thaw(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-
-        async fn remove(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-
-        fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-            Box::pin(futures_util::stream::empty())
-        }
-
-        async fn disk(&self, _: &Manifest) -> DiskUsage {
-            DiskUsage::default()
-        }
-
-        async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-            BTreeMap::new()
-        }
-
-        async fn unenforced(&self) -> Vec<String> {
-            Vec::new()
-        }
-    }
+    use crate::ports::fake::Fake;
 
     #[tokio::test]
     async fn csm_fails_with_the_daemons_loop_and_says_why() {
@@ -187,7 +125,9 @@ mod tests {
         let text = r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
         let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap();
         let lock = claim(&layout, 0o700).unwrap();
-        let (_served, mut tasks) = serve(&layout, manifest, Fatal, lock).unwrap();
+        let fatal = Fake::default();
+        fatal.world().changes_panic = true;
+        let (_served, mut tasks) = serve(&layout, manifest, fatal, lock).unwrap();
         let failure = tokio::time::timeout(Duration::from_secs(60), tasks.failed()).await.expect("it is noticed");
         assert!(failure.to_string().contains("the daemon's loop panicked: on purpose; "), "{failure}");
     }

@@ -192,7 +192,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let work = tokio::spawn(work);
         let abort = work.abort_handle();
         tokio::spawn(async move {
-            let outcome = work.await.map_err(|error| RuntimeError::new(format!("csm: internal error: {error}")));
+            let outcome = work.await.map_err(|error| RuntimeError::Failed {
+                reason: format!("csm: internal error: {error}"),
+                log: Vec::new(),
+            });
             let _ = report.send(event(outcome));
         });
         abort
@@ -408,7 +411,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 let request = StartRequest::new(&self.manifest, declared, &self.layout);
                 let (creations, report) = (self.creations.clone(), self.report.clone());
                 let progress = move |progress| drop(report.send(Event::Progress(workspace.clone(), job, progress)));
-                Box::pin(async move { runtime.start(request, progress, creations).await })
+                Box::pin(async move { runtime.start(request, progress, creations).await.map(drop) })
             }
             Step::Freeze => Box::pin(async move { runtime.freeze(&workspace).await }),
             Step::Thaw => Box::pin(async move { runtime.thaw(&workspace).await }),

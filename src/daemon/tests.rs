@@ -1,201 +1,11 @@
 use std::sync::Mutex;
 
-use futures_util::stream::{self, BoxStream};
-use tokio::sync::Notify;
-
 use super::*;
 use crate::model::manifest::Machine;
 use crate::model::workspace::{State, Timestamp};
 use crate::plan::{Actor, Phase};
 use crate::ports::LastOutcome;
-
-/// A runtime whose containers are entries of a map; starts wait until they are let through.
-#[derive(Clone, Default)]
-struct Fake {
-    world: Arc<Mutex<World>>,
-    changed: Arc<Notify>,
-    gate: Arc<Notify>,
-    observe_gate: Arc<Notify>,
-    disk_gate: Arc<Notify>,
-}
-
-#[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "what a test sets is independent of each other")]
-struct World {
-    containers: BTreeMap<WorkspaceId, Observed>,
-    calls: Vec<String>,
-    fail: Option<RuntimeError>,
-    /// How many calls to stop or remove fail. Not all: a daemon that tries without a pause would never let the time go on.
-    refusals: u32,
-    unreachable: bool,
-    /// What each disk takes; nothing is measured before it is known.
-    disk: u64,
-    /// Whether disks are measured only once they are let through.
-    disk_gated: bool,
-    /// Whether observations are handed over only once they are let through.
-    observe_gated: bool,
-    /// What a workspace prints, if not its last words.
-    printed: Option<Vec<String>>,
-    gated: bool,
-    /// How many observations have begun.
-    observations: u32,
-    /// Panics instead of starting.
-    panics: bool,
-}
-
-impl World {
-    fn refuse(&mut self) -> Result<(), RuntimeError> {
-        let refused = self.refusals > 0;
-        self.refusals = self.refusals.saturating_sub(1);
-        if refused { Err(RuntimeError::new("podman is slow")) } else { Ok(()) }
-    }
-}
-
-impl Fake {
-    fn world(&self) -> std::sync::MutexGuard<'_, World> {
-        self.world.lock().unwrap()
-    }
-
-    fn put(&self, name: &str, running: bool) {
-        self.put_phase(name, if running { runs("") } else { ended() });
-    }
-
-    fn put_phase(&self, name: &str, phase: Phase) {
-        let observed = Observed { digest: Some("old".into()), phase };
-        self.world().containers.insert(id(name), observed);
-        self.changed.notify_one();
-    }
-
-    fn hold(&self, verb: &str, id: &WorkspaceId, phase: Phase) -> Result<(), RuntimeError> {
-        let mut world = self.world();
-        world.calls.push(format!("{verb} {id}"));
-        world.refuse()?;
-        world.containers.insert(id.clone(), Observed { digest: Some("old".into()), phase });
-        Ok(())
-    }
-
-    fn calls(&self) -> Vec<String> {
-        self.world().calls.clone()
-    }
-}
-
-fn runs(trouble: &str) -> Phase {
-    Phase::Running { since: 5, trouble: (!trouble.is_empty()).then(|| trouble.into()) }
-}
-
-fn ended() -> Phase {
-    Phase::Exited { failed: true, why: Some("exited with code 7".into()) }
-}
-
-impl Runtime for Fake {
-    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
-        let (unreachable, seen, gated) = {
-            let mut world = self.world();
-            world.observations += 1;
-            (world.unreachable, world.containers.clone(), world.observe_gated)
-        };
-        // Podman takes its time: meanwhile the world goes on.
-        if gated {
-            self.observe_gate.notified().await;
-        } else {
-            tokio::task::yield_now().await;
-        }
-        if unreachable { Err(RuntimeError::new("podman hangs")) } else { Ok(seen) }
-    }
-
-    fn changes(&self) -> BoxStream<'static, ()> {
-        stream::unfold(self.changed.clone(), |changed| async move {
-            changed.notified().await;
-            Some(((), changed))
-        })
-        .boxed()
-    }
-
-    async fn start(
-        &self,
-        request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
-        creations: Arc<Semaphore>,
-    ) -> Result<(), RuntimeError> {
-        let id = request.spec.workspace.clone();
-        if request.spec.image == "slow" {
-            progress(Progress::Pulling { percent: None });
-            std::future::pending::<()>().await;
-        }
-        let _permit = creations.acquire().await;
-        self.world().calls.push(format!("start {id}"));
-        assert!(!self.world().panics, "a bug");
-        progress(Progress::Waiting);
-        let gated = self.world().gated;
-        if gated {
-            self.gate.notified().await;
-        }
-        let mut world = self.world();
-        if let Some(error) = world.fail.clone() {
-            return Err(error);
-        }
-        let observed =
-            Observed { digest: Some(request.spec.digest()), phase: Phase::Running { since: 9, trouble: None } };
-        world.containers.insert(id, observed);
-        Ok(())
-    }
-
-    async fn freeze(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        self.hold("freeze", id, Phase::Frozen { since: 9 })
-    }
-
-    async fn thaw(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        self.hold("thaw", id, runs(""))
-    }
-
-    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        let mut world = self.world();
-        world.calls.push(format!("stop {id}"));
-        world.refuse()?;
-        if let Some(there) = world.containers.get_mut(id) {
-            there.phase = Phase::Exited { failed: false, why: None };
-        }
-        Ok(())
-    }
-
-    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        let mut world = self.world();
-        world.calls.push(format!("remove {id}"));
-        world.refuse()?;
-        world.containers.remove(id);
-        Ok(())
-    }
-
-    fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        let printed = self.world().printed.clone().unwrap_or_else(|| vec!["its last words".to_owned()]);
-        stream::iter(printed).map(Ok).boxed()
-    }
-
-    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        let mut world = self.world();
-        world.calls.push("usage".to_owned());
-        let running = world.containers.iter().filter(|(_, there)| there.phase.is_up());
-        running.map(|(id, _)| (id.clone(), Usage { memory: 7, ..Usage::default() })).collect()
-    }
-
-    async fn disk(&self, manifest: &Manifest) -> DiskUsage {
-        let gated = {
-            let mut world = self.world();
-            world.calls.push("disk".to_owned());
-            world.disk_gated
-        };
-        if gated {
-            self.disk_gate.notified().await;
-        }
-        let bytes = self.world().disk;
-        let used = manifest.workspaces.keys().map(|id| (id.clone(), bytes)).collect();
-        DiskUsage { used, free: None }
-    }
-
-    async fn unenforced(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
+use crate::ports::fake::{Fake, runs};
 
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, LastOutcome>>>);
@@ -318,7 +128,7 @@ async fn what_is_being_started_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn what_somebody_else_starts_is_kept_after_an_end_or_a_failure() {
     let fake = Fake::default();
-    fake.world().fail = Some(RuntimeError::new("no such image"));
+    fake.world().fail = Some(RuntimeError::Refused("no such image".into()));
     let handle = begin(&fake, &Memory::default(), &["+dan", "eve"]);
     until(&handle, "dan", "failed").await;
     // It is down once it was seen to be.
@@ -443,7 +253,7 @@ async fn a_changed_limit_restarts_nobody_until_asked() {
 #[tokio::test(start_paused = true)]
 async fn a_start_that_fails_says_why_and_is_not_tried_again() {
     let fake = Fake::default();
-    fake.world().fail = Some(RuntimeError::new("no such image").with_log(vec!["last words".into()]));
+    fake.world().fail = Some(RuntimeError::Failed { reason: "no such image".into(), log: vec!["last words".into()] });
     let history = Memory::default();
     let handle = begin(&fake, &history, &["+dan", "+eve"]);
     let view = until(&handle, "dan", "failed").await;
@@ -578,7 +388,7 @@ async fn a_restart_while_it_starts_begins_anew() {
 /// A daemon that finds dan on the way up, and whose runtime never reaches dan's editor.
 async fn stranded(fake: &Fake) -> Handle {
     fake.put_phase("dan", Phase::Starting);
-    fake.world().fail = Some(RuntimeError { runs_on: true, ..RuntimeError::new("code-server does not answer") });
+    fake.world().fail = Some(RuntimeError::StillRunning("code-server does not answer".into()));
     let handle = begin(fake, &Memory::default(), &["dan"]);
     until(&handle, "dan", "failed").await;
     tokio::time::sleep(RESYNC_INTERVAL * 3).await;
@@ -636,7 +446,7 @@ async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
     const SHOWN: &str = r"a\u{1b}[31m b\u{202e}";
     let fake = Fake::default();
     fake.world().printed = Some((0..40).map(|n| format!("{}{n}", "<".repeat(1000))).collect());
-    fake.world().fail = Some(RuntimeError::new(RAW));
+    fake.world().fail = Some(RuntimeError::Refused(RAW.into()));
     let history = Memory::default();
     history.record(&id("eve"), &LastOutcome { failed: true, reason: RAW.into(), at: 42 });
     let handle = begin(&fake, &history, &["dan", "eve"]);

@@ -96,7 +96,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         method: "GET",
         path: "/api/v1/workspaces/{id}/logs",
         about: "What it printed: the last `?lines=` (default 100, at most 10,000); with `?follow=true` also what comes, until the reader leaves or may not see it any more. Of a line longer than 4 KiB it says how many bytes were cut; what terminals obey is shown as its number, such as `\\u{1b}`.",
-        answer: "`200`: plain text. `404`: it has not run yet, or its log can't be read within 20 s. `429`: this person follows 8 logs already.",
+        answer: "`200`: plain text. `404`: it has not run yet. `429`: this user follows 8 logs already. `500`, `503`, `504`: Podman or the journal refused, can't be reached, or did not respond within 20 s.",
         socket_only: false,
         route: || logs::route(),
     },

@@ -140,7 +140,7 @@ async fn log(
     let visitor = Visitor::of(&app, &context, &headers)?;
     let view = find(&app, &visitor.who(), &id)?;
     let lines = app.logs.logs(&view.id, LOG_LINES, false).fold(Tail::new(LOG_BYTES), async |mut tail, line| {
-        tail.push(line.unwrap_or_else(|error| error.message));
+        tail.push(line.unwrap_or_else(|error| error.to_string()));
         tail
     });
     let (id, lines) = (view.id.to_string(), lines.await.into_lines());

@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::pages::Message;
+use crate::ports::RuntimeError;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,23 @@ pub(super) enum Refusal {
         /// How many they can.
         most: usize,
     },
+    /// What runs workspaces could not do it.
+    Runtime(RuntimeError),
     /// Our own fault; the log has the details.
     Internal,
+}
+
+/// Whose fault an error of the runtime is.
+fn status_of(error: &RuntimeError) -> StatusCode {
+    match error {
+        RuntimeError::NotFound(_) => StatusCode::NOT_FOUND,
+        RuntimeError::NotRunning(_) | RuntimeError::StillRunning(_) | RuntimeError::Interrupted(_) => {
+            StatusCode::CONFLICT
+        }
+        RuntimeError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        RuntimeError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+        RuntimeError::Refused(_) | RuntimeError::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 impl Refusal {
@@ -54,6 +70,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Unclear(_) | Self::Stale => StatusCode::BAD_REQUEST,
             Self::TooMany { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Runtime(error) => status_of(error),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -84,6 +101,18 @@ impl Refusal {
             Self::TooMany { wait } => ("Too many sign-in attempts", format!("Wait {wait} s, then try again.")),
             Self::TooManyLogs { most } => {
                 ("Too many logs", format!("You follow {most} logs already. Close one, then try again."))
+            }
+            Self::Runtime(error) => {
+                let title = match error {
+                    RuntimeError::NotFound(_) => "Not found",
+                    RuntimeError::NotRunning(_) => "Not running",
+                    RuntimeError::StillRunning(_) => "Still running",
+                    RuntimeError::Interrupted(_) => "Interrupted",
+                    RuntimeError::Unavailable(_) => "Not available",
+                    RuntimeError::TimedOut(_) => "No response in time",
+                    RuntimeError::Refused(_) | RuntimeError::Failed { .. } => "Something failed",
+                };
+                (title, error.to_string())
             }
             Self::Internal => {
                 ("Something failed", "The server's log has the details. Try again in a moment.".to_owned())
@@ -118,5 +147,20 @@ impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
         let (error, remedy) = self.0.words();
         (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_hangs_is_not_taken_for_something_that_does_not_exist() {
+        let status = |error: fn(String) -> RuntimeError| Refusal::Runtime(error(String::new())).status().as_u16();
+        assert_eq!(status(RuntimeError::NotFound), 404);
+        assert_eq!(status(RuntimeError::Unavailable), 503);
+        assert_eq!(status(RuntimeError::TimedOut), 504);
+        assert_eq!(status(RuntimeError::Refused), 500);
+        assert_eq!(status(RuntimeError::NotRunning), 409);
     }
 }

@@ -100,14 +100,14 @@ async fn logs(
     let lines = app.logs.logs(&view.id, asked.lines.min(MAX_LINES), asked.follow);
     let mut lines = lines.take_until(no_longer_sees(app, door, headers, view.id.clone()).boxed());
     let first = match lines.next().await {
-        Some(Err(error)) => return Err(Refusal::NotFound(error.message).into()),
+        Some(Err(error)) => return Err(Refusal::Runtime(error).into()),
         first => stream::iter(first),
     };
     let lines = first.chain(lines);
     let text = lines.map(move |line| {
         // It counts until the reader leaves.
         let _ = &follower;
-        line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(error.message + "\n"))
+        line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(format!("{error}\n")))
     });
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
 }

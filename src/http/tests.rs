@@ -1,8 +1,6 @@
 //! The pages and the API, asked as nginx asks them, over a daemon with a fake runtime.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHasher as _, SaltString};
@@ -11,8 +9,7 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use futures_util::stream::{self, BoxStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::*;
@@ -24,99 +21,10 @@ use crate::daemon::view::Snapshot;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::{Machine, Manifest};
-use crate::model::workspace::{Progress, Usage};
-use crate::plan::{Observed, Phase};
-use crate::ports::{Clock, DiskUsage, Runtime, RuntimeError, StartRequest};
+use crate::ports::Clock;
+use crate::ports::fake::Fake;
 
 mod door;
-
-/// A runtime whose containers are entries of a map, and whose logs are one line and then silence.
-#[derive(Clone, Default)]
-struct Fake {
-    containers: Arc<Mutex<BTreeMap<WorkspaceId, Observed>>>,
-    changed: Arc<Notify>,
-    /// Whether starts never come to an end.
-    hangs: Arc<AtomicBool>,
-    /// What a log holds, if it is not one line and then silence.
-    printed: Arc<Mutex<Option<Vec<String>>>>,
-}
-
-impl Fake {
-    fn put(&self, name: &str, running: bool) {
-        let phase = if running {
-            Phase::Running { since: 5, trouble: None }
-        } else {
-            Phase::Exited { failed: true, why: Some("exited with code 7".into()) }
-        };
-        let observed = Observed { digest: Some("old".into()), phase };
-        self.containers.lock().unwrap().insert(name.parse().unwrap(), observed);
-        self.changed.notify_one();
-    }
-}
-
-impl Runtime for Fake {
-    async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
-        Ok(self.containers.lock().unwrap().clone())
-    }
-
-    fn changes(&self) -> BoxStream<'static, ()> {
-        stream::unfold(self.changed.clone(), |changed| async move {
-            changed.notified().await;
-            Some(((), changed))
-        })
-        .boxed()
-    }
-
-    async fn start(
-        &self,
-        request: StartRequest,
-        _: impl Fn(Progress) + Send + Sync + 'static,
-        _: Arc<tokio::sync::Semaphore>,
-    ) -> Result<(), RuntimeError> {
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        self.put(&request.spec.workspace.to_string(), true);
-        Ok(())
-    }
-
-    async fn freeze(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-        Ok(())
-    }
-
-    async fn thaw(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-        Ok(())
-    }
-
-    async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        self.put(&id.to_string(), false);
-        Ok(())
-    }
-
-    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        self.containers.lock().unwrap().remove(id);
-        Ok(())
-    }
-
-    fn logs(&self, _: &WorkspaceId, _: usize, _: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        match self.printed.lock().unwrap().clone() {
-            Some(lines) => stream::iter(lines).map(Ok).boxed(),
-            None => stream::iter([Ok("its first words".to_owned())]).chain(stream::pending()).boxed(),
-        }
-    }
-
-    async fn disk(&self, _: &Manifest) -> DiskUsage {
-        DiskUsage::default()
-    }
-
-    async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        BTreeMap::new()
-    }
-
-    async fn unenforced(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
 
 /// The pages over a daemon, and what they stand on.
 struct Stage {
@@ -275,7 +183,7 @@ async fn a_followed_log_ends_with_the_session() {
     let (_, cookie) = stage.signed_in("dan").await;
     let follow = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs?follow=true").with("cookie", &cookie);
     let mut body = stage.answer(follow.bare()).await.into_body().into_data_stream();
-    assert_eq!(next(&mut body).await, Some(Some("its first words\n".to_owned())));
+    assert_eq!(next(&mut body).await, Some(Some("its last words\n".to_owned())));
     assert_eq!(next(&mut body).await, None, "signed in, it goes on");
     stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
     assert_eq!(next(&mut body).await, Some(None));
@@ -291,7 +199,7 @@ async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_
     let mut followed = Vec::new();
     for _ in 0..8 {
         let mut body = ask(&dan).await.into_body().into_data_stream();
-        assert_eq!(next(&mut body).await, Some(Some("its first words\n".to_owned())));
+        assert_eq!(next(&mut body).await, Some(Some("its last words\n".to_owned())));
         followed.push(body);
     }
     let refused = ask(&dan).await;
@@ -328,7 +236,7 @@ async fn the_page_of_a_log_is_bounded_by_bytes_and_keeps_the_newest_lines() {
     let stage = stage();
     let (_, cookie) = stage.signed_in("dan").await;
     let lines = (0..200).map(|n| format!("{}{n}", "<".repeat(4000))).collect();
-    *stage.fake.printed.lock().unwrap() = Some(lines);
+    stage.fake.world().printed = Some(lines);
     let page = stage.answer(stage.ask("GET", "dashboard", "/workspaces/dan/log").with("cookie", &cookie).bare()).await;
     let page = axum::body::to_bytes(page.into_body(), 256 << 10).await.expect("at most 256 KiB");
     let page = String::from_utf8_lossy(&page);
@@ -346,7 +254,7 @@ async fn a_followed_log_ends_with_the_right_to_see_it() {
     let mut of_dan = follow("dan").await.into_body().into_data_stream();
     let mut her_own = follow("grace").await.into_body().into_data_stream();
     for body in [&mut of_dan, &mut her_own] {
-        assert_eq!(next(body).await, Some(Some("its first words\n".to_owned())));
+        assert_eq!(next(body).await, Some(Some("its last words\n".to_owned())));
     }
     stage.manifest.send_replace(declared(stage.directory.path(), false));
     assert_eq!(next(&mut of_dan).await, Some(None), "no admin any more");
@@ -438,7 +346,7 @@ async fn a_locked_database_delays_its_own_requests_and_no_others() {
 #[tokio::test(start_paused = true)]
 async fn waiting_for_what_never_settles_has_an_end() {
     let stage = stage();
-    stage.fake.hangs.store(true, Ordering::Relaxed);
+    stage.fake.world().gated = true;
     let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
     let operator = api::operator_routes().with_state(stage.app.clone());
     let answer = tokio::time::timeout(Duration::from_secs(3600), operator.oneshot(start.body(Body::empty()).unwrap()));
@@ -451,7 +359,7 @@ async fn waiting_for_what_never_settles_has_an_end() {
 #[tokio::test]
 async fn a_daemon_that_ends_is_no_outcome_of_what_was_waited_for() {
     let stage = stage();
-    stage.fake.hangs.store(true, Ordering::Relaxed);
+    stage.fake.world().gated = true;
     let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
     let operator = api::operator_routes().with_state(stage.app.clone());
     let answer = tokio::spawn(operator.oneshot(start.body(Body::empty()).unwrap()));

@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod digest;
+pub mod endpoint;
 pub mod issue;
 pub mod label;
 pub mod launch;

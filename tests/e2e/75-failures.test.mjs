@@ -86,7 +86,7 @@ test('an image that does not exist: the message names the image and the fix', as
   await fillIn(page, 'grace');
   await page.locator('#status').getByText('failed', { exact: true }).waitFor({ timeout: 60_000 });
   const told = await page.locator('#status').innerText();
-  assert.match(told, /the image localhost\/there-is-no-such-image:1 can't be had/);
+  assert.match(told, /can't pull image localhost\/there-is-no-such-image:1: /);
   assert.match(told, /check the image's name and the registry/);
   assert.equal((await operator('/healthz')).body, 'ok\n', "one user's image raises no alarm for the host");
   assert.equal((await workspace('ada')).state, 'running');

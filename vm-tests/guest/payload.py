@@ -48,7 +48,7 @@ def write(disk, scenario):
     """Writes the tar file into the open file `disk`, and makes that as long as the guest's second disk is."""
     csm = pathlib.Path(os.environ["CSM"])
     with tarfile.open(fileobj=disk, mode="w") as tar:
-        tar.add(csm / "bin/csm", arcname=f"{CSM}/bin/csm", filter=owned_by_root)
+        tar.add(csm / "bin", arcname=f"{CSM}/bin", filter=owned_by_root)
         tar.add(csm / "share", arcname=f"{CSM}/share", filter=owned_by_root)
         tar.add(WRITTEN / "store", arcname="nix/store", filter=owned_by_root)
         tar.add(HERE / "switch-to-configuration", arcname="nix/store/switch-to-configuration", filter=owned_by_root)

@@ -2,16 +2,12 @@
 //!
 //! It is read piece by piece, as podman-api would collect a line whole, however long it is.
 
-use std::path::{Path, PathBuf};
-
 use futures_util::stream::{BoxStream, StreamExt as _};
-use hyper::Method;
-use podman_api::Podman;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::super::unix_http::{self, Answer};
-use super::{absent_is_fine, call, explain, said};
+use super::super::unix_http::Answer;
+use super::libpod::{CALL_TIMEOUT, Libpod, unreachable, within};
 use crate::model::printed::Lines;
 use crate::ports::RuntimeError;
 
@@ -25,12 +21,12 @@ pub(super) struct Asked {
 type Line = Result<String, RuntimeError>;
 
 /// The lines asked for. Dropped, they end the connection to Podman too.
-pub(super) fn lines(podman: Podman, socket: PathBuf, asked: Asked) -> BoxStream<'static, Line> {
+pub(super) fn lines(libpod: Libpod, asked: Asked) -> BoxStream<'static, Line> {
     let (tell, told) = mpsc::channel(64);
     tokio::spawn(async move {
         tokio::select! {
             () = tell.closed() => {}
-            outcome = read(&podman, &socket, &asked, &tell) => if let Err(error) = outcome {
+            outcome = read(&libpod, &asked, &tell) => if let Err(error) = outcome {
                 let _ = tell.send(Err(error)).await;
             },
         }
@@ -38,14 +34,20 @@ pub(super) fn lines(podman: Podman, socket: PathBuf, asked: Asked) -> BoxStream<
     ReceiverStream::new(told).boxed()
 }
 
-async fn read(podman: &Podman, socket: &Path, asked: &Asked, tell: &mpsc::Sender<Line>) -> Result<(), RuntimeError> {
+async fn read(libpod: &Libpod, asked: &Asked, tell: &mpsc::Sender<Line>) -> Result<(), RuntimeError> {
+    let Asked { container, lines, follow } = asked;
     // A log that is followed may be silent for hours, so this shows whether Podman answers at all.
-    if !call(podman.containers().get(&asked.container).exists()).await? {
+    if libpod.container(container).await?.is_none() {
         return Err(no_log());
     }
-    let mut answer = in_time(asked.follow, open(socket, asked)).await.map_err(absent)?;
+    let opened = in_time(*follow, libpod.log(container, *lines, *follow)).await;
+    let mut answer = match opened {
+        Err(RuntimeError::NotFound(_)) => return Err(no_log()),
+        opened => opened?,
+    };
     let mut frames = Frames::default();
-    while let Some(bytes) = in_time(asked.follow, async { Ok(answer.next_bytes().await?) }).await.map_err(absent)? {
+    let next = async |answer: &mut Answer| answer.next_bytes().await.map_err(|error| unreachable(&error));
+    while let Some(bytes) = in_time(*follow, next(&mut answer)).await? {
         for line in frames.push(&bytes) {
             if tell.send(Ok(line)).await.is_err() {
                 return Ok(());
@@ -56,20 +58,8 @@ async fn read(podman: &Podman, socket: &Path, asked: &Asked, tell: &mpsc::Sender
 }
 
 /// What is followed may take its time.
-async fn in_time<T>(follow: bool, asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
-    if follow { asked.await.map_err(explain) } else { call(asked).await }
-}
-
-async fn open(socket: &Path, asked: &Asked) -> podman_api::Result<Answer> {
-    let Asked { container, lines, follow } = asked;
-    let version = podman_api::LATEST_API_VERSION;
-    let path =
-        format!("/v{version}/libpod/containers/{container}/logs?stdout=true&stderr=true&tail={lines}&follow={follow}");
-    let answer = unix_http::request(socket, Method::GET, &path, &[], "").await?;
-    if answer.status().is_success() {
-        return Ok(answer);
-    }
-    Err(podman_api::Error::StringError(said(&answer.body().await?)?))
+async fn in_time<T>(follow: bool, asked: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
+    if follow { asked.await } else { within(CALL_TIMEOUT, asked).await }
 }
 
 /// Bytes of a frame's head: which stream it is of, three of nothing, and how many bytes follow.
@@ -112,16 +102,12 @@ impl Frames {
 }
 
 fn no_log() -> RuntimeError {
-    RuntimeError::new("there is no log: the workspace has not run yet")
-}
-
-fn absent(error: RuntimeError) -> RuntimeError {
-    absent_is_fine(Err(error)).err().unwrap_or_else(no_log)
+    RuntimeError::NotFound("there is no log: the workspace has not run yet".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -140,8 +126,8 @@ mod tests {
         (directory, socket, listener)
     }
 
-    fn ask(socket: &PathBuf, follow: bool) -> BoxStream<'static, Line> {
-        lines(Podman::unix(socket), socket.clone(), Asked { container: "csm-dan".into(), lines: 10, follow })
+    fn ask(socket: &Path, follow: bool) -> BoxStream<'static, Line> {
+        lines(Libpod::new(socket.to_owned()), Asked { container: "csm-dan".into(), lines: 10, follow })
     }
 
     /// Says that the container is there, begins its log with one line, says no more, and tells when nobody listens any more.
@@ -151,7 +137,7 @@ mod tests {
             if !asked.ends_with(b"\r\n\r\n") {
                 continue;
             }
-            log = !String::from_utf8_lossy(&asked).contains("/exists ");
+            log = !String::from_utf8_lossy(&asked).contains("/json ");
             let answer: &[u8] = if log {
                 b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nE\r\n\x01\0\0\0\0\0\0\x06hello\n\r\n"
             } else {
@@ -180,7 +166,7 @@ mod tests {
         let (_directory, socket, _listener) = service();
         for follow in [false, true] {
             let first = timeout(LONG, ask(&socket, follow).next()).await.expect("an answer").expect("a line");
-            assert!(first.unwrap_err().message.starts_with("podman did not answer within 20 s"), "follow: {follow}");
+            assert!(matches!(first, Err(RuntimeError::TimedOut(_))), "follow: {follow}: {first:?}");
         }
     }
 
@@ -229,7 +215,7 @@ mod tests {
                 let mut asked = Vec::new();
                 while !asked.ends_with(b"\r\n\r\n") && connection.read_buf(&mut asked).await.unwrap() > 0 {}
                 let log = [b"\x01\0\0\0\0\x90\0\0".as_slice(), &vec![b'<'; 9 << 20]].concat();
-                let answer = if String::from_utf8_lossy(&asked).contains("/exists ") {
+                let answer = if String::from_utf8_lossy(&asked).contains("/json ") {
                     b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()
                 } else {
                     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", log.len());

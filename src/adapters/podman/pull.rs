@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde::Deserialize;
 
+use super::libpod::unreachable;
 use crate::adapters::unix_http;
 use crate::ports::RuntimeError;
 
@@ -51,24 +52,23 @@ pub(super) async fn pull(
     image: &str,
     progress: impl Fn(Option<u8>) + Send + Sync,
 ) -> Result<(), RuntimeError> {
-    let failed = |why: &str| {
-        let remedy =
+    let explain = |why: &str| {
+        let fix =
             "check the image's name and the registry, or log in with \"podman login\" as the account that runs csm";
-        RuntimeError::new(format!("the image {image} can't be had: {}; {remedy}", why.trim()))
+        format!("can't pull image {image}: {}; {fix}", why.trim())
     };
+    let refused = |why: &str| RuntimeError::Refused(explain(why));
+    let silent = || RuntimeError::TimedOut(explain(&format!("nothing came for {} s", SILENCE.as_secs())));
     let path = format!("/v1.40/images/create?fromImage={}", percent_encode(image));
-    let silent = || failed(&format!("nothing came for {} s", SILENCE.as_secs()));
     let asked = unix_http::request(socket, Method::POST, &path, &[], "");
-    let mut answer = tokio::time::timeout(SILENCE, asked)
-        .await
-        .map_err(|_| silent())?
-        .map_err(|error| failed(&format!("podman can't be reached ({error})")))?;
+    let answer = tokio::time::timeout(SILENCE, asked).await.map_err(|_| silent())?;
+    let mut answer = answer.map_err(|error| unreachable(&error))?;
     if !answer.status().is_success() {
         let status = answer.status();
-        let body = answer.body().await.unwrap_or_default();
+        let body = tokio::time::timeout(SILENCE, answer.body()).await.map_err(|_| silent())?.unwrap_or_default();
         let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
         let message = said.as_ref().and_then(|said| said["message"].as_str());
-        return Err(failed(message.unwrap_or(status.as_str())));
+        return Err(refused(message.unwrap_or(status.as_str())));
     }
     let mut layers = Layers::default();
     let mut last = None;
@@ -76,12 +76,12 @@ pub(super) async fn pull(
         let line = match tokio::time::timeout(SILENCE, answer.next_line()).await {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) => return Ok(()),
-            Ok(Err(error)) => return Err(failed(&error.to_string())),
+            Ok(Err(error)) => return Err(unreachable(&error)),
             Err(_) => return Err(silent()),
         };
         let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
         if !report.error.is_empty() {
-            return Err(failed(&report.error));
+            return Err(refused(&report.error));
         }
         let percent = layers.note(&report);
         if percent.is_some() && percent != last {

@@ -20,6 +20,8 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+const UNIT_BUSY: &str = "org.freedesktop.systemd1.UnitBusy";
+const UNIT_INACTIVE: &str = "org.freedesktop.systemd1.UnitInactive";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const UNITS: &str = "/org/freedesktop/systemd1/unit";
 
@@ -27,7 +29,25 @@ const UNITS: &str = "/org/freedesktop/systemd1/unit";
 const PATTERN: &str = "code-server-*@*.service";
 
 /// org.freedesktop.systemd1(5): name, description, load state, active state, sub state, followed unit, path, job id, job type, job path.
-pub(super) type Row = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// A unit that systemd has in memory, as it lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) unit: String,
+    pub(super) load_state: String,
+    pub(super) active_state: String,
+    pub(super) sub_state: String,
+    pub(super) path: OwnedObjectPath,
+    /// Zero when none is queued.
+    pub(super) job: u32,
+}
+
+impl From<Listed> for Row {
+    fn from((unit, _, load_state, active_state, sub_state, _, path, job, _, _): Listed) -> Self {
+        Self { unit, load_state, active_state, sub_state, path, job }
+    }
+}
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -36,8 +56,7 @@ pub(super) type Row = (String, String, String, String, String, String, OwnedObje
 )]
 trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
-    fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<Row>>;
-    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn list_units_by_patterns(&self, states: &[&str], patterns: &[&str]) -> zbus::Result<Vec<Listed>>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn freeze_unit(&self, name: &str) -> zbus::Result<()>;
@@ -81,9 +100,19 @@ impl Bus {
 
     /// All units of workspaces that systemd has in memory.
     pub(super) async fn list(&self) -> Result<Vec<Row>, RuntimeError> {
+        self.matching(PATTERN).await
+    }
+
+    /// The unit of this name, if systemd has it in memory.
+    pub(super) async fn unit(&self, name: &str) -> Result<Option<Row>, RuntimeError> {
+        Ok(self.matching(name).await?.into_iter().find(|row| row.unit == name))
+    }
+
+    async fn matching(&self, pattern: &str) -> Result<Vec<Row>, RuntimeError> {
         let connection = self.connection().await?;
         let manager = manager(&connection).await?;
-        answer(&connection, manager.list_units_by_patterns(&[], &[PATTERN])).await?.map_err(|refusal| explain(&refusal))
+        let listed = answer(&connection, manager.list_units_by_patterns(&[], &[pattern])).await?;
+        Ok(listed.map_err(|refusal| explain(&refusal))?.into_iter().map(Row::from).collect())
     }
 
     /// Queues a start. Starting what starts or runs already does nothing.
@@ -102,32 +131,49 @@ impl Bus {
         absent_is_fine(stopped.map(drop))
     }
 
-    /// Holds all processes of a unit where they are, or lets them go on; done when that is so.
-    pub(super) async fn hold(&self, unit: &str, freeze: bool) -> Result<(), RuntimeError> {
+    /// Freezes a unit, or thaws it; done when that is so. No error when it is so already; [`RuntimeError::NotRunning`] when it is down.
+    pub(super) async fn set_frozen(&self, unit: &str, frozen: bool) -> Result<(), RuntimeError> {
         let connection = self.connection().await?;
         let manager = manager(&connection).await?;
-        let held = if freeze {
+        let done = if frozen {
             answer(&connection, manager.freeze_unit(unit)).await?
         } else {
             answer(&connection, manager.thaw_unit(unit)).await?
         };
-        held.map_err(|refusal| explain(&refusal))
+        done.map_err(|error| match explain(&error) {
+            // systemd keeps no unit in memory that does not run.
+            RuntimeError::NotFound(why) => RuntimeError::NotRunning(why),
+            other => other,
+        })
     }
 
-    /// The unit, if systemd has it in memory.
-    pub(super) async fn unit(&self, name: &str) -> Result<Option<Unit>, RuntimeError> {
+    /// A property that every unit has.
+    pub(super) async fn of_unit<T: Property>(&self, row: &Row, name: &str) -> Result<T, RuntimeError> {
+        self.property(row, UNIT, name).await
+    }
+
+    /// A property of services.
+    pub(super) async fn of_service<T: Property>(&self, row: &Row, name: &str) -> Result<T, RuntimeError> {
+        self.property(row, SERVICE, name).await
+    }
+
+    async fn property<T: Property>(&self, row: &Row, interface: &str, name: &str) -> Result<T, RuntimeError> {
         let connection = self.connection().await?;
-        let manager = manager(&connection).await?;
-        let path = absent_is_fine(answer(&connection, manager.get_unit(name)).await?.map(Some))?;
-        Ok(path.map(|path| Unit { connection, path }))
+        let asked = (interface, name);
+        let get = connection.call_method(Some(SYSTEMD), &row.path, Some(PROPERTIES), "Get", &asked);
+        let said = answer(&connection, get).await?.map_err(|refusal| explain(&refusal))?;
+        let value: OwnedVariant = said.body().deserialize().map_err(|error| explain(&error))?;
+        value.try_into().map_err(|error: T::Error| explain(&error.into()))
     }
 
     async fn connection(&self) -> Result<Connection, RuntimeError> {
         let mut slot = self.connection.clone();
         let found = tokio::time::timeout(CALL, slot.wait_for(Option::is_some)).await;
         let found = found.ok().and_then(|slot| slot.ok()?.clone());
-        found
-            .ok_or_else(|| RuntimeError::new("the system bus can't be reached; is D-Bus running, and is this systemd?"))
+        found.ok_or_else(|| {
+            let why = "can't reach the system bus; check that D-Bus runs, and that systemd runs this host";
+            RuntimeError::Unavailable(why.to_owned())
+        })
     }
 }
 
@@ -143,42 +189,19 @@ async fn answer<T>(
     let lost = match tokio::time::timeout(CALL, question).await {
         Ok(Err(error)) if is_lost(&error) => explain(&error),
         Ok(answer) => return Ok(answer),
-        Err(_) => RuntimeError::new(format!("systemd did not answer within {} s", CALL.as_secs())),
+        Err(_) => {
+            let late = CALL.as_secs();
+            RuntimeError::TimedOut(format!("systemd did not respond within {late} s; see \"systemctl status\""))
+        }
     };
     let _ = connection.clone().close().await;
     Err(lost)
-}
-
-/// A unit in systemd's memory.
-pub(super) struct Unit {
-    connection: Connection,
-    path: OwnedObjectPath,
 }
 
 /// What a property can be read as.
 pub(super) trait Property: TryFrom<OwnedVariant, Error: Into<zbus::Error>> {}
 
 impl<T: TryFrom<OwnedVariant, Error: Into<zbus::Error>>> Property for T {}
-
-impl Unit {
-    /// A property that every unit has.
-    pub(super) async fn unit<T: Property>(&self, name: &str) -> Result<T, RuntimeError> {
-        self.get(UNIT, name).await
-    }
-
-    /// A property of services.
-    pub(super) async fn service<T: Property>(&self, name: &str) -> Result<T, RuntimeError> {
-        self.get(SERVICE, name).await
-    }
-
-    async fn get<T: Property>(&self, interface: &str, name: &str) -> Result<T, RuntimeError> {
-        let asked = (interface, name);
-        let get = self.connection.call_method(Some(SYSTEMD), &self.path, Some(PROPERTIES), "Get", &asked);
-        let said = answer(&self.connection, get).await?.map_err(|refusal| explain(&refusal))?;
-        let value: OwnedVariant = said.body().deserialize().map_err(|error| explain(&error))?;
-        value.try_into().map_err(|error: T::Error| explain(&error.into()))
-    }
-}
 
 async fn keep(slot: &watch::Sender<Option<Connection>>, tell: impl Fn(News) + Sync) {
     let mut pause = PAUSES.0;
@@ -259,17 +282,24 @@ fn is_lost(error: &zbus::Error) -> bool {
 
 fn explain(error: &zbus::Error) -> RuntimeError {
     let Some((name, said)) = refusal(error).filter(|_| !is_lost(error)) else {
-        return RuntimeError::new(format!("systemd can't be reached over the system bus: {error}"));
+        return RuntimeError::Unavailable(format!(
+            "can't reach systemd over the system bus: {error}; check that D-Bus runs"
+        ));
     };
-    RuntimeError::new(match name.as_str() {
-        NO_SUCH_UNIT => {
-            format!("systemd has no such unit ({said}); switch to a configuration that declares this person")
+    match name.as_str() {
+        NO_SUCH_UNIT => RuntimeError::NotFound(format!(
+            "systemd has no such unit ({said}); switch to a configuration that declares this user"
+        )),
+        UNIT_INACTIVE => RuntimeError::NotRunning(format!("it does not run ({said}); start it first")),
+        // A start or a stop of it is queued.
+        UNIT_BUSY => {
+            RuntimeError::NotRunning(format!("it is being started or stopped ({said}); try again when that is done"))
         }
-        "org.freedesktop.DBus.Error.AccessDenied" => {
-            format!("this account may not do that ({said}); are the module's polkit rule and bus policy in force?")
-        }
-        _ => format!("systemd: {said}"),
-    })
+        "org.freedesktop.DBus.Error.AccessDenied" => RuntimeError::Refused(format!(
+            "this account may not do that ({said}); check that the module's polkit rule and D-Bus policy are installed"
+        )),
+        _ => RuntimeError::Refused(format!("systemd: {said}")),
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(super) fn lines(matches: String, lines: usize, follow: bool) -> BoxStream<'s
         tokio::select! {
             () = tell.closed() => {}
             outcome = read(&matches, lines, follow, &tell) => if let Err(error) = outcome {
-                let _ = tell.send(Err(RuntimeError::new(error))).await;
+                let _ = tell.send(Err(RuntimeError::Refused(error))).await;
             },
         }
     });

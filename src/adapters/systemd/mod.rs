@@ -2,26 +2,30 @@
 
 mod bus;
 mod journal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::WatchStream;
 
 use super::disk::disk_free;
 use super::podman::engine::unenforced;
+use super::slots::{Slots, interrupted};
+use crate::model::endpoint::Endpoint;
 use crate::model::label::WorkspaceId;
 use crate::model::launch::{self, Status, oom_warning, unit_name};
 use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
 use crate::ports::{DiskUsage, Runtime, RuntimeError, StartRequest};
-use bus::{Bus, News, Row, Unit};
+use bus::{Bus, News, Row};
 
 /// How long a start may take: the units' TimeoutStartSec, in which a first one fetches its image, and some more.
 const START: Duration = Duration::from_secs(16 * 60);
@@ -35,11 +39,14 @@ const RESYNC: Duration = Duration::from_secs(5);
 /// Controllers that systemd has to share out.
 const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
+/// How many units are asked about together: systemd answers one question at a time, but need not wait for the next one.
+const ASKED_TOGETHER: usize = 32;
+
 /// What is known of units that have not changed since.
 #[derive(Default)]
 struct Known {
-    /// State, sub-state and job as systemd lists them, and what followed from them.
-    units: BTreeMap<WorkspaceId, ((String, String, u32), Observed)>,
+    /// Units as systemd lists them, and what followed from that.
+    units: BTreeMap<WorkspaceId, (Row, Observed)>,
     /// Counts the news: what was asked for before the last of them is not kept.
     news: u64,
 }
@@ -50,6 +57,7 @@ pub struct SystemdRuntime {
     bus: Bus,
     known: Arc<Mutex<Known>>,
     changes: watch::Receiver<()>,
+    slots: Slots,
 }
 
 impl SystemdRuntime {
@@ -67,7 +75,7 @@ impl SystemdRuntime {
             }
             tell.send_replace(());
         });
-        Self { bus, known, changes }
+        Self { bus, known, changes, slots: Slots::default() }
     }
 
     /// Resolves when no connection to systemd is made any more, which only a panic brings about.
@@ -76,25 +84,103 @@ impl SystemdRuntime {
     }
 
     /// What a unit that systemd listed is now. Details are asked for only when something has changed.
-    async fn look(&self, id: &WorkspaceId, row: Row) -> Result<Observed, RuntimeError> {
-        let key = (row.3, row.4, row.7);
+    async fn look(&self, id: WorkspaceId, row: Row) -> Result<(WorkspaceId, Observed), RuntimeError> {
         let news = {
             let known = lock(&self.known);
-            match known.units.get(id) {
-                Some((before, observed)) if *before == key => return Ok(observed.clone()),
+            match known.units.get(&id) {
+                Some((before, observed)) if *before == row => return Ok((id, observed.clone())),
                 _ => known.news,
             }
         };
-        let observed = match self.bus.unit(&unit_name(id)).await? {
-            Some(unit) => State::of(&unit).await?.observed(&unit).await?,
-            // It has ended since it was listed, and is forgotten.
-            None => Observed { digest: None, phase: Phase::Exited { failed: false, why: None } },
-        };
+        let observed = self.details(&row).await?;
         let mut known = lock(&self.known);
         if known.news == news {
-            known.units.insert(id.clone(), (key, observed.clone()));
+            known.units.insert(id.clone(), (row, observed.clone()));
         }
-        Ok(observed)
+        Ok((id, observed))
+    }
+
+    /// What a row does not say: only units that are up or have failed have more to say.
+    async fn details(&self, row: &Row) -> Result<Observed, RuntimeError> {
+        let mut digest = None;
+        let phase = match State::of(row) {
+            State::Starting => Phase::Starting,
+            State::Active | State::Stopping => {
+                let (since, frozen, status) = tokio::try_join!(
+                    self.bus.of_unit::<u64>(row, "ActiveEnterTimestamp"),
+                    self.is_frozen(row),
+                    self.status(row),
+                )?;
+                let mut killed = 0;
+                if let Some(Status::Ready { digest: made_from, killed: so_far, .. }) = status {
+                    (digest, killed) = (Some(made_from), so_far);
+                }
+                let since = since / 1_000_000;
+                if frozen { Phase::Frozen { since } } else { Phase::Running { since, trouble: oom_warning(killed) } }
+            }
+            State::Ended { failed: false } => Phase::Exited { failed: false, why: None },
+            State::Ended { failed: true } => Phase::Exited { failed: true, why: Some(self.why_failed(row).await?) },
+        };
+        Ok(Observed { digest, phase })
+    }
+
+    async fn is_frozen(&self, row: &Row) -> Result<bool, RuntimeError> {
+        let state: String = self.bus.of_unit(row, "FreezerState").await?;
+        Ok(matches!(state.as_str(), "freezing" | "frozen"))
+    }
+
+    async fn status(&self, row: &Row) -> Result<Option<Status>, RuntimeError> {
+        let text: String = self.bus.of_service(row, "StatusText").await?;
+        Ok(Status::read(&text))
+    }
+
+    /// The launcher's own words; without them, systemd's.
+    async fn why_failed(&self, row: &Row) -> Result<String, RuntimeError> {
+        if let Some(Status::Failed(why)) = self.status(row).await? {
+            return Ok(why);
+        }
+        let result: String = self.bus.of_service(row, "Result").await?;
+        let code: i32 = self.bus.of_service(row, "ExecMainStatus").await?;
+        Ok(launch::without_words(&result, code))
+    }
+
+    /// Thaws a unit that is frozen: what is frozen hears no signal and answers nobody.
+    async fn thaw_if_frozen(&self, row: &Row) -> Result<(), RuntimeError> {
+        if matches!(State::of(row), State::Active | State::Stopping) && self.is_frozen(row).await? {
+            match self.bus.set_frozen(&row.unit, false).await {
+                Err(RuntimeError::NotRunning(_)) => {}
+                thawed => return thawed,
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes a workspace, or thaws it, one after the other: systemd refuses a second one meanwhile.
+    async fn set_frozen(&self, id: &WorkspaceId, frozen: bool) -> Result<(), RuntimeError> {
+        let slot = self.slots.of(id);
+        let _held = slot.lock.lock().await;
+        self.bus.set_frozen(&unit_name(id), frozen).await
+    }
+
+    /// What the launcher measured, if it has.
+    async fn disk_of(&self, row: Row) -> Option<(WorkspaceId, u64)> {
+        let Ok(Some(Status::Ready { disk: Some(disk), .. })) = self.status(&row).await else { return None };
+        Some((launch::workspace_of(&row.unit)?, disk))
+    }
+
+    /// What a unit uses, where systemd knows it.
+    async fn usage_of(&self, row: Row) -> Option<(WorkspaceId, Usage)> {
+        let id = launch::workspace_of(&row.unit)?;
+        let figures = tokio::try_join!(
+            self.bus.of_service::<u64>(&row, "MemoryCurrent"),
+            self.bus.of_service::<u64>(&row, "CPUUsageNSec"),
+            self.bus.of_service::<u64>(&row, "TasksCurrent"),
+        );
+        let (memory, cpu, tasks) = figures.ok()?;
+        // The largest number stands for one that systemd has not.
+        let is_known = memory < u64::MAX && cpu < u64::MAX;
+        let tasks = u32::try_from(tasks).unwrap_or(0);
+        is_known.then_some((id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks }))
     }
 
     /// Looks at a unit now, and then whenever it may have changed.
@@ -116,25 +202,19 @@ struct Looks {
 
 impl Looks {
     /// How it is, if systemd has it in memory, after something may have changed.
-    async fn next(&mut self) -> Result<Option<(Unit, State)>, RuntimeError> {
+    async fn next(&mut self) -> Result<Option<Row>, RuntimeError> {
         while Instant::now() < self.deadline {
             let _ = timeout(RESYNC, self.changes.changed()).await;
-            match self.look().await {
+            match self.bus.unit(&self.unit).await {
                 // The bus comes back; the unit goes on without it.
                 Err(error) => tracing::debug!(unit = self.unit, %error, "it can't be seen"),
                 found => return found,
             }
         }
         let (unit, late) = (&self.unit, self.most.as_secs());
-        Err(RuntimeError::new(format!(
-            "{unit} did not get there within {late} s; \"systemctl status {unit}\" tells more"
+        Err(RuntimeError::TimedOut(format!(
+            "timed out after {late} s waiting for {unit}; see \"systemctl status {unit}\""
         )))
-    }
-
-    async fn look(&self) -> Result<Option<(Unit, State)>, RuntimeError> {
-        let Some(unit) = self.bus.unit(&self.unit).await? else { return Ok(None) };
-        let state = State::of(&unit).await?;
-        Ok(Some((unit, state)))
     }
 }
 
@@ -154,77 +234,29 @@ enum State {
 }
 
 impl State {
-    async fn of(unit: &Unit) -> Result<Self, RuntimeError> {
-        let active: String = unit.unit("ActiveState").await?;
-        let job: (u32, zbus::OwnedObjectPath) = unit.unit("Job").await?;
-        Ok(match active.as_str() {
+    fn of(row: &Row) -> Self {
+        match row.active_state.as_str() {
             "activating" => Self::Starting,
             "deactivating" => Self::Stopping,
-            "inactive" | "failed" if job.0 != 0 => Self::Starting,
+            "inactive" | "failed" if row.job != 0 => Self::Starting,
             "inactive" => Self::Ended { failed: false },
             "failed" => Self::Ended { failed: true },
             // active, reloading, refreshing, maintenance
             _ => Self::Active,
-        })
+        }
     }
-
-    async fn observed(self, unit: &Unit) -> Result<Observed, RuntimeError> {
-        let mut digest = None;
-        let phase = match self {
-            Self::Starting => Phase::Starting,
-            Self::Active | Self::Stopping => {
-                let since: u64 = unit.unit("ActiveEnterTimestamp").await?;
-                let mut killed = 0;
-                if let Some(Status::Ready { digest: made_from, killed: so_far, .. }) = status(unit).await? {
-                    (digest, killed) = (Some(made_from), so_far);
-                }
-                let since = since / 1_000_000;
-                if is_frozen(unit).await? {
-                    Phase::Frozen { since }
-                } else {
-                    Phase::Running { since, trouble: oom_warning(killed) }
-                }
-            }
-            Self::Ended { failed: false } => Phase::Exited { failed: false, why: None },
-            Self::Ended { failed: true } => Phase::Exited { failed: true, why: Some(why_failed(unit).await?) },
-        };
-        Ok(Observed { digest, phase })
-    }
-}
-
-async fn is_frozen(unit: &Unit) -> Result<bool, RuntimeError> {
-    let state: String = unit.unit("FreezerState").await?;
-    Ok(state == "frozen")
-}
-
-async fn status(unit: &Unit) -> Result<Option<Status>, RuntimeError> {
-    let text: String = unit.service("StatusText").await?;
-    Ok(Status::read(&text))
-}
-
-/// The launcher's own words; without them, systemd's.
-async fn why_failed(unit: &Unit) -> Result<String, RuntimeError> {
-    if let Some(Status::Failed(why)) = status(unit).await? {
-        return Ok(why);
-    }
-    let result: String = unit.service("Result").await?;
-    let code: i32 = unit.service("ExecMainStatus").await?;
-    Ok(launch::without_words(&result, code))
 }
 
 impl Runtime for SystemdRuntime {
     async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
-        let mut observed = BTreeMap::new();
-        for row in self.bus.list().await? {
-            let Some(id) = launch::workspace_of(&row.0) else { continue };
+        let rows = self.bus.list().await?.into_iter().filter_map(|row| {
+            let id = launch::workspace_of(&row.unit)?;
             // What is left in memory of people who were removed: nothing to stop, nothing to say.
-            if row.2 == "not-found" && matches!(row.3.as_str(), "inactive" | "failed") {
-                continue;
-            }
-            let seen = self.look(&id, row).await?;
-            observed.insert(id, seen);
-        }
-        Ok(observed)
+            let is_gone = row.load_state == "not-found" && matches!(State::of(&row), State::Ended { .. });
+            (!is_gone).then_some((id, row))
+        });
+        let looks = stream::iter(rows).map(|(id, row)| self.look(id, row));
+        looks.buffer_unordered(ASKED_TOGETHER).try_collect().await
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
@@ -234,53 +266,95 @@ impl Runtime for SystemdRuntime {
     async fn start(
         &self,
         request: StartRequest,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
-        _: Arc<Semaphore>,
-    ) -> Result<(), RuntimeError> {
-        let id = &request.spec.workspace;
+        progress: impl Fn(Progress) + Send + Sync,
+        turn: Arc<Semaphore>,
+    ) -> Result<Endpoint, RuntimeError> {
+        let (id, name) = (&request.spec.workspace, unit_name(&request.spec.workspace));
+        let endpoint = Endpoint { socket: request.socket.clone() };
+        let slot = self.slots.of(id);
+        let mut stops = slot.stops();
+        if let Some(row) = self.bus.unit(&name).await?
+            && State::of(&row) == State::Active
+        {
+            self.thaw_if_frozen(&row).await?;
+            return Ok(endpoint);
+        }
+        let mut permit = turn.clone().try_acquire_owned().ok();
+        if permit.is_none() {
+            progress(Progress::Queued);
+            permit = tokio::select! {
+                biased;
+                _ = stops.changed() => return Err(interrupted()),
+                permit = turn.clone().acquire_owned() => permit.ok(),
+            };
+        }
         progress(Progress::Creating);
-        self.bus.start(&unit_name(id)).await?;
+        {
+            // A stop that comes now is queued after the start.
+            let _held = slot.lock.lock().await;
+            if stops.has_changed().unwrap_or(true) {
+                return Err(interrupted());
+            }
+            self.bus.start(&name).await?;
+        }
         let mut looks = self.follow(id, START);
-        let message = loop {
-            match looks.next().await? {
-                Some((_, State::Active)) => return Ok(()),
-                Some((_, State::Stopping)) => {}
-                Some((unit, State::Starting)) => {
-                    if let Ok(Some(Status::Starting(step))) = status(&unit).await {
+        let reason = loop {
+            let Some(row) = looks.next().await? else { return Err(interrupted()) };
+            match State::of(&row) {
+                State::Active => return Ok(endpoint),
+                State::Stopping => {}
+                State::Starting => {
+                    if let Ok(Some(Status::Starting(step))) = self.status(&row).await {
+                        // A unit that pulls keeps nobody waiting, and can't be held back when it has pulled.
+                        permit = match step {
+                            Progress::Pulling { .. } => None,
+                            _ => permit.or_else(|| turn.clone().try_acquire_owned().ok()),
+                        };
                         progress(step);
                     }
                 }
-                Some((unit, State::Ended { failed: true })) => break why_failed(&unit).await?,
-                Some((_, State::Ended { failed: false })) | None => break "it was stopped while it started".to_owned(),
+                State::Ended { failed: true } => break self.why_failed(&row).await?,
+                State::Ended { failed: false } => return Err(interrupted()),
             }
         };
-        Err(RuntimeError::new(message).with_log(self.last_lines(id).await))
+        Err(RuntimeError::Failed { reason, log: self.last_lines(id).await })
     }
 
     async fn freeze(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        self.bus.hold(&unit_name(id), true).await
+        self.set_frozen(id, true).await
     }
 
     async fn thaw(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        self.bus.hold(&unit_name(id), false).await
+        self.set_frozen(id, false).await
     }
 
     async fn stop(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
-        // What is held hears no signal.
-        if let Some(unit) = self.bus.unit(&unit_name(id)).await?
-            && is_frozen(&unit).await?
+        let (slot, name) = (self.slots.of(id), unit_name(id));
+        slot.interrupt();
         {
-            self.thaw(id).await?;
+            let _held = slot.lock.lock().await;
+            if let Some(row) = self.bus.unit(&name).await? {
+                self.thaw_if_frozen(&row).await?;
+            }
+            self.bus.stop(&name).await?;
         }
-        self.bus.stop(&unit_name(id)).await?;
         let mut looks = self.follow(id, STOP);
-        while !matches!(looks.next().await?, None | Some((_, State::Ended { .. }))) {}
+        while let Some(row) = looks.next().await? {
+            if matches!(State::of(&row), State::Ended { .. }) {
+                break;
+            }
+            // Something may have frozen it meanwhile.
+            self.thaw_if_frozen(&row).await?;
+        }
         Ok(())
     }
 
     /// Nothing is left but files: systemd forgets a unit that is gone.
-    async fn remove(&self, _: &WorkspaceId) -> Result<(), RuntimeError> {
-        Ok(())
+    async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
+        match self.bus.unit(&unit_name(id)).await?.map(|row| State::of(&row)) {
+            None | Some(State::Ended { .. }) => Ok(()),
+            Some(_) => Err(RuntimeError::StillRunning(format!("can't remove {id}: it runs; stop it first"))),
+        }
     }
 
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
@@ -288,7 +362,7 @@ impl Runtime for SystemdRuntime {
         let begun = async move {
             // Without what came before its last start, where systemd still knows which that was.
             let invocation: Vec<u8> = match runtime.bus.unit(&unit).await {
-                Ok(Some(found)) => found.unit("InvocationID").await.unwrap_or_default(),
+                Ok(Some(row)) => runtime.bus.of_unit(&row, "InvocationID").await.unwrap_or_default(),
                 _ => Vec::new(),
             };
             let matches = if invocation.is_empty() {
@@ -303,36 +377,19 @@ impl Runtime for SystemdRuntime {
 
     /// What each launcher measured: this account can't read the homes.
     async fn disk(&self, manifest: &Manifest) -> DiskUsage {
-        let mut used = BTreeMap::new();
-        for id in manifest.workspaces.keys() {
-            let Ok(Some(unit)) = self.bus.unit(&unit_name(id)).await else { continue };
-            if let Ok(Some(Status::Ready { disk: Some(disk), .. })) = status(&unit).await {
-                used.insert(id.clone(), disk);
-            }
-        }
+        let rows = self.bus.list().await.unwrap_or_default();
+        let up = rows.into_iter().filter(|row| matches!(State::of(row), State::Active | State::Stopping));
+        let asked = stream::iter(up).map(|row| self.disk_of(row)).buffer_unordered(ASKED_TOGETHER);
+        let used = asked.filter_map(std::future::ready).collect().await;
         DiskUsage { used, free: disk_free(manifest.workspace_base.path()) }
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        let mut usage = BTreeMap::new();
-        let Ok(observed) = self.observe().await else { return usage };
-        for (id, _) in observed.into_iter().filter(|(_, there)| there.phase.is_up()) {
-            let Ok(Some(unit)) = self.bus.unit(&unit_name(&id)).await else { continue };
-            let figures = (
-                unit.service::<u64>("MemoryCurrent").await,
-                unit.service::<u64>("CPUUsageNSec").await,
-                unit.service::<u64>("TasksCurrent").await,
-            );
-            // The largest number stands for one that systemd has not.
-            if let (Ok(memory), Ok(cpu), Ok(tasks)) = figures
-                && memory < u64::MAX
-                && cpu < u64::MAX
-            {
-                let tasks = u32::try_from(tasks).unwrap_or(0);
-                usage.insert(id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks });
-            }
-        }
-        usage
+        let Ok(rows) = self.bus.list().await else { return BTreeMap::new() };
+        let up = rows.into_iter().filter(|row| matches!(State::of(row), State::Active | State::Stopping));
+        let asked = stream::iter(up).map(|row| self.usage_of(row)).buffer_unordered(ASKED_TOGETHER);
+        let known = asked.filter_map(std::future::ready);
+        known.collect().await
     }
 
     async fn unenforced(&self) -> Vec<String> {

@@ -1,0 +1,193 @@
+//! Calls of libpod over its socket, for what podman-api loses: the status of a response, and its end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde_json::Value;
+
+use super::super::unix_http::{self, Answer};
+use crate::ports::RuntimeError;
+
+/// Podman responds in milliseconds, and starts a container in a second or two.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The first container of an image copies it for the account, whole.
+pub(super) const CREATE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a container may take to exit after SIGTERM, before it is killed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long Podman may take for that, and for unmounting what it used.
+const STOP_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// A container, as far as anything depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It was created, and never started.
+    Created,
+    Running,
+    Paused,
+    /// Something stops it, and it may still run.
+    Stopping,
+    /// Nothing of it runs.
+    Exited,
+}
+
+impl Condition {
+    /// From what libpod calls it.
+    pub(super) fn read(state: &str) -> Self {
+        match state {
+            "configured" | "created" | "initialized" => Self::Created,
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "stopping" => Self::Stopping,
+            // stopped, exited, removing, and what nobody knows.
+            _ => Self::Exited,
+        }
+    }
+}
+
+/// A container that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Container {
+    pub(super) condition: Condition,
+    pub(super) exit_code: i64,
+}
+
+/// Podman's service.
+#[derive(Debug, Clone)]
+pub(super) struct Libpod {
+    socket: PathBuf,
+}
+
+impl Libpod {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The container of this name, if there is one.
+    pub(super) async fn container(&self, name: &str) -> Result<Option<Container>, RuntimeError> {
+        let path = format!("containers/{name}/json");
+        let said = match self.call(CALL_TIMEOUT, Method::GET, &path, String::new()).await {
+            Err(RuntimeError::NotFound(_)) => return Ok(None),
+            said => said?,
+        };
+        let state = &said["State"];
+        let condition = Condition::read(state["Status"].as_str().unwrap_or_default());
+        Ok(Some(Container { condition, exit_code: state["ExitCode"].as_i64().unwrap_or(0) }))
+    }
+
+    pub(super) async fn create(&self, body: String) -> Result<(), RuntimeError> {
+        self.call(CREATE_TIMEOUT, Method::POST, "containers/create", body).await.map(drop)
+    }
+
+    /// Starts what was created or has exited. No error when it runs.
+    pub(super) async fn start(&self, name: &str) -> Result<(), RuntimeError> {
+        self.act(name, "start", CALL_TIMEOUT).await
+    }
+
+    pub(super) async fn pause(&self, name: &str) -> Result<(), RuntimeError> {
+        self.act(name, "pause", CALL_TIMEOUT).await
+    }
+
+    pub(super) async fn unpause(&self, name: &str) -> Result<(), RuntimeError> {
+        self.act(name, "unpause", CALL_TIMEOUT).await
+    }
+
+    /// Stops what is not paused. No error when it does not run.
+    pub(super) async fn stop(&self, name: &str) -> Result<(), RuntimeError> {
+        self.act(name, &format!("stop?timeout={}", GRACE.as_secs()), STOP_TIMEOUT).await
+    }
+
+    /// Removes a container that does not run. No error when there is none.
+    pub(super) async fn remove(&self, name: &str) -> Result<(), RuntimeError> {
+        let path = format!("containers/{name}?force=true&v=true&timeout={}", GRACE.as_secs());
+        match self.call(STOP_TIMEOUT, Method::DELETE, &path, String::new()).await {
+            Ok(_) | Err(RuntimeError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns when the container has exited.
+    pub(super) async fn wait(&self, name: &str) -> Result<(), RuntimeError> {
+        let path = format!("containers/{name}/wait?condition=exited");
+        read(self.open(Method::POST, &path, String::new()).await?).await.map(drop)
+    }
+
+    /// The log as it comes, from the last `lines` on.
+    pub(super) async fn log(&self, name: &str, lines: usize, follow: bool) -> Result<Answer, RuntimeError> {
+        let path = format!("containers/{name}/logs?stdout=true&stderr=true&tail={lines}&follow={follow}");
+        self.open(Method::GET, &path, String::new()).await
+    }
+
+    async fn act(&self, name: &str, action: &str, timeout: Duration) -> Result<(), RuntimeError> {
+        self.call(timeout, Method::POST, &format!("containers/{name}/{action}"), String::new()).await.map(drop)
+    }
+
+    /// The body of a response that came in time.
+    async fn call(&self, timeout: Duration, method: Method, path: &str, body: String) -> Result<Value, RuntimeError> {
+        within(timeout, async { read(self.open(method, path, body).await?).await }).await
+    }
+
+    /// A response with a good status, whose body is still to come.
+    async fn open(&self, method: Method, path: &str, body: String) -> Result<Answer, RuntimeError> {
+        let path = format!("/v{}/libpod/{path}", podman_api::LATEST_API_VERSION);
+        let json = [("content-type", "application/json")];
+        let answer =
+            unix_http::request(&self.socket, method, &path, &json, body).await.map_err(|error| unreachable(&error))?;
+        let status = answer.status();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(answer);
+        }
+        let said = read(answer).await?;
+        Err(refusal(status.as_u16(), said["message"].as_str().unwrap_or_default()))
+    }
+}
+
+/// A JSON body; null when it is none, as where there is nothing to say.
+async fn read(answer: Answer) -> Result<Value, RuntimeError> {
+    let body = answer.body().await.map_err(|error| unreachable(&error))?;
+    Ok(serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// What comes in time.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    asked: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| {
+        Err(RuntimeError::TimedOut(format!(
+            "podman did not respond within {} s; try \"podman ps\" as the same account, and see \"csm doctor\"",
+            timeout.as_secs()
+        )))
+    })
+}
+
+/// An error of podman-api.
+pub(super) fn explain(error: podman_api::Error) -> RuntimeError {
+    match error {
+        podman_api::Error::Fault { code, message } => refusal(code.as_u16(), &message),
+        podman_api::Error::Error(_) | podman_api::Error::IO(_) => unreachable(&error),
+        other => RuntimeError::Refused(format!("can't read podman's response: {other}; update podman")),
+    }
+}
+
+pub(super) fn unreachable(cause: &dyn std::error::Error) -> RuntimeError {
+    RuntimeError::Unavailable(format!(
+        "can't reach podman: {cause}; install it if it is missing, and see \"csm doctor\""
+    ))
+}
+
+/// What podman said besides its status, which tells an absent container from any other refusal.
+fn refusal(status: u16, said: &str) -> RuntimeError {
+    let said = if said.is_empty() { "it gave no reason" } else { said };
+    match status {
+        404 => RuntimeError::NotFound(format!("podman: {said}")),
+        _ => RuntimeError::Refused(format!("podman: {said}")),
+    }
+}
