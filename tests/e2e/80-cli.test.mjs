@@ -78,6 +78,17 @@ test('stop, start and restart wait for the outcome; status and open show it', as
   for (const verb of ['stop', 'start', 'restart', 'status', 'open', 'logs']) await fails(/no workspace "nobody"/, verb, 'nobody');
 });
 
+test('a frozen workspace is stopped, started and restarted like any other', async () => {
+  await running('grace');
+  assert.equal(await works('freeze', 'grace'), 'grace: frozen\n');
+  assert.equal(await works('stop', 'grace'), 'grace: stopped\n');
+  assert.equal(await works('start', 'grace'), 'grace: running\n');
+  assert.equal(await works('freeze', 'grace'), 'grace: frozen\n');
+  assert.equal(await works('restart', 'grace'), 'grace: running\n');
+  assert.equal(await works('freeze', 'grace'), 'grace: frozen\n');
+  assert.equal(await works('start', 'grace'), 'grace: running\n');
+});
+
 test('logs and shell', async () => {
   await running('ada');
   assert.match(await works('logs', 'ada'), /code-server|HTTP server/);
