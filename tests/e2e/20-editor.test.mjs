@@ -1,6 +1,6 @@
 // What users do in the editor, and its effect on the host.
 import assert from 'node:assert/strict';
-import { statSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { atDashboard, atEditor, command, launch, none, openFile, person, showTerminal, terminal, type, workbench } from './lib/browser.mjs';
 import { give, reaches, running, stopped } from './lib/demo.mjs';
@@ -15,8 +15,8 @@ before(async () => {
 });
 after(() => browser?.close());
 
-async function editor(run, path) {
-  const at = await person(browser);
+async function editor(run, path, options) {
+  const at = await person(browser, options);
   try {
     await atEditor(at.page, 'ada', path);
     await run(at.page, at.context);
@@ -34,6 +34,48 @@ test('a command in the terminal creates a file on the host that belongs to the a
     await until('the file on the host', () => read(path) === 'coder ada\n');
     assert.equal(statSync(path).uid, accountId(), "the account's own, not a subordinate id's");
   }));
+
+/** The columns that the terminal draws, and those that its panel has room for: the cursor's input is one cell. */
+const columns = (page) =>
+  page.locator('.terminal-wrapper.active').evaluate((wrapper) => {
+    const cell = Number.parseFloat(wrapper.querySelector('.xterm-helper-textarea').style.width);
+    const fit = (box) => Math.floor(box.getBoundingClientRect().width / cell + 0.01);
+    return { drawn: fit(wrapper.querySelector('.xterm-screen')), room: fit(wrapper) };
+  });
+
+/** What a program in the terminal takes for its width, once that is what the terminal draws. */
+async function isAsWideAsItsPanel(page) {
+  const path = hostFile('ada', 'workspace/columns');
+  await until('a program in the terminal to see all columns of the panel', async () => {
+    await type(page, 'tput cols > ~/project/columns');
+    const { drawn, room } = await columns(page);
+    const seen = await until('the columns', () => read(path), { seconds: 5 }).finally(() => rmSync(path, { force: true }));
+    // What is left is for the scroll bar and the margins.
+    assert(room - drawn <= 6, `${drawn} columns are drawn where ${room} fit`);
+    assert.equal(Number(seen), drawn);
+    return drawn;
+  });
+  return (await columns(page)).drawn;
+}
+
+test("a terminal of a fresh editor is as wide as its panel, and stays so when the browser's window grows", async () => {
+  await stopped('ada');
+  await running('ada');
+  const narrow = { width: 1000, height: 800 };
+  await editor(async (page) => {
+    await terminal(page);
+    const before = await isAsWideAsItsPanel(page);
+    await page.setViewportSize({ width: 1900, height: 800 });
+    assert((await isAsWideAsItsPanel(page)) > before * 2);
+  }, '/', { viewport: narrow });
+  // The next one has a terminal for a wide window from the start.
+  await stopped('ada');
+  await running('ada');
+  await editor(async (page) => {
+    await terminal(page);
+    await isAsWideAsItsPanel(page);
+  }, '/', { viewport: { width: 1900, height: 800 } });
+});
 
 const sessions = () => inside('ada', 'tmux', 'list-sessions', '-F', '#{session_name} #{session_attached}');
 

@@ -1,11 +1,12 @@
 // The command line against the running csm: its output and exit status.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { before, test } from 'node:test';
 import { running, stopped } from './lib/demo.mjs';
 import { workspace } from './lib/http.mjs';
-import { csm, demo, inAccount, manifestPath, origin, password } from './lib/place.mjs';
+import { csm, demo, demoLog, inAccount, manifestPath, origin, password, read } from './lib/place.mjs';
 import { Visitor } from './lib/visitor.mjs';
 
 before(() => running('ada'));
@@ -99,6 +100,14 @@ test('logs and shell', async () => {
   const asleep = await csm('shell', 'grace', '--', 'true');
   assert.notEqual(asleep.status, 0);
   assert.match(asleep.stderr, /grace does not run; start it first: csm start grace/);
+});
+
+test('the command that the demo prints reaches the demo from any terminal', () => {
+  const [, command] = /in another terminal: (.+) status$/m.exec(read(demoLog));
+  const { PATH, HOME } = process.env;
+  const run = (words) => execFileSync('sh', ['-c', `${command} ${words}`], { cwd: '/', env: { PATH, HOME }, encoding: 'utf8' });
+  assert.match(run('status'), /^ada +running/m);
+  assert.equal(run('shell ada -- hostname'), 'ada\n');
 });
 
 test('a user can sign in with a password file that contains the hash from hash-password', async () => {
