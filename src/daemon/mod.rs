@@ -257,7 +257,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 self.observe();
             }
             Command::Alarm { about, alarm } => match alarm {
-                Some(alarm) => drop(self.alarms.insert(about, printed::one_line(&alarm))),
+                Some(alarm) => drop(self.alarms.insert(about, printed::to_one_line(&alarm))),
                 None => drop(self.alarms.remove(about)),
             },
             Command::Alive(reply) => drop(reply.send(())),

@@ -89,7 +89,7 @@ impl fmt::Display for Cause {
         match self {
             Self::NeverStarted => f.write_str("never started"),
             // A launcher, and so its workspace, may have written these.
-            Self::Recorded(text) | Self::Exited(text) => f.write_str(&printed::one_line(text)),
+            Self::Recorded(text) | Self::Exited(text) => f.write_str(&printed::to_one_line(text)),
             Self::AutoStart => f.write_str("autoStart is set"),
             Self::Opened(owner) => write!(f, "opened by {owner}"),
             Self::Requested(verb, actor) => write!(f, "{} by {actor}", verb.past()),
