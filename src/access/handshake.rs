@@ -6,7 +6,7 @@
 //! 3. The workspace's host redeems the code: once, within 30 s, on the exact host, from the browser with the nonce.
 //!
 //! csm stores nothing for unauthenticated visitors, so that they can't use up its memory, however many they are. Every address that
-//! passes through the browser is signed, so that nobody can replace it.
+//! passes through the browser is signed, so that an attacker can't replace it.
 
 use std::collections::HashMap;
 
@@ -110,7 +110,7 @@ impl Codes {
         self.0.insert(sha256_hex(code.as_bytes()), grant);
     }
 
-    /// Redeems a code. The code is removed even if it is refused, so that nobody can try it again.
+    /// Redeems a code. The code is removed even if it is refused, so that it can't be tried again.
     pub fn redeem(&mut self, now: Timestamp, code: &str, site: &Site, nonce: &str) -> Option<Redeemed> {
         let Grant { handshake, session, expires, .. } = self.0.remove(&sha256_hex(code.as_bytes()))?;
         let nonce_digest = sha256_hex(nonce.as_bytes());

@@ -15,7 +15,7 @@ use crate::model::issue::{Invalid, Issue};
 /// The version of the file format that this csm reads.
 pub const VERSION: u64 = 1;
 
-/// Reading stops after this many issues, as nobody reads a longer list.
+/// Reading stops after this many issues, because a longer list does not help the reader.
 const MAX_ISSUES: usize = 200;
 
 const SEE_REFERENCE: &str = "see docs/manifest.md or the output of \"csm schema\"";

@@ -11,7 +11,7 @@ fn issues(text: &str) -> Vec<Issue> {
     Manifest::parse(text, &MACHINE).1
 }
 
-/// A manifest with one user, who has these fields besides `passwordFile`.
+/// A manifest with one user, who has `passwordFile` and these fields.
 fn user(fields: &str) -> String {
     let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
     format!(
