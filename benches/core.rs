@@ -32,11 +32,11 @@ fn manifest(people: usize) -> String {
 
 fn planning(c: &mut Criterion) {
     let digest = "d".repeat(64);
-    let running = Observed { digest: Some(digest.clone()), phase: Phase::Running { since: 1, trouble: None } };
+    let running = Observed { digest: Some(digest.clone()), phase: Phase::Running { since: 1, warning: None } };
     let mut up: Vec<Lifecycle> = (0..10_000).map(|_| Lifecycle::new(false, Cause::NeverStarted, 0)).collect();
     let observe = |all: &mut Vec<Lifecycle>| {
         all.iter_mut()
-            .map(|one| usize::from(one.on(Event::Observed(Some(running.clone())), &digest, 1).step.is_some()))
+            .map(|one| usize::from(one.handle(Event::Observed(Some(running.clone())), &digest, 1).step.is_some()))
             .sum::<usize>()
     };
     assert_eq!(observe(&mut up), 0);
@@ -47,8 +47,8 @@ fn planning(c: &mut Criterion) {
             || down.clone(),
             |down| {
                 let started = down.iter_mut().map(|one| {
-                    one.on(Event::Asked(Verb::Start, Cause::AutoStart), &digest, 1);
-                    usize::from(one.on(Event::Observed(None), &digest, 1).step.is_some())
+                    one.handle(Event::Requested(Verb::Start, Cause::AutoStart), &digest, 1);
+                    usize::from(one.handle(Event::Observed(None), &digest, 1).step.is_some())
                 });
                 assert_eq!(started.sum::<usize>(), 10_000);
             },

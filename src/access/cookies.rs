@@ -1,21 +1,21 @@
-//! The `Cookie` header, read byte for byte.
+//! Parses the `Cookie` header, comparing names byte for byte.
 //!
-//! The usual crates decode names (`%5F%5FHost-x` becomes `__Host-x`), which defeats the prefix, and drop the whole header for one
-//! bad byte, which lets a sibling host sign people out.
+//! The usual crates decode names (`%5F%5FHost-x` becomes `__Host-x`), which defeats the prefix. They also ignore the whole header if
+//! it contains an invalid byte, so that a page on a sibling host could sign users out.
 
-/// The session on the dashboard's host.
+/// Holds a session's id and secret, on the dashboard's host.
 pub const SESSION: &str = "__Host-csm-session";
-/// The right to one workspace, on that workspace's host.
+/// Allows a session to use one workspace, on that workspace's host.
 pub const WORKSPACE: &str = "__Host-csm-workspace";
-/// Ties a handshake to the browser that began it, on the workspace's host.
+/// Binds a handshake to the browser that started it, on the workspace's host.
 pub const NONCE: &str = "__Host-csm-nonce";
-/// Remembers on the dashboard's host that this browser signed in before.
+/// Proves that this browser has signed in before, on the dashboard's host.
 pub const DEVICE: &str = "__Host-csm-device";
 
-/// All that csm sets; nginx takes them out of what it sends to a workspace.
+/// All cookies that csm sets. nginx removes them from requests to workspaces.
 pub const ALL: [&str; 4] = [SESSION, WORKSPACE, NONCE, DEVICE];
 
-/// The value of a cookie. A name that is there twice counts as absent: one of the two may be a sibling's.
+/// Returns the value of a cookie; `None` if the name occurs more than once, because a page on a sibling host may have set one of them.
 pub fn find<'a>(header: &'a [u8], name: &str) -> Option<&'a str> {
     let mut values = header.split(|b| *b == b';').filter_map(|pair| {
         let pair = pair.trim_ascii();
@@ -28,7 +28,7 @@ pub fn find<'a>(header: &'a [u8], name: &str) -> Option<&'a str> {
     std::str::from_utf8(value).ok()
 }
 
-/// A `Set-Cookie` header of ours. `max_age` in seconds; 0 removes it.
+/// Formats the value of a `Set-Cookie` header. `max_age` is in seconds; 0 removes the cookie.
 pub fn set(name: &str, value: &str, max_age: u64) -> String {
     format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={max_age}")
 }
@@ -39,7 +39,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_are_exact() {
+    fn names_are_compared_byte_for_byte() {
         let check = |header: &[u8], value: Option<&str>| assert_eq!(find(header, SESSION), value);
         check(b"__Host-csm-session=abc", Some("abc"));
         check(b"a=b; __Host-csm-session=abc;c", Some("abc"));
@@ -55,14 +55,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_is_there_twice_counts_for_nothing() {
+    fn a_duplicate_cookie_is_ignored() {
         assert_eq!(find(b"__Host-csm-session=a; __Host-csm-session=b", SESSION), None);
         assert_eq!(find(b"__Host-csm-session=a; __Host-csm-session=a", SESSION), None);
     }
 
     proptest! {
         #[test]
-        fn ours_is_found_among_anything_else(before in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn a_cookie_is_found_after_any_other_bytes(before in prop::collection::vec(any::<u8>(), 0..60)) {
             prop_assume!(!before.windows(4).any(|w| w == b"csm-"));
             let header = [before.as_slice(), b"; __Host-csm-session=v"].concat();
             prop_assert_eq!(find(&header, SESSION), Some("v"));

@@ -1,4 +1,6 @@
-//! Pure: who may do what, from which host. Nothing here does input or output, or knows the time.
+//! Decides who may do what, and from which host.
+//!
+//! This layer is pure: no module of it does input or output, or reads the clock.
 
 pub mod cookies;
 pub mod handshake;

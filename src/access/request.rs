@@ -1,6 +1,6 @@
-//! What a browser says of its own request, and what follows.
+//! Classifies a request by the headers with which a browser describes where it comes from.
 
-/// The headers that tell where a request comes from, as text; absent or unreadable ones are empty.
+/// The method and the headers that show where a request comes from. A header that is absent or can't be read is an empty string.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Provenance<'a> {
     /// The method.
@@ -15,37 +15,37 @@ pub struct Provenance<'a> {
     pub fetch_mode: &'a str,
     /// `Sec-Fetch-Dest`.
     pub fetch_dest: &'a str,
-    /// `Sec-Purpose`: prefetches.
+    /// `Sec-Purpose`, which contains `prefetch` for prefetches.
     pub purpose: &'a str,
     /// `Accept`.
     pub accept: &'a str,
 }
 
 impl Provenance<'_> {
-    /// Whether our own pages, or a person in the address bar or on a link, sent this. Siblings are same-site, so neither `SameSite`
-    /// nor a cookie tells.
+    /// Whether the request comes from a page of the same host, or from a user who typed the address or followed a link. `SameSite`
+    /// cookies can't show that, because all of csm's hosts are the same site.
     pub fn is_own(&self, site_origin: &str) -> bool {
-        let reads = matches!(self.method, "GET" | "HEAD");
-        if !reads || !self.upgrade.is_empty() {
+        let is_read = matches!(self.method, "GET" | "HEAD");
+        if !is_read || !self.upgrade.is_empty() {
             return self.origin == site_origin;
         }
-        let foreign = matches!(self.fetch_site, "same-site" | "cross-site");
-        let origin_fits = self.origin.is_empty() || self.origin == site_origin || self.fetch_mode == "navigate";
-        let framed = matches!(self.fetch_dest, "iframe" | "frame" | "embed" | "object" | "fencedframe");
-        // A page of another host can have ours fetched in advance, which nobody has asked for yet.
-        let visited = self.fetch_mode == "navigate" && !framed && !self.purpose.contains("prefetch");
-        origin_fits && (!foreign || visited)
+        let is_foreign = matches!(self.fetch_site, "same-site" | "cross-site");
+        let origin_matches = self.origin.is_empty() || self.origin == site_origin || self.fetch_mode == "navigate";
+        let is_framed = matches!(self.fetch_dest, "iframe" | "frame" | "embed" | "object" | "fencedframe");
+        // A page of another host can make the browser prefetch this host's pages, before the user follows a link.
+        let is_visit = self.fetch_mode == "navigate" && !is_framed && !self.purpose.contains("prefetch");
+        origin_matches && (!is_foreign || is_visit)
     }
 
-    /// Whether a person waits for a page: not an asset, a reconnect, a prefetch or a program.
+    /// Whether a user opens a page. False for assets, reconnecting WebSockets, prefetches and programs.
     pub fn is_navigation(&self) -> bool {
-        let page = match self.fetch_mode {
+        let is_page = match self.fetch_mode {
             "navigate" => true,
-            // Browsers send Sec-Fetch-Mode to trustworthy hosts alone.
+            // Browsers send Sec-Fetch-Mode only to hosts with HTTPS and to localhost.
             "" => self.accept.contains("text/html"),
             _ => false,
         };
-        page && self.method == "GET" && self.upgrade.is_empty() && !self.purpose.contains("prefetch")
+        is_page && self.method == "GET" && self.upgrade.is_empty() && !self.purpose.contains("prefetch")
     }
 }
 
@@ -101,16 +101,16 @@ mod tests {
         for site in ["same-site", "cross-site"] {
             let mut from =
                 Provenance { method: "GET", fetch_site: site, fetch_mode: "navigate", ..Provenance::default() };
-            assert!(from.is_own(OWN), "a link");
+            assert!(from.is_own(OWN), "a followed link");
             from.purpose = "prefetch;prerender";
-            assert!(!from.is_own(OWN), "in advance");
+            assert!(!from.is_own(OWN), "a prefetch");
         }
         assert!(!own(|from| (from.fetch_site, from.fetch_mode) = ("cross-site", "cors")));
         assert!(!own(|from| from.origin = "https://alice.code.example.org"));
     }
 
     #[test]
-    fn only_people_waiting_for_a_page_navigate() {
+    fn only_a_user_opening_a_page_is_a_navigation() {
         let navigates = |change: fn(&mut Provenance<'_>)| {
             let mut from = Provenance { method: "GET", fetch_mode: "navigate", ..Provenance::default() };
             change(&mut from);

@@ -1,39 +1,39 @@
-//! Who is signed in.
+//! Sessions: which users are signed in, in which browsers.
 
 use std::collections::HashMap;
 
-use super::token::same;
+use super::token::equal_in_constant_time;
 use crate::model::digest::sha256_hex;
 use crate::model::name::Name;
 use crate::model::workspace::Timestamp;
 
-/// How long a sign-in lasts, in seconds: 30 days.
-pub const LIFETIME: u64 = 30 * 86_400;
+/// How long a session lasts, in seconds: 30 days.
+pub const SESSION_LIFETIME: u64 = 30 * 86_400;
 
-/// How many sessions a person can have. A further sign-in ends the oldest.
+/// The maximum number of sessions per user. A further sign-in removes the oldest.
 pub const MAX_SESSIONS: usize = 50;
 
-/// One sign-in of one browser.
+/// A user's session in one browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Names it; no secret.
+    /// Identifies the session; not secret.
     pub id: String,
-    /// Who signed in.
+    /// The user who signed in.
     pub owner: Name,
     /// The SHA-256 of the cookie's secret.
     pub secret_digest: String,
-    /// A keyed digest of the password that proved it: with another password the session ends.
+    /// A keyed digest of the password with which the user signed in. The session ends when the user's password changes.
     pub credential: String,
-    /// When it ends.
+    /// When the session expires.
     pub expires: Timestamp,
 }
 
 impl Session {
-    /// A session and the value of its cookie. `id` and `secret` are random.
+    /// Creates a session, and returns it with the value of its cookie. `id` and `secret` are random.
     pub fn new(owner: Name, id: String, secret: &str, credential: String, now: Timestamp) -> (Self, String) {
         let cookie = format!("{id}.{secret}");
         let secret_digest = sha256_hex(secret.as_bytes());
-        (Self { id, owner, secret_digest, credential, expires: now + LIFETIME }, cookie)
+        (Self { id, owner, secret_digest, credential, expires: now + SESSION_LIFETIME }, cookie)
     }
 }
 
@@ -42,64 +42,65 @@ impl Session {
 pub struct Sessions(HashMap<String, Session>);
 
 impl Sessions {
-    /// These sessions.
+    /// Creates it from existing sessions.
     pub fn new(sessions: impl IntoIterator<Item = Session>) -> Self {
         Self(sessions.into_iter().map(|session| (session.id.clone(), session)).collect())
     }
 
-    /// Adds one.
+    /// Adds a session.
     pub fn insert(&mut self, session: Session) {
         self.0.insert(session.id.clone(), session);
     }
 
-    /// Adds one, in place of the person's oldest if they have [`MAX_SESSIONS`]. Returns the ids of those that ended.
+    /// Adds a session. If the user then has more than [`MAX_SESSIONS`], removes their oldest. Returns the ids of removed sessions.
     pub fn insert_newest(&mut self, session: Session) -> Vec<String> {
         let mut others: Vec<_> = self.0.values().filter(|other| other.owner == session.owner).collect();
         others.sort_by_key(|other| other.expires);
         let excess = (others.len() + 1).saturating_sub(MAX_SESSIONS);
-        let ended: Vec<String> = others.iter().take(excess).map(|other| other.id.clone()).collect();
-        for id in &ended {
+        let removed: Vec<String> = others.iter().take(excess).map(|other| other.id.clone()).collect();
+        for id in &removed {
             self.remove(id);
         }
         self.insert(session);
-        ended
+        removed
     }
 
-    /// Ends one.
+    /// Removes a session.
     pub fn remove(&mut self, id: &str) {
         self.0.remove(id);
     }
 
-    /// Forgets those that ended by themselves.
-    pub fn expire(&mut self, now: Timestamp) {
+    /// Removes expired sessions.
+    pub fn remove_expired(&mut self, now: Timestamp) {
         self.0.retain(|_, session| session.expires > now);
     }
 
-    /// All of them.
+    /// Iterates over all sessions.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
         self.0.values()
     }
 
-    /// How many there are.
+    /// The number of sessions.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nobody is signed in.
+    /// True if there are no sessions.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A session that is still good.
+    /// The session with this id, if it has not expired.
     pub fn get(&self, id: &str, now: Timestamp) -> Option<&Session> {
         self.0.get(id).filter(|session| session.expires > now)
     }
 
-    /// The session that a cookie's value proves.
+    /// The session whose id and secret are in a cookie's value, if it has not expired.
     pub fn by_cookie(&self, cookie: &str, now: Timestamp) -> Option<&Session> {
         let (id, secret) = cookie.split_once('.')?;
         let session = self.get(id, now)?;
-        same(session.secret_digest.as_bytes(), sha256_hex(secret.as_bytes()).as_bytes()).then_some(session)
+        let secret_digest = sha256_hex(secret.as_bytes());
+        equal_in_constant_time(session.secret_digest.as_bytes(), secret_digest.as_bytes()).then_some(session)
     }
 }
 
@@ -108,29 +109,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_secret_proves_a_session_and_only_until_it_ends() {
+    fn a_session_needs_its_secret_and_expires() {
         let (session, cookie) = Session::new("dan".parse().expect("a name"), "i".into(), "s", "c".into(), 100);
         let mut sessions = Sessions::new([session]);
         assert_eq!(sessions.by_cookie(&cookie, 100).expect("signed in").owner.as_str(), "dan");
         for wrong in ["", "i", "i.", "i.t", "j.s", "i.s."] {
             assert!(sessions.by_cookie(wrong, 100).is_none(), "{wrong}");
         }
-        assert!(sessions.by_cookie(&cookie, 100 + LIFETIME).is_none());
+        assert!(sessions.by_cookie(&cookie, 100 + SESSION_LIFETIME).is_none());
         sessions.remove("i");
         assert!(sessions.by_cookie(&cookie, 100).is_none());
     }
 
     #[test]
-    fn a_session_too_many_ends_the_oldest_of_that_person() {
+    fn a_session_over_the_maximum_removes_that_users_oldest() {
         let session = |owner: &str, n: u64| {
             Session::new(owner.parse().expect("a name"), format!("{owner}{n}"), "s", "c".into(), n).0
         };
         let mut sessions = Sessions::new((0..60).map(|n| session("grace", n)));
-        let most = MAX_SESSIONS as u64;
-        for n in 0..most {
+        let max = MAX_SESSIONS as u64;
+        for n in 0..max {
             assert!(sessions.insert_newest(session("dan", n)).is_empty());
         }
-        assert_eq!(sessions.insert_newest(session("dan", most)), ["dan0"]);
+        assert_eq!(sessions.insert_newest(session("dan", max)), ["dan0"]);
         assert_eq!(sessions.insert_newest(session("grace", 60)).len(), 60 + 1 - MAX_SESSIONS);
         assert_eq!(sessions.len(), 2 * MAX_SESSIONS);
         assert!(sessions.get("grace60", 100).is_some() && sessions.get("dan1", 100).is_some());

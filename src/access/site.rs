@@ -1,18 +1,19 @@
-//! Which of our hosts a request is for. Hosts are looked up, never taken apart.
+//! Which of csm's hosts a request is for. csm builds origins from the manifest and compares them; it never parses a label out of a `Host`
+//! header.
 
 use std::fmt;
 
 use crate::model::label::{Label, WorkspaceId};
 use crate::model::manifest::Manifest;
 
-/// One of our hosts, as the front door names it.
+/// A host that csm serves. nginx passes its name with each request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Site {
-    /// The domain itself.
+    /// `<domain>`, the dashboard.
     Dashboard,
-    /// `<label>.<domain>`.
+    /// `<label>.<domain>`, a workspace's editor or one of its ports.
     Workspace(Label),
-    /// `localhost` through a workspace's own port, for SSH tunnels.
+    /// `localhost` at a workspace's `port`, for SSH tunnels.
     Loopback(WorkspaceId),
 }
 
@@ -29,7 +30,7 @@ impl fmt::Display for Site {
 impl std::str::FromStr for Site {
     type Err = ();
 
-    /// The name that nginx's server block gives.
+    /// Parses the name that nginx's server block sets.
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once(':') {
             None if text == "dashboard" => Ok(Self::Dashboard),
@@ -41,7 +42,7 @@ impl std::str::FromStr for Site {
 }
 
 impl Site {
-    /// The workspace that it shows.
+    /// The workspace that the site serves; `None` for the dashboard.
     pub fn workspace(&self) -> Option<&WorkspaceId> {
         match self {
             Self::Dashboard => None,
@@ -50,18 +51,18 @@ impl Site {
         }
     }
 
-    /// The site's origin if the request's `Host` is this site's, to the byte. nginx chose the server by a name that can differ from
-    /// the `Host` header (an absolute request target); such requests get no origin.
+    /// The site's origin, if the request's `Host` header is exactly this site's. nginx may have selected the server block by another
+    /// name, which was in an absolute request target; for such requests this returns `None`.
     pub fn origin(&self, manifest: &Manifest, host: &str) -> Option<String> {
         let origin = match self {
             Self::Dashboard => manifest.dashboard_origin(),
             Self::Workspace(label) => manifest.origin(label),
-            // The far end of the tunnel can be any port of the person's own machine.
+            // The SSH tunnel can start at any port of the user's own computer.
             Self::Loopback(_) => {
                 let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
                 let port = port.parse::<u16>().ok().filter(|n| n.to_string() == port);
-                let name = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
-                return (name && port.is_some()).then(|| format!("http://{host}"));
+                let is_loopback = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
+                return (is_loopback && port.is_some()).then(|| format!("http://{host}"));
             }
         };
         let authority = origin.split_once("://").map(|(_, authority)| authority);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_host_has_the_origin() {
+    fn only_the_exact_host_header_has_an_origin() {
         let site: Site = "label:dan".parse().expect("a site");
         let origin = |host: &str| site.origin(&manifest(), host);
         assert_eq!(origin("dan.code.localhost:7080").as_deref(), Some("http://dan.code.localhost:7080"));
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_ends_at_any_port_of_localhost_and_nowhere_else() {
+    fn a_tunnels_origin_is_localhost_with_any_port() {
         let site: Site = "port:dan".parse().expect("a site");
         let origin = |host: &str| site.origin(&manifest(), host);
         assert_eq!(origin("localhost:9999").as_deref(), Some("http://localhost:9999"));
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_sites_read_back() {
+    fn a_parsed_site_prints_its_input() {
         for text in ["dashboard", "label:dan", "label:3000--api--dan", "port:dan"] {
             assert_eq!(text.parse::<Site>().expect(text).to_string(), text);
         }

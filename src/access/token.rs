@@ -1,4 +1,4 @@
-//! Secrets: random ones, and ones that the daemon can recognise without having stored them.
+//! Encodes random secrets, and signs tokens, which the daemon can verify without storing them.
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use hmac::{Hmac, Mac as _};
@@ -7,39 +7,39 @@ use subtle::ConstantTimeEq as _;
 
 use super::site::Site;
 
-/// 32 random bytes, as they are sent: 43 characters of base64url.
+/// Encodes 32 random bytes as 43 characters of base64url.
 pub fn encode(random: [u8; 32]) -> String {
     Base64UrlUnpadded::encode_string(&random)
 }
 
-/// Any text, in the characters of base64url.
+/// Encodes any text in base64url.
 pub fn encode_text(text: &str) -> String {
     Base64UrlUnpadded::encode_string(text.as_bytes())
 }
 
-/// The text of [`encode_text`].
+/// Decodes the result of [`encode_text`].
 pub fn decode_text(encoded: &str) -> Option<String> {
     String::from_utf8(Base64UrlUnpadded::decode_vec(encoded).ok()?).ok()
 }
 
-/// Equal, in a time that does not tell how far.
-pub fn same(a: &[u8], b: &[u8]) -> bool {
+/// Compares in constant time, so that the time does not reveal how many of the first bytes are equal.
+pub fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// The daemon's key. What it signs is good as long as the key is.
+/// The daemon's signing key. Its signatures are valid as long as the daemon keeps this key.
 #[derive(Clone)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key with these bytes.
+    /// Creates a key from its bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Signs a purpose and its parts; no two different lists have the same bytes.
+    /// Signs a list whose first part is the purpose. Each part's length is signed too, so that different lists never have the same bytes.
     pub fn sign(&self, parts: &[&str]) -> String {
-        // HMAC takes keys of any length: this can't fail.
+        // This can't fail: HMAC accepts keys of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return String::new() };
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
@@ -48,17 +48,17 @@ impl Key {
         encode(mac.finalize().into_bytes().into())
     }
 
-    /// Whether the signature is ours.
+    /// Whether this key made the signature.
     pub fn verify(&self, parts: &[&str], signature: &str) -> bool {
-        same(self.sign(parts).as_bytes(), signature.as_bytes())
+        equal_in_constant_time(self.sign(parts).as_bytes(), signature.as_bytes())
     }
 
-    /// The cookie that lets a session into one site.
+    /// The value of the cookie that allows a session to use one site.
     pub fn site_token(&self, session: &str, site: &Site) -> String {
         format!("{session}.{}", self.sign(&["site", session, &site.to_string()]))
     }
 
-    /// The session that a site's cookie was made for.
+    /// The id of the session in a site's cookie; `None` if the cookie was not signed for this site.
     pub fn session_of_site_token<'a>(&self, token: &'a str, site: &Site) -> Option<&'a str> {
         let (session, signature) = token.split_once('.')?;
         self.verify(&["site", session, &site.to_string()], signature).then_some(session)
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_good_for_its_site_alone() {
+    fn a_token_is_valid_only_for_its_site() {
         let key = Key::new([7; 32]);
         let site = |label: &str| Site::Workspace(label.parse().expect("a label"));
         let token = key.site_token("s1", &site("dan"));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn signatures_depend_on_where_parts_are_split() {
         let key = Key::new([7; 32]);
         assert_ne!(key.sign(&["ab", "c"]), key.sign(&["a", "bc"]));
     }

@@ -7,7 +7,7 @@ use super::files::read_manifest;
 use super::machine::machine;
 use super::preflight::check_files;
 use super::watch::{self, Changes};
-use crate::model::issue::{Issue, refused};
+use crate::model::issue::{Issue, has_errors};
 use crate::model::manifest::{Machine, Manifest};
 
 /// What a manifest is checked against.
@@ -69,7 +69,7 @@ pub fn load(path: &Path, scope: CheckScope) -> Result<Loaded, ManifestError> {
     if let Some(manifest) = manifest.as_ref().filter(|_| scope == CheckScope::Files) {
         issues.extend(check_files(manifest));
     }
-    Ok(Loaded { manifest: manifest.filter(|_| !refused(&issues)), issues })
+    Ok(Loaded { manifest: manifest.filter(|_| !has_errors(&issues)), issues })
 }
 
 /// A manifest's file that is read again whenever it changes.

@@ -8,7 +8,7 @@ use argon2::{Argon2, Block, Params, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::files::read_secret;
-use crate::access::token::same;
+use crate::access::token::equal_in_constant_time;
 use crate::model::digest::sha256_hex;
 
 /// The hash of nothing anybody types, so that every try costs the same.
@@ -99,7 +99,9 @@ fn matches(stored: Option<&[u8]>, password: &str) -> bool {
         None => false,
         Some(stored) if stored.starts_with("$argon2") => hashed,
         // Digests of equal length, so that the comparison tells nothing of the password's.
-        Some(plain) => same(sha256_hex(plain.as_bytes()).as_bytes(), sha256_hex(password.as_bytes()).as_bytes()),
+        Some(plain) => {
+            equal_in_constant_time(sha256_hex(plain.as_bytes()).as_bytes(), sha256_hex(password.as_bytes()).as_bytes())
+        }
     }
 }
 
@@ -117,7 +119,7 @@ fn verify(hash: &PasswordHash<'_>, password: &str) -> Option<bool> {
     let mut memory = Vec::with_capacity(blocks.max(BLOCKS_RETURNED));
     memory.resize(blocks, Block::default());
     argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut computed, &mut memory).ok()?;
-    Some(same(&computed, stored.as_bytes()))
+    Some(equal_in_constant_time(&computed, stored.as_bytes()))
 }
 
 /// The argon2id hash of a password, for a password file. `salt` is random.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Failure;
 use crate::adapters::manifest::{self, CheckScope, Loaded};
-use crate::model::issue::refused;
+use crate::model::issue::has_errors;
 
 pub(super) fn run(path: &Path, scope: CheckScope, json: bool) -> Result<ExitCode, Failure> {
     let Loaded { manifest, issues } = manifest::load(path, scope)?;
@@ -21,5 +21,5 @@ pub(super) fn run(path: &Path, scope: CheckScope, json: bool) -> Result<ExitCode
             println!("{}: sound; {people} {}", path.display(), if people == 1 { "person" } else { "people" });
         }
     }
-    Ok(if refused(&issues) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if has_errors(&issues) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -57,7 +57,7 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let manifest = environment::load_valid(path, CheckScope::Host).map_err(config)?;
     let layout = environment::layout().map_err(config)?;
     let workspace = manifest.workspaces.get(id).ok_or_else(|| {
-        let known = crate::model::text::listed(manifest.owners.keys());
+        let known = crate::model::text::join_words(manifest.owners.keys());
         Reason(Exit::Config, format!("{} declares no workspace \"{id}\"; its users are {known}", path.display()))
     })?;
     let request = StartRequest::new(&manifest, workspace, &layout);

@@ -38,7 +38,7 @@ impl Entry {
         LastOutcome {
             failed: matches!(self.lifecycle.stage(), Stage::Failed { .. }),
             reason: self.lifecycle.cause().to_string(),
-            at: self.lifecycle.at(),
+            at: self.lifecycle.changed_at(),
         }
     }
 
@@ -74,7 +74,7 @@ impl Entry {
             Stage::Failed { message, log } => (message.clone(), log.clone()),
             Stage::Unresponsive { message, log } => (Some(message.clone()), log.clone()),
             Stage::StopFailed { message, .. } => (Some(message.clone()), Vec::new()),
-            _ => (self.lifecycle.container().and_then(|container| container.trouble.clone()), Vec::new()),
+            _ => (self.lifecycle.container().and_then(|container| container.warning.clone()), Vec::new()),
         };
         let container = self.lifecycle.container();
         let made_from = container.and_then(|container| container.digest.as_ref());
@@ -82,7 +82,7 @@ impl Entry {
             id: workspace.id.clone(),
             state: self.lifecycle.state(),
             reason: self.lifecycle.cause().to_string(),
-            at: self.lifecycle.at(),
+            at: self.lifecycle.changed_at(),
             failure,
             log,
             limits: workspace.limits,

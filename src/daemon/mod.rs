@@ -248,7 +248,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 let known = self.entries.contains_key(&id);
                 let _ = reply.send(if known { Ok(()) } else { Err(Unknown) });
                 if known {
-                    self.on(&id, plan::Event::Asked(verb, cause));
+                    self.on(&id, plan::Event::Requested(verb, cause));
                 }
             }
             Command::Manifest(manifest) => {
@@ -257,7 +257,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 self.observe();
             }
             Command::Alarm { about, alarm } => match alarm {
-                Some(alarm) => drop(self.alarms.insert(about, printed::one_line(&alarm))),
+                Some(alarm) => drop(self.alarms.insert(about, printed::to_one_line(&alarm))),
                 None => drop(self.alarms.remove(about)),
             },
             Command::Alive(reply) => drop(reply.send(())),
@@ -285,7 +285,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 let mut entry = Entry::new(now, last.remove(id));
                 if workspace.auto_start {
                     // Nothing is done before the first observation.
-                    entry.lifecycle.on(plan::Event::Asked(Verb::Start, Cause::AutoStart), &digest, now);
+                    entry.lifecycle.handle(plan::Event::Requested(Verb::Start, Cause::AutoStart), &digest, now);
                 }
                 entry
             });
@@ -387,7 +387,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     fn on(&mut self, id: &WorkspaceId, event: plan::Event) {
         let now = (self.clock)();
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let Effects { step, record, read_log } = entry.lifecycle.on(event, &entry.digest, now);
+        let Effects { step, record, read_log } = entry.lifecycle.handle(event, &entry.digest, now);
         if record {
             self.history.record(id, &entry.outcome());
         }

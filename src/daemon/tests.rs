@@ -457,7 +457,7 @@ async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
     assert_eq!(handle.snapshot().alarms, [SHOWN]);
     fake.put("eve", true);
     until(&handle, "eve", "running").await;
-    fake.put_phase("eve", Phase::Exited { failed: true, why: Some(RAW.into()) });
+    fake.put_phase("eve", Phase::Exited { failed: true, reason: Some(RAW.into()) });
     assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
     let mut pictures = handle.follow();
     let picture = pictures.wait_for(|picture| !picture.workspaces[&id("eve")].log.is_empty()).await.unwrap().clone();

@@ -21,7 +21,7 @@ use crate::adapters::preflight::check_files;
 use crate::daemon::Measure;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::container::container_spec;
-use crate::model::issue::{Issue, refused};
+use crate::model::issue::{Issue, has_errors};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Actor, Cause, Verb};
@@ -248,7 +248,7 @@ struct Change {
 async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<Planned> {
     let (manifest, mut issues) = Manifest::parse(&text, &machine());
     issues.extend(manifest.iter().flat_map(check_files));
-    let manifest = manifest.filter(|_| !refused(&issues));
+    let manifest = manifest.filter(|_| !has_errors(&issues));
     let changes = manifest.map(|next| changes(&app, &next)).unwrap_or_default();
     Json(Planned { issues, changes })
 }

@@ -15,7 +15,7 @@ use super::pages::{SignIn, page};
 use crate::access::cookies;
 use crate::access::handshake::{Handshake, PENDING_LIFETIME};
 use crate::access::limiter::{Attempt, Source};
-use crate::access::session::{LIFETIME, Session};
+use crate::access::session::{SESSION_LIFETIME, Session};
 use crate::access::site::Site;
 use crate::access::token::{Key, encode};
 use crate::adapters::machine::random;
@@ -106,7 +106,7 @@ fn sign_in_page(app: &App, context: &Context, status: StatusCode, form: SignInFo
     let host = |label: &dyn std::fmt::Display| format!("{label}.{}", manifest.domain);
     let destination = match &context.site {
         Site::Loopback(id) => host(id),
-        _ => match Handshake::of_token(form.handshake, &app.key, app.now()).map(|handshake| handshake.site) {
+        _ => match Handshake::from_token(form.handshake, &app.key, app.now()).map(|handshake| handshake.site) {
             Some(Site::Workspace(label)) => host(&label),
             _ => String::new(),
         },
@@ -161,7 +161,7 @@ pub(super) async fn sign_in(
     let mark = mark_cookie(&app.key, &proven.owner, &mark, &proven.credential);
     let (_, secret) = begin_session(&app, &headers, proven).await?;
     let set = AppendHeaders([
-        (header::SET_COOKIE, cookies::set(cookies::SESSION, &secret, LIFETIME)),
+        (header::SET_COOKIE, cookies::set(cookies::SESSION, &secret, SESSION_LIFETIME)),
         (header::SET_COOKIE, cookies::set(cookies::DEVICE, &mark, DEVICE_LIFETIME)),
     ]);
     Ok((set, Redirect::to(&after_sign_in(&given.handshake))).into_response())
@@ -186,7 +186,7 @@ pub(super) async fn sign_in_here(
     }
     let (session, _) = begin_session(&app, &headers, proven).await?;
     let token = app.key.site_token(&session.id, &context.site);
-    let set = [(header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME))];
+    let set = [(header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, SESSION_LIFETIME))];
     Ok((set, Redirect::to("/")).into_response())
 }
 
@@ -235,16 +235,16 @@ async fn check(
         None => None,
     };
     let attempt = match &mark {
-        Some(mark) => Attempt::Marked(mark.clone()),
-        None => Attempt::Unmarked {
+        Some(mark) => Attempt::KnownDevice(mark.clone()),
+        None => Attempt::UnknownDevice {
             source: Source::new(text(headers, "x-csm-source")),
             name: owner.map(|owner| owner.name.clone()),
         },
     };
-    let charge = app.access().limiter.take(app.now(), &attempt).map_err(|wait| Refusal::TooMany { wait })?;
+    let charge = app.access().limiter.charge(app.now(), &attempt).map_err(|wait| Refusal::TooMany { wait })?;
     let file = owner.map(|owner| owner.password_file.path().to_owned());
     let Some(turn) = app.passwords.turn(mark.is_some()).await else {
-        app.access().limiter.give_back(charge);
+        app.access().limiter.refund(charge);
         return Err(Refusal::TooMany { wait: 5 });
     };
     let stored = turn.verify(file, given.password.clone()).await;
@@ -256,7 +256,7 @@ async fn check(
         let form = SignInForm { handshake: &given.handshake, name: &name, error, left: "" };
         return Ok(Err(sign_in_page(app, context, StatusCode::UNAUTHORIZED, form)));
     };
-    app.access().limiter.give_back(charge);
+    app.access().limiter.refund(charge);
     Ok(Ok(Proven { owner: owner.name.clone(), credential: app.credential(&stored), mark }))
 }
 
@@ -270,7 +270,7 @@ async fn begin_session(app: &App, headers: &HeaderMap, proven: Proven) -> Result
     })?;
     let ended: Vec<String> = {
         let mut access = app.access();
-        access.sessions.expire(app.now());
+        access.sessions.remove_expired(app.now());
         // A sign-in ends the browser's session before it, whosever it was.
         let before = cookie_session(&access.sessions, headers, app.now());
         if let Some(id) = &before {
@@ -359,7 +359,7 @@ pub(super) async fn open(
         return Ok(Redirect::to(&format!("/sign-in?handshake={}", asked.handshake)).into_response());
     };
     let manifest = app.manifest();
-    let handshake = Handshake::of_token(&asked.handshake, &app.key, app.now()).ok_or(Refusal::Stale)?;
+    let handshake = Handshake::from_token(&asked.handshake, &app.key, app.now()).ok_or(Refusal::Stale)?;
     let Site::Workspace(label) = &handshake.site else { return Err(Refusal::Stale) };
     if label.workspace.owner != session.owner {
         return Err(not_yours(&session.owner, &label.workspace.owner, true));
@@ -381,7 +381,7 @@ pub(super) async fn callback(
     let redeemed = app.access().codes.redeem(app.now(), &given.code, &context.site, &nonce).ok_or(Refusal::Stale)?;
     let token = app.key.site_token(&redeemed.session, &context.site);
     let set = AppendHeaders([
-        (header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, LIFETIME)),
+        (header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, SESSION_LIFETIME)),
         (header::SET_COOKIE, cookies::set(cookies::NONCE, "", 0)),
     ]);
     // With our own origin in front: a target such as `//evil.example` stays a path.

@@ -1,4 +1,4 @@
-//! SHA-256, for telling whether something is still the same.
+//! SHA-256, used to detect changes and to store digests of secrets.
 
 use sha2::{Digest as _, Sha256};
 
@@ -15,7 +15,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_known_value() {
+    fn matches_the_standard_test_vector() {
         // FIPS 180-2, appendix B.1.
         let hex = super::sha256_hex(b"abc");
         assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -1,8 +1,8 @@
-//! Where a workspace answers.
+//! The address of a running workspace's code-server.
 
 use std::path::PathBuf;
 
-/// Where a workspace answers.
+/// The address at which a running workspace's code-server responds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The unix socket that nginx passes requests to.

@@ -1,4 +1,4 @@
-//! What is wrong with the input, where, and what to do about it.
+//! Problems found in the manifest: where, what, and the fix.
 
 use std::fmt;
 
@@ -6,33 +6,33 @@ use serde::Serialize;
 
 use super::printed;
 
-/// Whether an [`Issue`] stops the manifest from being used.
+/// Whether csm can use a manifest that has an [`Issue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The manifest is refused.
+    /// csm refuses the manifest.
     Error,
-    /// The manifest works, but probably not as meant.
+    /// csm accepts the manifest, but it probably does not do what its author intended.
     Warning,
 }
 
-/// One finding about the manifest.
+/// A problem in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Issue {
-    /// Whether the manifest is refused for it.
+    /// Whether csm refuses the manifest because of it.
     pub severity: Severity,
-    /// Where it stands, as a path of keys: `users.dan.memoryLimit`; empty for the file as a whole.
+    /// The field, as a path of keys: `users.dan.memoryLimit`; empty for the whole file.
     pub path: String,
-    /// What stands there now, shortened; empty when nothing does.
+    /// The field's current value, shortened; empty if the field is not set.
     pub found: String,
-    /// What is wrong with it.
+    /// What is wrong with the value.
     pub problem: String,
-    /// What to do.
+    /// The fix.
     pub remedy: String,
 }
 
 impl Issue {
-    /// A finding that refuses the manifest.
+    /// Creates an issue because of which csm refuses the manifest.
     pub fn error(
         path: impl Into<String>,
         found: impl fmt::Display,
@@ -48,7 +48,7 @@ impl Issue {
         }
     }
 
-    /// A finding that lets the manifest pass.
+    /// Creates an issue with which csm still accepts the manifest.
     pub fn warning(
         path: impl Into<String>,
         found: impl fmt::Display,
@@ -58,7 +58,7 @@ impl Issue {
         Self { severity: Severity::Warning, ..Self::error(path, found, problem, remedy) }
     }
 
-    /// True when it refuses the manifest.
+    /// True if csm refuses the manifest because of it.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
@@ -80,39 +80,39 @@ impl fmt::Display for Issue {
     }
 }
 
-/// True when any finding refuses the manifest.
-pub fn refused(issues: &[Issue]) -> bool {
+/// True if any of the issues is an error.
+pub fn has_errors(issues: &[Issue]) -> bool {
     issues.iter().any(Issue::is_error)
 }
 
-/// A value that its type refuses: the problem and the remedy, in that order.
+/// Why a type refuses a value: the problem and the fix.
 ///
-/// It travels through serde as one text; [`Invalid::split`] takes it apart again.
+/// serde carries it as one message; [`Invalid::split`] separates the two parts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; {remedy}")]
 pub struct Invalid {
     /// What is wrong.
     pub problem: String,
-    /// What to do.
+    /// The fix.
     pub remedy: String,
 }
 
 impl Invalid {
-    /// A refusal with its remedy.
+    /// Creates it from a problem and its fix.
     pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
     }
 
-    /// Takes a message that may have been an [`Invalid`] apart into problem and remedy.
+    /// Splits a message at the first `; ` into problem and fix. `None` if the message is not from an [`Invalid`].
     pub fn split(message: &str) -> Option<(&str, &str)> {
         message.split_once("; ")
     }
 }
 
-/// At most 80 characters of a text, on one line, with nothing that a terminal obeys.
+/// The first 80 characters of a text, on one line, with control characters escaped.
 fn shorten(text: &str) -> String {
     let first: String = text.chars().take(80).collect();
-    let mut out = printed::line(first.as_bytes());
+    let mut out = printed::escape_line(first.as_bytes());
     if text.chars().nth(80).is_some() {
         out.push('…');
     }
@@ -125,13 +125,13 @@ mod tests {
 
     #[test]
     fn found_values_stay_on_one_line_and_short() {
-        let issue = Issue::error("a", "x\u{1b}[31m\n".repeat(40), "bad", "mend it");
+        let issue = Issue::error("a", "x\u{1b}[31m\n".repeat(40), "bad", "fix it");
         assert!(!issue.to_string().contains(['\n', '\u{1b}']));
         assert!(issue.found.ends_with('…'));
     }
 
     #[test]
-    fn reads_as_one_sentence() {
+    fn an_issue_prints_severity_path_value_problem_and_fix() {
         let issue = Issue::error("users.dan.memoryLimit", "\"2X\"", "not a size", "write \"2G\"");
         assert_eq!(issue.to_string(), "error: users.dan.memoryLimit: found \"2X\": not a size; write \"2G\"");
     }

@@ -1,4 +1,4 @@
-//! The one DNS label in front of the domain, and what it names.
+//! The DNS label before the domain, and the workspace and port that it names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 use super::issue::Invalid;
 use super::name::Name;
 
-/// One workspace: an owner's `main`, or a project of theirs.
+/// Names a workspace: a user's `main`, or one of their projects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkspaceId {
-    /// The person it belongs to.
+    /// The user to whom it belongs.
     pub owner: Name,
-    /// The project, or none for the declared `main`.
+    /// The project; `None` for the declared `main`.
     pub project: Option<Name>,
 }
 
 impl WorkspaceId {
-    /// The declared workspace of an owner.
+    /// The owner's declared workspace.
     pub fn main(owner: Name) -> Self {
         Self { owner, project: None }
     }
@@ -48,10 +48,10 @@ impl serde::Serialize for WorkspaceId {
     }
 }
 
-/// `dan`, `api--dan` (project), `3000--dan` (port of main) or `3000--api--dan`.
+/// The label in a hostname: `dan`, `api--dan` (project `api`), `3000--dan` (port 3000 of `main`) or `3000--api--dan`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Label {
-    /// The port inside the workspace that is shown, or none for the editor.
+    /// A port inside the workspace; `None` for the editor.
     pub port: Option<u16>,
     /// The workspace.
     pub workspace: WorkspaceId,
@@ -81,10 +81,10 @@ impl FromStr for Label {
         let Some((port, rest)) = port else {
             return Ok(Self::editor(text.parse()?));
         };
-        // One spelling only: no sign, no leading zero. A second spelling would be a second origin.
+        // A sign or leading zeros are refused: a second spelling of the same port would be a second origin.
         let number = port.parse::<u16>().ok().filter(|n| *n > 0 && n.to_string() == port);
         let number =
-            number.ok_or_else(|| Invalid::new("not a port", "use a number from 1 to 65535 in front of \"--\""))?;
+            number.ok_or_else(|| Invalid::new("not a port", "write a number from 1 to 65535 before \"--\""))?;
         Ok(Self { port: Some(number), workspace: rest.parse()? })
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn labels_read_from_left_to_right() {
+    fn labels_parse_to_port_project_and_owner() {
         for text in ["dan", "api--dan", "3000--dan", "3000--api--dan", "1--a", "65535--x-y--dan"] {
             assert_eq!(text.parse::<Label>().unwrap().to_string(), text);
         }
@@ -129,14 +129,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_the_same(text in "[a-z0-9-]{0,40}") {
+        fn a_parsed_label_prints_its_input(text in "[a-z0-9-]{0,40}") {
             if let Ok(label) = text.parse::<Label>() {
                 prop_assert_eq!(label.to_string(), text);
             }
         }
 
         #[test]
-        fn no_text_panics(text in "\\PC*") {
+        fn parsing_never_panics(text in "\\PC*") {
             let _ = text.parse::<Label>();
         }
     }

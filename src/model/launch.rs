@@ -50,7 +50,7 @@ impl fmt::Display for Status {
             }
             Self::Stopping => f.write_str(STOPPING),
             // systemd takes a line, and nothing that does not show.
-            Self::Failed(why) => write!(f, "{FAILED}{}", printed::one_line(why)),
+            Self::Failed(why) => write!(f, "{FAILED}{}", printed::to_one_line(why)),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Pure: the words of the domain as types that cannot hold a bad value.
+//! The domain's types, which can't hold an invalid value.
 //!
-//! Nothing here does input or output, knows the time, or uses another layer.
+//! This layer is pure: no module of it does input or output, reads the clock, or uses another layer.
 
 pub mod container;
 pub mod digest;

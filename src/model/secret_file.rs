@@ -1,18 +1,18 @@
-//! A secret file in a home, as the manifest declares it and as a workspace gets it.
+//! A secret file in a workspace's home, as the manifest declares it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::text::SecretPath;
 
-/// A secret file in the home.
+/// A secret file in the workspace's home.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SecretFileEntry {
-    /// The file on the host whose content appears there.
+    /// The file on the host that is copied.
     #[schemars(example = "/run/secrets/dan-netrc")]
     pub source: SecretPath,
-    /// Its permissions inside, in octal: `0400`, `0500`, `0600` or `0700`. Default: `0400`.
+    /// The file's permissions in the workspace, in octal: `0400`, `0500`, `0600` or `0700`. Default: `0400`.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = "0400")]
     pub mode: Mode,
@@ -23,7 +23,7 @@ pub struct SecretFileEntry {
 pub struct Mode(u32);
 
 impl Mode {
-    /// The bits.
+    /// The permission bits.
     pub fn bits(self) -> u32 {
         self.0
     }

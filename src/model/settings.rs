@@ -1,4 +1,4 @@
-//! Declared VS Code settings, merged into a person's own without taking anything from them.
+//! Merges declared VS Code settings into a user's own, without changing or removing any of theirs.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,14 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use serde_json::{Map, Value};
 
-/// What csm itself sets once: terminals run in tmux, so that what runs there outlives the tab; and no panel greets people for an
-/// assistant that code-server can't sign in to.
+/// The settings that csm itself adds once. Terminals run in tmux, so that their programs keep running when the tab closes. VS Code's
+/// own AI assistant and its panel are off, because code-server can't sign in to it.
 pub fn defaults() -> Map<String, Value> {
     let profile = serde_json::json!({ "path": "/opt/code-server-multi/terminal", "icon": "terminal-tmux" });
     Map::from_iter([
         ("terminal.integrated.profiles.linux".to_owned(), serde_json::json!({ "tmux": profile })),
         ("terminal.integrated.defaultProfile.linux".to_owned(), Value::from("tmux")),
-        // A terminal that nobody has typed into is otherwise replaced when an extension adds a variable.
+        // Otherwise VS Code replaces an unused terminal when an extension adds an environment variable.
         ("terminal.integrated.environmentChangesRelaunch".to_owned(), Value::from(false)),
         ("chat.disableAIFeatures".to_owned(), Value::from(true)),
         ("workbench.secondarySideBar.defaultVisibility".to_owned(), Value::from("hidden")),
@@ -21,10 +21,10 @@ pub fn defaults() -> Map<String, Value> {
     ])
 }
 
-/// Adds each setting that is neither there nor was given before (`given`, which grows by what is added now).
+/// Adds each setting that `text` does not contain and that `given` does not list, and lists all of them in `given`.
 ///
-/// `text` is the person's `settings.json`, with comments or empty. `None`: nothing to change, or nothing that can be
-/// changed safely because it does not parse; their file stays as it is.
+/// `text` is the user's `settings.json`; it may be empty or contain comments. Returns `None` if the file must stay unchanged: every
+/// setting is already in it or in `given`, or the file does not parse and can't be changed safely.
 pub fn merge(text: &str, settings: &Map<String, Value>, given: &mut BTreeSet<String>) -> Option<String> {
     let text = if text.trim().is_empty() { "{}" } else { text };
     let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_own_choices_stay() {
+    fn merging_keeps_comments_and_the_users_own_settings() {
         let own = "{\n  // mine\n  \"editor.fontSize\": 20,\n}\n";
         let mut given = BTreeSet::new();
         let merged =
@@ -72,15 +72,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_once_is_never_given_again() {
+    fn a_setting_that_the_user_removed_is_not_added_again() {
         let mut given = BTreeSet::new();
         let declared = settings(r#"{"a":1}"#);
         assert!(merge("", &declared, &mut given).expect("changed").contains("\"a\": 1"));
-        assert_eq!(merge("{}", &declared, &mut given), None, "the person took it out");
+        assert_eq!(merge("{}", &declared, &mut given), None, "the user removed it");
     }
 
     #[test]
-    fn what_does_not_parse_is_left_alone() {
+    fn a_file_that_does_not_parse_stays_unchanged() {
         for text in ["{", "[1]", "nonsense {"] {
             assert_eq!(merge(text, &settings(r#"{"a":1}"#), &mut BTreeSet::new()), None, "{text}");
         }

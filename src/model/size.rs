@@ -1,4 +1,4 @@
-//! Amounts as people write them: `3G`, `2560M`, `1.5` CPUs.
+//! Sizes and CPU counts as written in the manifest: `3G`, `2560M`, `1.5`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::issue::Invalid;
 
-/// An amount of memory or disk in bytes, above 0; written with systemd's suffixes `K`, `M`, `G`, `T` (of 1024).
+/// A number of bytes above 0, written with systemd's suffixes `K`, `M`, `G` and `T` (powers of 1024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(u64);
 
 const UNITS: [(char, u64); 4] = [('T', 1 << 40), ('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
 
 impl Bytes {
-    /// That many mebibytes.
+    /// Creates it from a number of mebibytes.
     pub const fn mib(n: u64) -> Self {
         Self(n << 20)
     }
@@ -44,7 +44,7 @@ impl FromStr for Bytes {
         }
         let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(invalid)?;
         if bytes == 0 {
-            return Err(Invalid::new("a limit of 0 lets nothing run", "leave it out for the default"));
+            return Err(Invalid::new("no process can run with a limit of 0", "remove the field to use the default"));
         }
         Ok(Self(bytes))
     }
@@ -59,22 +59,22 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// CPU time in thousandths of a CPU, above 0; written as `1.5`.
+/// A number of CPUs above 0, kept in thousandths and written as `1.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(u32);
 
 impl Cpus {
-    /// That many thousandths of a CPU.
+    /// Creates it from thousandths of a CPU.
     pub const fn milli(n: u32) -> Self {
         Self(n)
     }
 
-    /// Thousandths of a CPU.
+    /// The number of thousandths of a CPU.
     pub const fn millis(self) -> u32 {
         self.0
     }
 
-    /// Microseconds of CPU time in each 100 ms: cgroup's `cpu.max` quota.
+    /// The quota for the cgroup's `cpu.max`: microseconds of CPU time in each 100 ms.
     pub const fn quota_micros(self) -> u64 {
         self.0 as u64 * 100
     }
@@ -93,9 +93,9 @@ impl FromStr for Cpus {
         let millis = format!("{part:0<3}").parse::<u32>().map_err(|_| invalid())?;
         let whole = whole.parse::<u32>().map_err(|_| invalid())?;
         match whole.checked_mul(1000).and_then(|n| n.checked_add(millis)) {
-            Some(0) => Err(Invalid::new("a limit of 0 lets nothing run", "leave it out for the default")),
+            Some(0) => Err(Invalid::new("no process can run with a limit of 0", "remove the field to use the default")),
             // systemd and the kernel refuse a quota below 1 ms in each 100 ms.
-            Some(n) if n < 10 => Err(Invalid::new("too little CPU to run anything", "give at least \"0.01\"")),
+            Some(n) if n < 10 => Err(Invalid::new("too little CPU time to run code-server", "write at least \"0.01\"")),
             Some(n) if n <= 8_192_000 => Ok(Self(n)),
             _ => Err(invalid()),
         }
@@ -109,21 +109,22 @@ impl fmt::Display for Cpus {
     }
 }
 
-/// A JSON text or number, as text, so that `1.5` and `"1.5"` mean the same.
+/// A JSON string or number, so that `1.5` and `"1.5"` mean the same.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "not a number or a text; write it as \"3G\" or \"1.5\"")]
-enum Written {
-    Text(String),
+#[serde(untagged, expecting = "not a number or a string; write it as \"3G\" or \"1.5\"")]
+enum NumberOrString {
+    String(String),
     Number(serde_json::Number),
 }
 
-macro_rules! as_written {
+/// Implements serde and the JSON Schema for a type that is written as a JSON string or number.
+macro_rules! number_or_string {
     ($type:ident, $pattern:literal) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = match Written::deserialize(from)? {
-                    Written::Text(text) => text,
-                    Written::Number(number) => number.to_string(),
+                let text = match NumberOrString::deserialize(from)? {
+                    NumberOrString::String(text) => text,
+                    NumberOrString::Number(number) => number.to_string(),
                 };
                 text.parse().map_err(serde::de::Error::custom)
             }
@@ -149,10 +150,10 @@ macro_rules! as_written {
     };
 }
 
-as_written!(Bytes, "^[0-9]+[KMGT]?$");
-as_written!(Cpus, r"^[0-9]+(\.[0-9]{1,3})?$");
+number_or_string!(Bytes, "^[0-9]+[KMGT]?$");
+number_or_string!(Cpus, r"^[0-9]+(\.[0-9]{1,3})?$");
 
-/// An amount of bytes for people: `1.4 GiB`.
+/// Formats a number of bytes for display: `1.4 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
     const NAMES: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut scaled = bytes;
@@ -177,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn sizes_as_people_write_them() {
+    fn sizes_parse_and_print() {
         let check = |text: &str, bytes: u64| assert_eq!(text.parse::<Bytes>().unwrap().get(), bytes);
         check("3G", 3 << 30);
         check("2560M", 2560 << 20);
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_as_people_write_them() {
+    fn cpus_parse_and_print() {
         let check = |text: &str, millis: u32| assert_eq!(text.parse::<Cpus>().unwrap().millis(), millis);
         check("1.5", 1500);
         check("2", 2000);
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_texts_mean_the_same() {
+    fn json_numbers_and_strings_mean_the_same() {
         assert_eq!(serde_json::from_str::<Cpus>("1.5").unwrap(), serde_json::from_str("\"1.5\"").unwrap());
         assert_eq!(serde_json::from_str::<Bytes>("1024").unwrap().to_string(), "1K");
         assert!(serde_json::from_str::<Bytes>("-5").is_err());
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_sizes() {
+    fn sizes_are_rounded_for_display() {
         assert_eq!(human_bytes(0), "0 B");
         assert_eq!(human_bytes(1536 << 20), "1.5 GiB");
         assert_eq!(human_bytes(131 << 20), "131 MiB");
@@ -219,13 +220,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sizes_print_what_they_mean(n in 1u64..u64::MAX) {
+        fn a_printed_size_parses_to_the_same_size(n in 1u64..u64::MAX) {
             let bytes = Bytes(n);
             prop_assert_eq!(bytes.to_string().parse::<Bytes>().unwrap(), bytes);
         }
 
         #[test]
-        fn no_text_panics(text in "\\PC*") {
+        fn parsing_never_panics(text in "\\PC*") {
             let _ = (text.parse::<Bytes>(), text.parse::<Cpus>());
         }
     }

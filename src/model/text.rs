@@ -1,11 +1,11 @@
-//! Small checked texts: domains, paths, image references, variable names, extension ids.
+//! Validated strings: domains, paths, image references, names of variables, ids of extensions.
 
 use std::fmt;
 use std::path::Path;
 
 use super::issue::Invalid;
 
-/// Makes a type for a text that `parse` accepts: serde, `Display`, `FromStr` and a JSON Schema go through it.
+/// Defines a string type whose every value was accepted by the function `$parse`. serde and `FromStr` call that function.
 macro_rules! checked_text {
     ($(#[$doc:meta])* $type:ident, $schema:expr, $parse:expr) => {
         $(#[$doc])*
@@ -14,7 +14,7 @@ macro_rules! checked_text {
         pub struct $type(Box<str>);
 
         impl $type {
-            /// The text.
+            /// The string.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -62,7 +62,7 @@ fn pattern(pattern: &str) -> schemars::Schema {
 }
 
 checked_text!(
-    /// A DNS name in lower case, without scheme, port or trailing dot: `code.example.org`.
+    /// A DNS name in lower case, without a scheme, a port or a trailing dot: `code.example.org`.
     Domain,
     || pattern(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"),
     parse_domain
@@ -76,15 +76,15 @@ checked_text!(
 );
 
 checked_text!(
-    /// An absolute path of a file that holds a secret; never in the world-readable Nix store.
+    /// The absolute path of a file that contains a secret. It can't be in the Nix store, which any account can read.
     SecretPath,
     || pattern("^/"),
     |text| {
         let path = parse_absolute(text)?;
         if path == "/nix/store" || path.starts_with("/nix/store/") {
             return Err(Invalid::new(
-                "a secret in the nix store can be read by everyone",
-                "name a file outside it, for example one that sops-nix writes below /run/secrets",
+                "anyone on the host can read a secret in the Nix store",
+                "use a file outside the Nix store, for example one that sops-nix writes under /run/secrets",
             ));
         }
         Ok(path)
@@ -92,20 +92,20 @@ checked_text!(
 );
 
 checked_text!(
-    /// A path below the owner's home: `.config/gh/hosts.yml`, or `~/.config/gh/hosts.yml`.
+    /// A path relative to the owner's home: `.config/gh/hosts.yml` or `~/.config/gh/hosts.yml`.
     HomePath,
     || pattern("^[^/]"),
     |text| {
         let bare = text.strip_prefix("~/").unwrap_or(text);
-        let sound = !bare.is_empty()
+        let valid = !bare.is_empty()
             && !bare.starts_with('/')
             && !bare.chars().any(char::is_control)
             && bare.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if sound {
+        if valid {
             Ok(bare.to_owned())
         } else {
             Err(Invalid::new(
-                "not a path below the home",
+                "not a path under the home directory",
                 "write it as \".config/gh/hosts.yml\", without \"..\"",
             ))
         }
@@ -117,10 +117,10 @@ checked_text!(
     ImageRef,
     || pattern(r"^[a-z0-9][^\s]*$"),
     |text| {
-        let sound = text.len() <= 400
+        let valid = text.len() <= 400
             && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "./:_-@+".contains(c));
-        if sound {
+        if valid {
             Ok(text.to_owned())
         } else {
             Err(Invalid::new(
@@ -136,14 +136,14 @@ checked_text!(
     EnvName,
     || pattern("^[A-Za-z_][A-Za-z0-9_]*$"),
     |text| {
-        let sound = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        let valid = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if sound {
+        if valid {
             Ok(text.to_owned())
         } else {
             Err(Invalid::new(
                 "not the name of an environment variable",
-                "use letters, digits and \"_\", and no digit first",
+                "use letters, digits and \"_\", not starting with a digit",
             ))
         }
     }
@@ -169,14 +169,14 @@ checked_text!(
         } else {
             Err(Invalid::new(
                 "not an extension",
-                "write it as \"publisher.name\", with \"@1.2.3\" for one version, or as the absolute path of a .vsix file",
+                "write it as \"publisher.name\", \"publisher.name@1.2.3\" or the absolute path of a .vsix file",
             ))
         }
     }
 );
 
 impl Domain {
-    /// True for `localhost` and what lies below it: names that browsers resolve to this machine by themselves.
+    /// True for `localhost` and its subdomains, which browsers resolve to their own computer without DNS.
     pub fn is_localhost(&self) -> bool {
         self.as_str() == "localhost" || self.as_str().ends_with(".localhost")
     }
@@ -197,22 +197,22 @@ impl SecretPath {
 }
 
 fn parse_domain(text: &str) -> Result<String, Invalid> {
-    let remedy = |text: &str| format!("write the bare name, for example \"{text}\"");
+    let remedy = |text: &str| format!("write only the DNS name, for example \"{text}\"");
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split(['/', ':']).next().unwrap_or_default().to_lowercase();
         return Err(Invalid::new(format!("a domain has no scheme (\"{scheme}://\")"), remedy(&host)));
     }
     if text.chars().any(|c| c.is_ascii_uppercase()) {
-        return Err(Invalid::new("a domain is written in lower case", remedy(&text.to_lowercase())));
+        return Err(Invalid::new("a domain must be in lower case", remedy(&text.to_lowercase())));
     }
     if let Some((host, _)) = text.split_once(':') {
         return Err(Invalid::new(
             "a domain has no port",
-            format!("{}, and give the port in frontDoor.listen", remedy(host)),
+            format!("{}, and set the port in frontDoor.listen", remedy(host)),
         ));
     }
     if let Some(host) = text.strip_suffix('.') {
-        return Err(Invalid::new("a domain has no dot at its end here", remedy(host)));
+        return Err(Invalid::new("a domain has no trailing dot", remedy(host)));
     }
     let part = |part: &str| {
         (1..=63).contains(&part.len())
@@ -221,7 +221,7 @@ fn parse_domain(text: &str) -> Result<String, Invalid> {
             && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
     let numeric = text.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
-    // A label of ours takes up to 48 characters and a dot in front of the domain; a DNS name holds 253.
+    // A workspace's label and its dot add up to 49 characters; a DNS name has at most 253.
     if text.len() > 200 || !text.split('.').all(part) || numeric {
         return Err(Invalid::new("not a domain", remedy("code.example.org")));
     }
@@ -229,12 +229,12 @@ fn parse_domain(text: &str) -> Result<String, Invalid> {
 }
 
 fn parse_absolute(text: &str) -> Result<String, Invalid> {
-    let sound = text.starts_with('/')
+    let valid = text.starts_with('/')
         && text.len() < 4096
         && !text.chars().any(char::is_control)
         && text.split('/').all(|part| part != "..");
-    if !sound {
-        return Err(Invalid::new("not an absolute path", "begin it with \"/\", and write it without \"..\""));
+    if !valid {
+        return Err(Invalid::new("not an absolute path", "start the path with \"/\", and write it without \"..\""));
     }
     let joined = text.split('/').filter(|part| !matches!(*part, "" | ".")).fold(String::new(), |mut path, part| {
         path.push('/');
@@ -244,8 +244,8 @@ fn parse_absolute(text: &str) -> Result<String, Invalid> {
     Ok(if joined.is_empty() { "/".to_owned() } else { joined })
 }
 
-/// A list in words: `a, b and c`.
-pub fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+/// Joins items as in a sentence: `a, b and c`.
+pub fn join_words<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     match items.as_slice() {
         [] => String::new(),
@@ -314,8 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn lists_read_as_words() {
-        assert_eq!(listed(["a", "b", "c"]), "a, b and c");
-        assert_eq!(listed(["a"]), "a");
+    fn items_are_joined_as_in_a_sentence() {
+        assert_eq!(join_words(["a", "b", "c"]), "a, b and c");
+        assert_eq!(join_words(["a"]), "a");
     }
 }

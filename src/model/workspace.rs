@@ -1,4 +1,4 @@
-//! A workspace: what it is made from, the states that it goes through, and the words for them.
+//! A workspace's configuration, its states and its resource usage, and how they are displayed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,42 +12,42 @@ use super::secret_file::SecretFileEntry;
 use super::size::{Bytes, Cpus};
 use super::text::{AbsolutePath, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
 
-/// A workspace, resolved: everything that its container, its unit, its server block and its pages are made from, whichever runtime
-/// runs it. The manifest resolves each user to their `main`.
+/// A workspace's complete configuration, with defaults applied. Every runtime creates its container or unit from it, nginx its server
+/// block, and the daemon its pages. The manifest gives each user one workspace, their `main`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workspace {
-    /// Its owner, and which one of theirs it is.
+    /// Its owner, and its name among the owner's workspaces.
     pub id: WorkspaceId,
-    /// The image.
+    /// The container image.
     pub image: ImageRef,
-    /// What it can use at most.
+    /// Its resource limits.
     pub limits: Limits,
-    /// The owner's home on the host.
+    /// The owner's home directory on the host.
     pub home: PathBuf,
-    /// What is mounted at `~/project`, on the host.
+    /// The directory on the host that is mounted at `~/project`.
     pub project: PathBuf,
-    /// Whether it starts with the daemon.
+    /// Whether it starts when the daemon starts.
     pub auto_start: bool,
     /// Plain environment variables.
     pub environment: BTreeMap<EnvName, String>,
-    /// Environment variables whose values are in files.
+    /// Environment variables whose values are read from files.
     pub secret_environment: BTreeMap<EnvName, SecretPath>,
     /// Secret files in the home.
     pub secret_files: BTreeMap<HomePath, SecretFileEntry>,
-    /// Host ports reachable as localhost inside.
+    /// TCP ports of the host's loopback that are reachable as `localhost` in the container.
     pub host_services: Vec<u16>,
-    /// A loopback port for SSH tunnels.
+    /// The host's loopback port on which nginx serves it to SSH tunnels.
     pub port: Option<u16>,
-    /// Extensions to install when missing.
+    /// Extensions to install if they are missing.
     pub extensions: Vec<ExtensionId>,
-    /// VS Code settings to begin with.
+    /// VS Code settings that are added once to the owner's own.
     pub settings: Map<String, Value>,
-    /// A directory of the Nix store with programs.
+    /// A directory in the Nix store whose `bin` contains more programs.
     pub packages: Option<AbsolutePath>,
 }
 
-/// What a workspace can use at most.
+/// A workspace's resource limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
@@ -55,29 +55,29 @@ pub struct Limits {
     pub memory: Bytes,
     /// Soft memory limit; above it the kernel slows the workspace down.
     pub memory_high: Bytes,
-    /// CPU time.
+    /// The number of CPUs.
     pub cpu: Cpus,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub tasks: u32,
 }
 
 /// Seconds since 1970, UTC.
 pub type Timestamp = u64;
 
-/// How far a start has come.
+/// The current step of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "step")]
 pub enum Progress {
-    /// Others are being started; it waits for its turn.
+    /// It waits for other workspaces to start.
     Queued,
-    /// The image comes from a registry.
+    /// Podman pulls the image from a registry.
     Pulling {
-        /// How much of it is here, when the registry says how big it is.
+        /// How much of the image has been pulled, if the registry reports its size.
         percent: Option<u8>,
     },
-    /// The container is made; the first time, the image is copied for the account.
+    /// Podman creates the container. The first time, it also copies the image for the account.
     Creating,
-    /// The container runs; code-server does not answer yet.
+    /// The container runs, but code-server does not respond yet.
     Waiting,
 }
 
@@ -93,37 +93,37 @@ impl fmt::Display for Progress {
     }
 }
 
-/// What a workspace does now.
+/// A workspace's state, as pages and the API show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum State {
-    /// Nothing runs.
+    /// No process runs.
     Stopped,
-    /// On its way up.
+    /// It is being started.
     Starting(Progress),
-    /// code-server answers.
+    /// code-server responds.
     Running {
         /// When the container started.
         since: Timestamp,
     },
-    /// All its processes are held where they are; a visit lets it go on.
+    /// All its processes are frozen. The owner's visit thaws it.
     Frozen {
         /// When the container started.
         since: Timestamp,
     },
-    /// On its way down.
+    /// It is being stopped.
     Stopping,
-    /// The last start failed, or it ended by itself.
+    /// The last start failed, it exited unexpectedly, or it could not be stopped.
     Failed,
 }
 
 impl State {
-    /// Whether it has been started, and not been stopped: it runs, or is frozen.
+    /// True if it runs or is frozen.
     pub fn is_up(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::Frozen { .. })
     }
 
-    /// The word for it.
+    /// The state's name for display.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -136,19 +136,19 @@ impl State {
     }
 }
 
-/// What a workspace uses.
+/// A workspace's resource usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Memory in bytes: under systemd what the unit is charged; under Podman the proportional set size of all its processes.
+    /// Memory in bytes: for systemd, the unit's cgroup usage; for Podman, the proportional set size of all its processes.
     pub memory: u64,
     /// CPU time used since the start, in milliseconds.
     pub cpu_millis: u64,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub tasks: u32,
 }
 
-/// A time span for people: `3 h 12 min`, `45 s`.
+/// Formats a duration for display: `3 h 12 min`, `45 s`.
 pub fn human_seconds(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),

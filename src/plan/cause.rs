@@ -1,20 +1,20 @@
-//! Why a workspace is as it is.
+//! Why a workspace is in its state, as users see it.
 
 use std::fmt;
 
 use crate::model::name::Name;
 use crate::model::printed;
 
-/// What people ask for.
+/// What users and admins can request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Start it; thaw it if it is frozen.
+    /// Start the workspace, or thaw it if it is frozen.
     Start,
-    /// Freeze it, if it runs.
+    /// Freeze the workspace if it runs.
     Freeze,
-    /// Stop it.
+    /// Stop the workspace.
     Stop,
-    /// Stop it, and start it as the manifest now says.
+    /// Stop the workspace, and start it with its current configuration.
     Restart,
 }
 
@@ -29,12 +29,12 @@ impl Verb {
     }
 }
 
-/// Who asked.
+/// Who requested something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A signed-in user.
     User(Name),
-    /// Whoever can open the API's socket.
+    /// Anyone who can open the API's socket.
     CommandLine,
 }
 
@@ -47,26 +47,26 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Why a workspace is as it is.
+/// Why a workspace is in its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// csm has not started it yet.
     NeverStarted,
-    /// What an earlier run of csm recorded.
+    /// The cause that an earlier run of csm recorded.
     Recorded(String),
-    /// The manifest's `autoStart`.
+    /// The manifest sets `autoStart`.
     AutoStart,
-    /// Its owner opened its address.
+    /// The owner opened the workspace's address.
     Opened(Name),
-    /// Somebody asked for it.
+    /// A user or the command line requested it.
     Requested(Verb, Actor),
-    /// `csm up` is ending.
+    /// `csm up` stops its workspaces before it exits.
     ShutDown,
-    /// It was found running when csm started.
+    /// It was running when csm started.
     AlreadyRunning,
-    /// It was found frozen when csm started.
+    /// It was frozen when csm started.
     AlreadyFrozen,
-    /// It was found being started when csm started.
+    /// It was starting when csm started.
     AlreadyStarting,
     /// Something other than csm started it.
     StartedOutside,
@@ -74,9 +74,9 @@ pub enum Cause {
     FrozenOutside,
     /// Something other than csm thawed it.
     ThawedOutside,
-    /// It is gone, and nothing says why.
+    /// It no longer runs, and its runtime reports no reason.
     ExitedOrStoppedOutside,
-    /// How it exited, as its runtime says.
+    /// It exited, for the reason that its runtime reports.
     Exited(String),
     /// A start failed.
     StartFailed,
@@ -88,8 +88,8 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverStarted => f.write_str("never started"),
-            // A launcher, and so its workspace, may have written these.
-            Self::Recorded(text) | Self::Exited(text) => f.write_str(&printed::one_line(text)),
+            // A launcher, and so its workspace, may have written these texts.
+            Self::Recorded(text) | Self::Exited(text) => f.write_str(&printed::to_one_line(text)),
             Self::AutoStart => f.write_str("autoStart is set"),
             Self::Opened(owner) => write!(f, "opened by {owner}"),
             Self::Requested(verb, actor) => write!(f, "{} by {actor}", verb.past()),

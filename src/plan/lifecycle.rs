@@ -1,21 +1,22 @@
-//! One workspace's state machine: each stage carries its data, and each event leads from one stage to the next.
+//! A workspace's state machine: each stage contains its data, and each event leads from one stage to another.
 
 use super::{Cause, Observed, Phase, Verb};
 use crate::model::workspace::{Progress, State, Timestamp};
 
-/// Tells one piece of work from another: what comes of an earlier one than the current is ignored.
+/// Identifies a step that the runtime does. Results of any step except the current one are ignored.
 pub type JobId = u64;
 
-/// What the runtime is to do next. A stage that waits for one carries its [`JobId`].
+/// What the runtime must do next. A stage that waits for a step contains its [`JobId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Create and start the container, in place of one that has exited; wait for one that runs.
+    /// Create and start the container, replacing one that has exited, and wait until code-server responds. If the container already runs,
+    /// only wait.
     Start,
-    /// Freeze it.
+    /// Freeze all processes.
     Freeze,
-    /// Thaw it.
+    /// Thaw all processes.
     Thaw,
-    /// Stop it; a start that is under way is interrupted.
+    /// Stop the container; interrupt a start that is in progress.
     Stop,
 }
 
@@ -26,7 +27,7 @@ pub struct Failure {
     pub message: String,
     /// The last lines of the workspace's log.
     pub log: Vec<String>,
-    /// Whether the workspace runs nevertheless, and is to be left alone.
+    /// Whether the workspace runs in spite of the failure, and must be left running.
     pub still_runs: bool,
 }
 
@@ -35,83 +36,83 @@ pub struct Failure {
 pub struct Container {
     /// When it started.
     pub since: Timestamp,
-    /// The digest of the specification that it was made from, if its runtime knows.
+    /// The digest of the specification that it was created from, if the runtime knows it.
     pub digest: Option<String>,
-    /// What went wrong and did not end it.
-    pub trouble: Option<String>,
+    /// A problem that did not stop it.
+    pub warning: Option<String>,
 }
 
-/// Where a workspace is.
+/// A stage of a workspace's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// The runtime has not yet said what runs.
+    /// The runtime has not yet reported what runs.
     Unknown {
-        /// Whether it had failed when csm last knew.
+        /// Whether an earlier run of csm recorded it as failed.
         failed: bool,
-        /// What was asked for meanwhile, and why.
-        asked: Option<(Verb, Cause)>,
+        /// What was requested in the meantime, and why.
+        requested: Option<(Verb, Cause)>,
     },
-    /// Nothing of it runs.
+    /// No process runs.
     Stopped,
-    /// Nothing of it runs, and that was not asked for.
+    /// No process runs, although no stop was requested.
     Failed {
         /// What happened, and the fix; unknown when it exited.
         message: Option<String>,
         /// The last lines of its log.
         log: Vec<String>,
     },
-    /// A start is under way.
+    /// It is being started.
     Starting {
-        /// The start.
+        /// The start's id.
         job: JobId,
-        /// How far it is.
+        /// The current step of the start.
         progress: Progress,
-        /// What its container is made from.
+        /// The digest of the specification that its container is created from.
         digest: String,
     },
     /// code-server responds.
     Running(Container),
     /// It is being frozen.
     Freezing {
-        /// The freezing.
+        /// The id of the step that freezes it.
         job: JobId,
-        /// What is frozen.
+        /// The container that is frozen.
         container: Container,
-        /// Why.
+        /// Why it is frozen.
         cause: Cause,
-        /// Whether it is to be thawed again, and why.
+        /// Why it must be thawed after that; `None` if it stays frozen.
         thaw: Option<Cause>,
     },
-    /// The kernel's freezer holds all its processes.
+    /// All its processes are frozen.
     Frozen(Container),
     /// It is being thawed.
     Thawing {
-        /// The thawing.
+        /// The id of the step that thaws it.
         job: JobId,
-        /// What is thawed.
+        /// The container that is thawed.
         container: Container,
-        /// Why.
+        /// Why it is thawed.
         cause: Cause,
     },
     /// It is being stopped.
     Stopping {
-        /// The stop.
+        /// The id of the step that stops it.
         job: JobId,
-        /// Whether it is to start again, and why.
+        /// Why it must start again after that; `None` if it stays stopped.
         restart: Option<Cause>,
     },
-    /// It could not be stopped, and may still run. It is tried again.
+    /// Stopping it failed, and it may still run. csm retries the stop.
     StopFailed {
-        /// Why not.
+        /// Why the stop failed.
         message: String,
-        /// Why it is to stop.
+        /// Why it must stop.
         cause: Cause,
-        /// Whether it is to start again, and why.
+        /// Why it must start again after that; `None` if it stays stopped.
         restart: Option<Cause>,
     },
-    /// It runs, but code-server does not respond. csm stops nothing that it did not start itself, unless asked.
+    /// It runs, but code-server does not respond. csm did not start it, and stops it only on request.
     Unresponsive {
-        /// What to do.
+        /// What happened, and the fix.
         message: String,
         /// The last lines of its log.
         log: Vec<String>,
@@ -121,62 +122,62 @@ pub enum Stage {
 /// What happens to a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody asks for something.
-    Asked(Verb, Cause),
-    /// A start got further.
+    /// Something was requested.
+    Requested(Verb, Cause),
+    /// A start has reached its next step.
     Progress(JobId, Progress),
-    /// A step has ended.
+    /// A step has finished.
     Finished(JobId, Result<(), Failure>),
-    /// The runtime was observed; `None` when it knows no such workspace.
+    /// The runtime was observed; `None` if it does not know the workspace.
     Observed(Option<Observed>),
-    /// It is time to try again what failed.
+    /// It is time to retry a failed stop.
     Retry,
-    /// The last lines of a log were read after an exit.
+    /// The last lines of the log were read after an exit.
     LogRead(Vec<String>),
 }
 
-/// What follows from an event.
+/// What the daemon must do after an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// What the runtime is to do. The stage that resulted carries the job's id.
+    /// The step that the runtime must do. The new stage contains its id.
     pub step: Option<(JobId, Step)>,
-    /// Whether what resulted is to be recorded for the next run of csm.
+    /// Whether to record the new stage for the next run of csm.
     pub record: bool,
     /// Whether to read the last lines of the log.
     pub read_log: bool,
 }
 
-/// A workspace's stage, and how it came there.
+/// A workspace's stage, why it is in it, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lifecycle {
     stage: Stage,
     cause: Cause,
-    at: Timestamp,
-    jobs: JobId,
+    changed_at: Timestamp,
+    last_job: JobId,
 }
 
 impl Lifecycle {
-    /// A workspace of which nothing is known but what an earlier run of csm recorded.
-    pub fn new(failed: bool, cause: Cause, at: Timestamp) -> Self {
-        Self { stage: Stage::Unknown { failed, asked: None }, cause, at, jobs: 0 }
+    /// Creates it from what an earlier run of csm recorded, before the runtime is observed.
+    pub fn new(failed: bool, cause: Cause, changed_at: Timestamp) -> Self {
+        Self { stage: Stage::Unknown { failed, requested: None }, cause, changed_at, last_job: 0 }
     }
 
-    /// Where it is.
+    /// The current stage.
     pub fn stage(&self) -> &Stage {
         &self.stage
     }
 
-    /// Why it is there.
+    /// Why the workspace is in this stage.
     pub fn cause(&self) -> &Cause {
         &self.cause
     }
 
-    /// Since when.
-    pub fn at(&self) -> Timestamp {
-        self.at
+    /// When the stage last changed.
+    pub fn changed_at(&self) -> Timestamp {
+        self.changed_at
     }
 
-    /// Its state as people see it.
+    /// The state that users see.
     pub fn state(&self) -> State {
         match &self.stage {
             Stage::Unknown { failed: false, .. } | Stage::Stopped => State::Stopped,
@@ -191,10 +192,10 @@ impl Lifecycle {
         }
     }
 
-    /// Whether nothing is being done to it, and nothing is about to be.
+    /// True if no step is in progress and no request waits for one.
     pub fn is_settled(&self) -> bool {
         match &self.stage {
-            Stage::Unknown { asked, .. } => asked.is_none(),
+            Stage::Unknown { requested, .. } => requested.is_none(),
             Stage::Starting { .. } | Stage::Freezing { .. } | Stage::Thawing { .. } | Stage::Stopping { .. } => false,
             Stage::Stopped
             | Stage::Failed { .. }
@@ -205,9 +206,9 @@ impl Lifecycle {
         }
     }
 
-    /// Whether something of it may run, whatever its state says.
+    /// True if any of its processes may run, even if its state is failed.
     pub fn may_run(&self) -> bool {
-        !matches!(self.stage, Stage::Stopped | Stage::Failed { .. } | Stage::Unknown { asked: None, .. })
+        !matches!(self.stage, Stage::Stopped | Stage::Failed { .. } | Stage::Unknown { requested: None, .. })
     }
 
     /// The container that runs or is frozen.
@@ -221,17 +222,17 @@ impl Lifecycle {
         }
     }
 
-    /// Takes an event. `digest` is that of the specification that a start now would be made from.
-    pub fn on(&mut self, event: Event, digest: &str, now: Timestamp) -> Effects {
-        let before = self.jobs;
-        // Only what leaves a stage takes its data; each arm that stays puts it back.
+    /// Handles an event. `digest` is the digest of the specification from which a start would create the container now.
+    pub fn handle(&mut self, event: Event, digest: &str, now: Timestamp) -> Effects {
+        let previous_job = self.last_job;
+        // Each arm takes the stage by value, and returns it if the stage does not change.
         let stage = std::mem::replace(&mut self.stage, Stage::Stopped);
         let mut effects = Effects::default();
         let was_known = !matches!(stage, Stage::Unknown { .. });
         let (was_up, kind) = (stage.is_up(), std::mem::discriminant(&stage));
-        let observed = matches!(event, Event::Observed(_));
+        let is_observation = matches!(event, Event::Observed(_));
         self.stage = match event {
-            Event::Asked(verb, cause) => self.asked(stage, verb, cause, digest),
+            Event::Requested(verb, cause) => self.on_request(stage, verb, cause, digest),
             Event::Progress(job, progress) => match stage {
                 Stage::Starting { job: current, digest, .. } if current == job => {
                     Stage::Starting { job, progress, digest }
@@ -239,10 +240,10 @@ impl Lifecycle {
                 other => other,
             },
             Event::Finished(job, outcome) => match stage.job() {
-                Some(current) if current == job => self.finished(stage, outcome, digest, now),
+                Some(current) if current == job => self.on_finish(stage, outcome, digest, now),
                 _ => stage,
             },
-            Event::Observed(there) => self.observed(stage, there, digest),
+            Event::Observed(observed) => self.on_observation(stage, observed, digest),
             Event::Retry => match stage {
                 Stage::StopFailed { cause, restart, .. } => self.stop(cause, restart),
                 other => other,
@@ -253,45 +254,48 @@ impl Lifecycle {
             },
         };
         let changed = kind != std::mem::discriminant(&self.stage);
-        if changed || self.jobs != before {
-            self.at = now;
+        if changed || self.last_job != previous_job {
+            self.changed_at = now;
         }
-        if self.jobs != before {
-            effects.step = self.stage.step().map(|step| (self.jobs, step));
+        if self.last_job != previous_job {
+            effects.step = self.stage.step().map(|step| (self.last_job, step));
         }
-        let settled_anew = matches!(self.stage, Stage::Running(_) | Stage::Stopped | Stage::Failed { .. });
-        effects.record = changed && was_known && settled_anew;
-        effects.read_log = observed && was_up && matches!(self.stage, Stage::Failed { .. });
+        let is_recorded = matches!(self.stage, Stage::Running(_) | Stage::Stopped | Stage::Failed { .. });
+        effects.record = changed && was_known && is_recorded;
+        effects.read_log = is_observation && was_up && matches!(self.stage, Stage::Failed { .. });
         effects
     }
 
-    #[expect(clippy::match_same_arms, reason = "an order of its own: arms say why nothing changes")]
-    fn asked(&mut self, stage: Stage, verb: Verb, cause: Cause, digest: &str) -> Stage {
+    #[expect(
+        clippy::match_same_arms,
+        reason = "arms with the same result are separate, to say why the stage does not change"
+    )]
+    fn on_request(&mut self, stage: Stage, verb: Verb, cause: Cause, digest: &str) -> Stage {
         match (verb, stage) {
-            // It is so already, or about to be.
+            // The workspace is already in the requested state, or about to reach it.
             (
                 Verb::Start,
-                stage @ (Stage::Unknown { asked: Some((Verb::Start | Verb::Restart, _)), .. }
+                stage @ (Stage::Unknown { requested: Some((Verb::Start | Verb::Restart, _)), .. }
                 | Stage::Starting { .. }
                 | Stage::Running(_)
                 | Stage::Thawing { .. }),
             )
             | (Verb::Stop, stage @ (Stage::Stopped | Stage::Failed { .. })) => stage,
 
-            // Only what runs can be frozen.
+            // Only a running workspace can be frozen.
             (Verb::Freeze, Stage::Running(container)) => {
                 Stage::Freezing { job: self.next_job(), container, cause, thaw: None }
             }
             (Verb::Freeze, stage) => stage,
 
-            // Before it is known what runs, nothing is done.
-            (verb, Stage::Unknown { failed, .. }) => Stage::Unknown { failed, asked: Some((verb, cause)) },
+            // The request waits until the runtime has reported what runs.
+            (verb, Stage::Unknown { failed, .. }) => Stage::Unknown { failed, requested: Some((verb, cause)) },
 
             (Verb::Start, Stage::Freezing { job, container, cause: frozen, .. }) => {
                 Stage::Freezing { job, container, cause: frozen, thaw: Some(cause) }
             }
             (Verb::Start, Stage::Frozen(container)) => self.thaw(container, cause),
-            // One that still runs is only waited for.
+            // If the container still runs, `Step::Start` only waits for it.
             (Verb::Start, Stage::StopFailed { .. } | Stage::Unresponsive { .. })
             | (Verb::Start | Verb::Restart, Stage::Stopped | Stage::Failed { .. }) => self.start(cause, digest),
 
@@ -316,10 +320,10 @@ impl Lifecycle {
         }
     }
 
-    fn finished(&mut self, stage: Stage, outcome: Result<(), Failure>, digest: &str, now: Timestamp) -> Stage {
+    fn on_finish(&mut self, stage: Stage, outcome: Result<(), Failure>, digest: &str, now: Timestamp) -> Stage {
         match (stage, outcome) {
             (Stage::Starting { digest, .. }, Ok(())) => {
-                Stage::Running(Container { since: now, digest: Some(digest), trouble: None })
+                Stage::Running(Container { since: now, digest: Some(digest), warning: None })
             }
             (Stage::Starting { .. }, Err(failure)) => {
                 self.cause = Cause::StartFailed;
@@ -336,19 +340,19 @@ impl Lifecycle {
                     None => Stage::Frozen(container),
                 }
             }
-            (Stage::Freezing { container, .. }, Err(failure)) => Stage::Running(container.with(failure)),
+            (Stage::Freezing { container, .. }, Err(failure)) => Stage::Running(container.with_warning(failure)),
             (Stage::Thawing { container, cause, .. }, Ok(())) => {
                 self.cause = cause;
-                Stage::Running(Container { trouble: None, ..container })
+                Stage::Running(Container { warning: None, ..container })
             }
-            (Stage::Thawing { container, .. }, Err(failure)) => Stage::Frozen(container.with(failure)),
+            (Stage::Thawing { container, .. }, Err(failure)) => Stage::Frozen(container.with_warning(failure)),
             (Stage::Stopping { restart: Some(cause), .. }, Ok(())) => self.start(cause, digest),
             (Stage::Stopping { restart: None, .. }, Ok(())) => Stage::Stopped,
             (Stage::Stopping { restart, .. }, Err(failure)) => {
                 let cause = std::mem::replace(&mut self.cause, Cause::StopFailed);
                 Stage::StopFailed { message: failure.message, cause, restart }
             }
-            // These wait for nothing; `on` calls this only for what does.
+            // These stages wait for no step, so `handle` never calls this function for them.
             (
                 stage @ (Stage::Unknown { .. }
                 | Stage::Stopped
@@ -362,15 +366,15 @@ impl Lifecycle {
         }
     }
 
-    fn observed(&mut self, stage: Stage, there: Option<Observed>, digest: &str) -> Stage {
+    fn on_observation(&mut self, stage: Stage, observed: Option<Observed>, digest: &str) -> Stage {
         match stage {
-            Stage::Unknown { failed, asked } => self.first_seen(failed, asked, there, digest),
-            // What comes of these is known when they have finished.
+            Stage::Unknown { failed, requested } => self.on_first_observation(failed, requested, observed, digest),
+            // The result of the step decides, when it has finished.
             stage @ (Stage::Starting { .. }
             | Stage::Freezing { .. }
             | Stage::Thawing { .. }
             | Stage::Stopping { .. }) => stage,
-            Stage::StopFailed { message, cause, restart } => match (up(there), restart) {
+            Stage::StopFailed { message, cause, restart } => match (classify(observed), restart) {
                 (Ok(_), restart) => Stage::StopFailed { message, cause, restart },
                 (Err(_), Some(restart)) => self.start(restart, digest),
                 (Err(_), None) => {
@@ -378,43 +382,43 @@ impl Lifecycle {
                     Stage::Stopped
                 }
             },
-            Stage::Unresponsive { message, log } => match up(there) {
+            Stage::Unresponsive { message, log } => match classify(observed) {
                 Ok(Up::Starting) => Stage::Unresponsive { message, log },
-                Ok(up) => self.taken_over(up, Cause::StartedOutside, digest),
+                Ok(up) => self.adopt(up, Cause::StartedOutside, digest),
                 Err(exit) => self.exited(exit),
             },
-            stage @ (Stage::Stopped | Stage::Failed { .. }) => match up(there) {
-                Ok(up) => self.taken_over(up, Cause::StartedOutside, digest),
+            stage @ (Stage::Stopped | Stage::Failed { .. }) => match classify(observed) {
+                Ok(up) => self.adopt(up, Cause::StartedOutside, digest),
                 Err(_) => stage,
             },
-            Stage::Running(container) => match up(there) {
+            Stage::Running(container) => match classify(observed) {
                 Ok(Up::Running(now)) => {
-                    let trouble = now.trouble.or(container.trouble);
-                    Stage::Running(Container { digest: now.digest.or(container.digest), trouble, ..now })
+                    let warning = now.warning.or(container.warning);
+                    Stage::Running(Container { digest: now.digest.or(container.digest), warning, ..now })
                 }
-                Ok(up) => self.taken_over(up, Cause::StartedOutside, digest),
+                Ok(up) => self.adopt(up, Cause::StartedOutside, digest),
                 Err(exit) => self.exited(exit),
             },
-            Stage::Frozen(container) => match up(there) {
+            Stage::Frozen(container) => match classify(observed) {
                 Ok(Up::Frozen(now)) => {
-                    let (digest, trouble) = (now.digest.or(container.digest), container.trouble);
-                    Stage::Frozen(Container { digest, trouble, ..now })
+                    let (digest, warning) = (now.digest.or(container.digest), container.warning);
+                    Stage::Frozen(Container { digest, warning, ..now })
                 }
-                Ok(up) => self.taken_over(up, Cause::ThawedOutside, digest),
+                Ok(up) => self.adopt(up, Cause::ThawedOutside, digest),
                 Err(exit) => self.exited(exit),
             },
         }
     }
 
-    /// The first observation: what runs is taken over, then what was asked for is done.
-    fn first_seen(
+    /// Adopts what runs, then handles what was requested before the first observation.
+    fn on_first_observation(
         &mut self,
         failed: bool,
-        asked: Option<(Verb, Cause)>,
-        there: Option<Observed>,
+        requested: Option<(Verb, Cause)>,
+        observed: Option<Observed>,
         digest: &str,
     ) -> Stage {
-        let stage = match up(there) {
+        let stage = match classify(observed) {
             Ok(up) => {
                 let cause = match up {
                     Up::Starting => Cause::AlreadyStarting,
@@ -425,20 +429,20 @@ impl Lifecycle {
                         self.cause = Cause::AlreadyFrozen;
                         Stage::Frozen(container)
                     }
-                    up => self.taken_over(up, cause, digest),
+                    up => self.adopt(up, cause, digest),
                 }
             }
             Err(_) if failed => Stage::Failed { message: None, log: Vec::new() },
             Err(_) => Stage::Stopped,
         };
-        match asked {
-            Some((verb, cause)) => self.asked(stage, verb, cause, digest),
+        match requested {
+            Some((verb, cause)) => self.on_request(stage, verb, cause, digest),
             None => stage,
         }
     }
 
-    /// It runs without this csm having started it.
-    fn taken_over(&mut self, up: Up, started: Cause, digest: &str) -> Stage {
+    /// Adopts a workspace that this csm did not start, freeze or thaw.
+    fn adopt(&mut self, up: Up, started: Cause, digest: &str) -> Stage {
         match up {
             Up::Starting => {
                 let cause = if started == Cause::ThawedOutside { Cause::StartedOutside } else { started };
@@ -456,7 +460,7 @@ impl Lifecycle {
     }
 
     fn exited(&mut self, exit: Exit) -> Stage {
-        self.cause = exit.why.map_or(Cause::ExitedOrStoppedOutside, Cause::Exited);
+        self.cause = exit.reason.map_or(Cause::ExitedOrStoppedOutside, Cause::Exited);
         if exit.failed { Stage::Failed { message: None, log: Vec::new() } } else { Stage::Stopped }
     }
 
@@ -475,8 +479,8 @@ impl Lifecycle {
     }
 
     fn next_job(&mut self) -> JobId {
-        self.jobs += 1;
-        self.jobs
+        self.last_job += 1;
+        self.last_job
     }
 }
 
@@ -507,31 +511,32 @@ impl Stage {
 }
 
 impl Container {
-    fn with(self, failure: Failure) -> Self {
-        Self { trouble: Some(failure.message), ..self }
+    fn with_warning(self, failure: Failure) -> Self {
+        Self { warning: Some(failure.message), ..self }
     }
 }
 
-/// What is up of a workspace.
+/// A workspace that is starting, runs or is frozen.
 enum Up {
     Starting,
     Running(Container),
     Frozen(Container),
 }
 
-/// How it is down.
+/// How a workspace exited.
 struct Exit {
     failed: bool,
-    why: Option<String>,
+    reason: Option<String>,
 }
 
-fn up(there: Option<Observed>) -> Result<Up, Exit> {
-    let Some(Observed { digest, phase }) = there else { return Err(Exit { failed: false, why: None }) };
+/// Whether a workspace is up. One that the runtime does not know has exited for an unknown reason.
+fn classify(observed: Option<Observed>) -> Result<Up, Exit> {
+    let Some(Observed { digest, phase }) = observed else { return Err(Exit { failed: false, reason: None }) };
     match phase {
         Phase::Starting => Ok(Up::Starting),
-        Phase::Running { since, trouble } => Ok(Up::Running(Container { since, digest, trouble })),
-        Phase::Frozen { since } => Ok(Up::Frozen(Container { since, digest, trouble: None })),
-        Phase::Exited { failed, why } => Err(Exit { failed, why }),
+        Phase::Running { since, warning } => Ok(Up::Running(Container { since, digest, warning })),
+        Phase::Frozen { since } => Ok(Up::Frozen(Container { since, digest, warning: None })),
+        Phase::Exited { failed, reason } => Err(Exit { failed, reason }),
     }
 }
 

@@ -1,4 +1,6 @@
-//! Pure: what runs, what is asked for and what came of it → what to do next.
+//! Decides what to do next with a workspace, from what runs, what was requested, and the results of earlier steps.
+//!
+//! This layer is pure: no module of it does input or output, or reads the clock.
 
 mod cause;
 mod lifecycle;
@@ -10,40 +12,40 @@ pub use lifecycle::{Container, Effects, Event, Failure, JobId, Lifecycle, Stage,
 /// A workspace that the runtime knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// The digest of the specification that it was made from, if its runtime knows.
+    /// The digest of the specification that its container was created from, if the runtime knows it.
     pub digest: Option<String>,
-    /// How it is.
+    /// What the runtime reports about its container or unit.
     pub phase: Phase,
 }
 
-/// How a workspace that the runtime knows is.
+/// What the runtime reports about a workspace's container or unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     /// It is being started.
     Starting,
     /// It runs.
     Running {
-        /// Since when.
+        /// When it started.
         since: Timestamp,
-        /// What went wrong meanwhile, for people.
-        trouble: Option<String>,
+        /// A problem that did not stop it, as text for users.
+        warning: Option<String>,
     },
-    /// The kernel's freezer holds all its processes: it uses no CPU and does not respond.
+    /// All its processes are frozen: they use no CPU, and code-server does not respond.
     Frozen {
-        /// Since when it runs.
+        /// When it started.
         since: Timestamp,
     },
     /// It has exited, or was never started.
     Exited {
-        /// Whether that was a failure.
+        /// Whether the exit was a failure.
         failed: bool,
-        /// How, for people: `exited with code 1`; unknown when it was stopped.
-        why: Option<String>,
+        /// How it exited, as text for users: `exited with code 1`; `None` if it was stopped.
+        reason: Option<String>,
     },
 }
 
 impl Phase {
-    /// Whether something of it runs.
+    /// True if any of its processes may run.
     pub fn is_up(&self) -> bool {
         !matches!(self, Self::Exited { .. })
     }

@@ -138,7 +138,7 @@ impl<S: Stage> Trial<'_, S> {
     async fn is_ended(&self, failure: bool) -> bool {
         match self.phase().await {
             None => !failure,
-            Some(Phase::Exited { failed, why }) => failed == failure && (why.is_some() || !failure),
+            Some(Phase::Exited { failed, reason }) => failed == failure && (reason.is_some() || !failure),
             Some(_) => false,
         }
     }
@@ -306,8 +306,8 @@ mod tests {
         }
 
         async fn exit(&self, code: u8) {
-            let why = Some(format!("exited with code {code}"));
-            self.0.put_phase("dan", Phase::Exited { failed: code != 0, why });
+            let reason = Some(format!("exited with code {code}"));
+            self.0.put_phase("dan", Phase::Exited { failed: code != 0, reason });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why a runtime could not do what it was asked.
 
-use crate::model::printed::one_line;
+use crate::model::printed::to_one_line;
 use crate::plan::Failure;
 
 /// Why a runtime could not do what it was asked. Displayed, it is one line for people that names the cause and the fix, and safe to
@@ -8,28 +8,28 @@ use crate::plan::Failure;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
     /// Podman's service or the system bus can't be reached.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     Unavailable(String),
     /// There was no response in time, or what was asked took too long. It may still happen later.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     TimedOut(String),
     /// What was asked for does not exist, such as a log.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     NotFound(String),
     /// Only a workspace that runs can be frozen or thawed.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     NotRunning(String),
     /// The workspace runs, and was left alone: its code-server can't be reached, or what was asked needs it stopped.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     StillRunning(String),
     /// A stop interrupted the start.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     Interrupted(String),
     /// Podman or systemd refused, or can't do it.
-    #[error("{}", one_line(.0))]
+    #[error("{}", to_one_line(.0))]
     Refused(String),
     /// The workspace did not start, or exited while it started.
-    #[error("{}", one_line(.reason))]
+    #[error("{}", to_one_line(.reason))]
     Failed {
         /// The cause and the fix.
         reason: String,

@@ -133,10 +133,10 @@ impl Fake {
         match world.phase(id) {
             Some(Phase::Running { .. }) => {}
             Some(Phase::Frozen { since }) => {
-                world.set_phase(id, Phase::Running { since, trouble: None });
+                world.set_phase(id, Phase::Running { since, warning: None });
             }
             _ => {
-                let phase = Phase::Running { since: 9, trouble: None };
+                let phase = Phase::Running { since: 9, warning: None };
                 world.containers.insert(id.clone(), Observed { digest: Some(request.spec.digest()), phase });
             }
         }
@@ -145,11 +145,11 @@ impl Fake {
 }
 
 pub(crate) fn runs(trouble: &str) -> Phase {
-    Phase::Running { since: 5, trouble: (!trouble.is_empty()).then(|| trouble.into()) }
+    Phase::Running { since: 5, warning: (!trouble.is_empty()).then(|| trouble.into()) }
 }
 
 pub(crate) fn ended() -> Phase {
-    Phase::Exited { failed: true, why: Some("exited with code 7".into()) }
+    Phase::Exited { failed: true, reason: Some("exited with code 7".into()) }
 }
 
 impl Runtime for Fake {
@@ -200,7 +200,7 @@ impl Runtime for Fake {
         let mut world = self.world();
         world.call("stop", id)?;
         if world.phase(id).is_some_and(|phase| phase.is_up()) {
-            world.set_phase(id, Phase::Exited { failed: false, why: None });
+            world.set_phase(id, Phase::Exited { failed: false, reason: None });
         }
         Ok(())
     }
@@ -221,7 +221,7 @@ impl Runtime for Fake {
         world.call("thaw", id)?;
         match world.phase(id) {
             Some(Phase::Frozen { since }) => {
-                world.set_phase(id, Phase::Running { since, trouble: None });
+                world.set_phase(id, Phase::Running { since, warning: None });
             }
             Some(Phase::Running { .. }) => {}
             _ => return Err(RuntimeError::NotRunning(format!("can't thaw {id}: it does not run"))),

@@ -89,12 +89,12 @@ impl Runtime for PodmanRuntime {
             let since = container.started_at.and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
             let phase = match Condition::read(container.state.as_deref().unwrap_or_default()) {
                 Condition::Running if !self.is_published(&id) => Phase::Starting,
-                Condition::Running | Condition::Stopping => Phase::Running { since, trouble: None },
+                Condition::Running | Condition::Stopping => Phase::Running { since, warning: None },
                 Condition::Paused => Phase::Frozen { since },
-                Condition::Created => Phase::Exited { failed: false, why: None },
+                Condition::Created => Phase::Exited { failed: false, reason: None },
                 Condition::Exited => {
                     let code = container.exit_code.unwrap_or(0);
-                    Phase::Exited { failed: code != 0, why: Some(format!("exited with code {code}")) }
+                    Phase::Exited { failed: code != 0, reason: Some(format!("exited with code {code}")) }
                 }
             };
             observed.insert(id, Observed { digest: labels.get(LABEL_DIGEST).cloned(), phase });

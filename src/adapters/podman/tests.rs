@@ -183,7 +183,7 @@ async fn a_start_that_was_broken_off_is_adopted() {
     serve_health(&service.request);
     let endpoint = service.start().await.unwrap();
     UnixStream::connect(&endpoint.socket).await.expect("published");
-    assert_eq!(service.phase().await, Phase::Running { since: 5, trouble: None });
+    assert_eq!(service.phase().await, Phase::Running { since: 5, warning: None });
     assert_eq!(service.deeds(), Vec::<String>::new(), "nothing but waiting");
 }
 
@@ -200,7 +200,7 @@ async fn what_was_adopted_and_does_not_answer_runs_on() {
 #[tokio::test]
 async fn only_what_runs_is_on_its_way_up() {
     assert_eq!(service("paused").phase().await, Phase::Frozen { since: 5 });
-    assert_eq!(service("stopping").phase().await, Phase::Running { since: 5, trouble: None });
+    assert_eq!(service("stopping").phase().await, Phase::Running { since: 5, warning: None });
     assert!(matches!(service("created").phase().await, Phase::Exited { failed: false, .. }));
     assert!(matches!(service("exited").phase().await, Phase::Exited { failed: true, .. }));
 }

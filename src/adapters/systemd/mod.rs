@@ -116,10 +116,10 @@ impl SystemdRuntime {
                     (digest, killed) = (Some(made_from), so_far);
                 }
                 let since = since / 1_000_000;
-                if frozen { Phase::Frozen { since } } else { Phase::Running { since, trouble: oom_warning(killed) } }
+                if frozen { Phase::Frozen { since } } else { Phase::Running { since, warning: oom_warning(killed) } }
             }
-            State::Ended { failed: false } => Phase::Exited { failed: false, why: None },
-            State::Ended { failed: true } => Phase::Exited { failed: true, why: Some(self.why_failed(row).await?) },
+            State::Ended { failed: false } => Phase::Exited { failed: false, reason: None },
+            State::Ended { failed: true } => Phase::Exited { failed: true, reason: Some(self.why_failed(row).await?) },
         };
         Ok(Observed { digest, phase })
     }

@@ -1,4 +1,4 @@
-//! The manifest as it is written: JSON, version 1. Its doc comments are the text of `docs/manifest.md`.
+//! The manifest's file format: JSON, version 1. The doc comments of these types are the text of `docs/manifest.md`.
 
 use std::collections::BTreeMap;
 
@@ -11,47 +11,47 @@ use crate::model::secret_file::SecretFileEntry;
 use crate::model::size::{Bytes, Cpus};
 use crate::model::text::{AbsolutePath, Domain, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
 
-/// What is declared: the domain, how people reach it, and who has a workspace.
+/// Declares the domain, how browsers reach it, and the users, each of whom gets a workspace.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ManifestFile {
-    /// A JSON Schema for editors to check against. Ignored.
+    /// The JSON Schema with which text editors validate the file. csm ignores this field.
     #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// The version of this format: `1`.
+    /// The version of this file format: `1`.
     #[schemars(required, range(min = 1, max = 1))]
     pub version: Option<u64>,
-    /// The DNS name that the dashboard has, and below which each workspace has its own: `https://<owner>.<domain>`. A
-    /// wildcard DNS record `*.<domain>` points to this machine. Names below `localhost` need none.
+    /// The dashboard's DNS name. Each workspace has a subdomain of it: `https://<owner>.<domain>`. Point the DNS records `<domain>` and
+    /// `*.<domain>` at this host. Names under `localhost` need no DNS records.
     #[schemars(required, example = "code.example.org")]
     pub domain: Option<Domain>,
-    /// The directory that holds `<owner>/home` and `<owner>/workspace`. Default: `/var/lib/vscode`.
+    /// The directory that contains `<owner>/home` and `<owner>/workspace`. Default: `/var/lib/vscode`.
     #[schemars(example = "/var/lib/vscode")]
     pub workspace_base: Option<AbsolutePath>,
-    /// The image for everyone who has none of their own. Any image with `code-server` and `sh` on its `PATH` works.
+    /// The image of all users who do not set their own. Any image with `code-server` and `sh` on its `PATH` works.
     #[schemars(example = "docker.io/codercom/code-server:latest")]
     pub image: Option<ImageRef>,
-    /// How browsers reach this machine; see below.
+    /// How browsers reach the host; see below.
     #[serde(default)]
     pub front_door: FrontDoorFile,
-    /// The people, by name, each a user as below. A name is 1 to 20 lower-case letters, digits and single dashes, a letter first;
-    /// admin, csm, localhost, mail, main, root, wpad and www are reserved.
+    /// The users, by name; see below for their fields. A name has 1 to 20 lower-case letters, digits and single dashes, and starts
+    /// with a letter. The names admin, csm, localhost, mail, main, root, wpad and www are reserved.
     #[schemars(required)]
     pub users: Option<BTreeMap<Name, UserFile>>,
 }
 
-/// How browsers reach this machine: over TLS when both files are given. Plain HTTP serves names below `localhost`, or another
-/// proxy in front that ends TLS on port 443.
+/// How browsers reach the host. nginx uses TLS if `certificate` and `certificateKey` are set. Without them it uses plain HTTP, for names
+/// under `localhost` or behind another proxy that terminates TLS on port 443.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FrontDoorFile {
     /// The address and port that nginx listens on. Default: `127.0.0.1:7080`.
     #[schemars(with = "Option<String>", example = "0.0.0.0:443")]
     pub listen: Option<Listen>,
-    /// The certificate for `<domain>` and `*.<domain>`, with its chain, in PEM.
+    /// The certificate for `<domain>` and `*.<domain>` with its chain, in PEM format.
     #[schemars(example = "/var/lib/acme/code.example.org/fullchain.pem")]
     pub certificate: Option<AbsolutePath>,
-    /// The certificate's private key in PEM.
+    /// The certificate's private key, in PEM format.
     #[schemars(example = "/var/lib/acme/code.example.org/key.pem")]
     pub certificate_key: Option<SecretPath>,
 }
@@ -70,64 +70,67 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// A person and their workspace.
+/// A user and their workspace.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct UserFile {
-    /// A file with the password, or its argon2 hash as `csm hash-password` prints it. Only its owner should be able to read it.
+    /// A file that contains the password, or its argon2 hash from `csm hash-password`. Make it readable only for the account that runs
+    /// csm.
     #[schemars(required, example = "/run/secrets/code-server-dan")]
     pub password_file: Option<SecretPath>,
-    /// Whether this person sees and manages everyone's workspace. Nobody but its owner ever gets into a workspace. Default: `false`.
+    /// Whether this user sees and manages all users' workspaces. Only its owner can open a workspace. Default: `false`.
     #[serde(default)]
     pub admin: bool,
-    /// This person's image. Default: the `image` for all.
+    /// This user's image. Default: the top-level `image`.
     #[schemars(example = "docker.io/codercom/code-server:latest")]
     pub image: Option<ImageRef>,
-    /// Whether the workspace starts with the daemon, before anybody visits. Default: `false`.
+    /// Whether the workspace starts when csm starts, without waiting for the owner's visit. Default: `false`.
     #[serde(default)]
     pub auto_start: bool,
-    /// The most memory that the workspace can have; beyond it the kernel ends a process. Default: `3G`.
+    /// Hard memory limit; above it the kernel kills a process. Default: `3G`.
     #[schemars(example = "3G")]
     pub memory_limit: Option<Bytes>,
-    /// Beyond this much memory the workspace is slowed down and must give some back. Default: five sixths of `memoryLimit`, `2560M` for `3G`.
+    /// Soft memory limit; above it the kernel slows the workspace down and reclaims its memory. Default: five sixths of `memoryLimit`,
+    /// which is `2560M` for `3G`.
     #[schemars(example = "2560M")]
     pub memory_high: Option<Bytes>,
-    /// How many CPUs' worth of time the workspace can use. Default: `1.5`.
+    /// How many CPUs the workspace can use. Default: `1.5`.
     #[schemars(example = "1.5")]
     pub cpu_limit: Option<Cpus>,
     /// How many processes and threads the workspace can have. Default: `4096`.
     #[schemars(range(min = 64, max = 4_194_304), example = 4096)]
     pub tasks_limit: Option<u32>,
-    /// Environment variables of the workspace. Not for secrets: everyone who reads the manifest sees them.
+    /// Environment variables of the workspace. Do not put secrets in them: anyone who can read the manifest can read them.
     #[schemars(example = serde_json::json!({ "EDITOR": "nano" }))]
     #[serde(default)]
     pub environment: BTreeMap<EnvName, String>,
-    /// Environment variables whose values are in files: name → path. Read at each start; never in the manifest, in arguments or in
-    /// `podman inspect`.
+    /// Environment variables whose values are read from files at each start: name → path. The values are never in the manifest, in
+    /// command-line arguments or in `podman inspect`.
     #[schemars(example = serde_json::json!({ "ANTHROPIC_API_KEY": "/run/secrets/dan-anthropic" }))]
     #[serde(default)]
     pub secret_environment: BTreeMap<EnvName, SecretPath>,
-    /// Secret files that appear in the home: path below the home → where it comes from. Read at each start.
+    /// Secret files that are mounted read-only in the workspace's home: path relative to the home → source. csm copies them from their
+    /// sources at each start.
     #[schemars(example = serde_json::json!({ ".netrc": { "source": "/run/secrets/dan-netrc", "mode": "0400" } }))]
     #[serde(default)]
     pub secret_files: BTreeMap<HomePath, SecretFileEntry>,
-    /// TCP ports of the host's loopback that the workspace reaches as its own `localhost`. Needs Podman 5.3 or newer with pasta.
+    /// TCP ports of the host's loopback that the workspace reaches on its own `localhost`. Needs Podman 5.3 or newer with pasta.
     #[schemars(example = serde_json::json!([5432]))]
     #[serde(default)]
     pub host_services: Vec<u16>,
-    /// A port on 127.0.0.1 that shows this workspace too, with the same sign-in: for SSH tunnels. From 1024.
+    /// A port on 127.0.0.1 at which nginx also serves this workspace, with the same sign-in, for SSH tunnels. At least 1024.
     #[schemars(range(min = 1024), example = 8081)]
     pub port: Option<u16>,
-    /// VS Code extensions that are installed when missing: `publisher.name`, or the path of a `.vsix` in the image.
+    /// VS Code extensions to install if they are missing: `publisher.name`, or the path of a `.vsix` file in the image.
     #[schemars(example = serde_json::json!(["rust-lang.rust-analyzer"]))]
     #[serde(default)]
     pub extensions: Vec<ExtensionId>,
-    /// VS Code settings to begin with. Each is written once into the person's own settings, and never over what they chose.
+    /// Initial VS Code settings. csm adds each of them once to the user's own settings, and never overwrites a user's setting.
     #[schemars(example = serde_json::json!({ "editor.fontSize": 15 }))]
     #[serde(default)]
     pub settings: Map<String, Value>,
-    /// A directory in `/nix/store` whose `bin` comes first on the workspace's `PATH`. The workspace then gets all of `/nix/store`,
-    /// read-only. The NixOS module's `packages` makes one.
+    /// A directory in `/nix/store` whose `bin` comes first on the workspace's `PATH`. All of `/nix/store` is then mounted read-only in
+    /// the workspace. The NixOS module's option `packages` creates this directory.
     #[schemars(example = "/nix/store/00000000000000000000000000000000-code-server-multi-packages")]
     pub packages: Option<AbsolutePath>,
 }

@@ -1,4 +1,4 @@
-//! The manifest: what is declared, complete with defaults and free of contradictions.
+//! The manifest: the declared configuration, validated and with defaults applied.
 
 pub mod file;
 pub mod read;
@@ -13,7 +13,7 @@ use super::name::Name;
 use super::text::{AbsolutePath, Domain, SecretPath};
 use super::workspace::Workspace;
 
-/// What the machine has, for limits to be compared with.
+/// The host's resources, with which declared limits are compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
     /// Memory in bytes.
@@ -25,61 +25,61 @@ pub struct Machine {
 /// A valid manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
-    /// The dashboard's host name.
+    /// The dashboard's hostname.
     pub domain: Domain,
-    /// Holds `<owner>/home` and `<owner>/workspace`.
+    /// The directory that contains `<owner>/home` and `<owner>/workspace`.
     pub workspace_base: AbsolutePath,
-    /// How browsers reach this machine.
+    /// How browsers reach the host.
     pub front_door: FrontDoor,
     /// The users.
     pub owners: BTreeMap<Name, Owner>,
-    /// Their workspaces.
+    /// The users' workspaces.
     pub workspaces: BTreeMap<WorkspaceId, Workspace>,
 }
 
-/// How browsers reach this machine.
+/// How browsers reach the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrontDoor {
-    /// Where nginx listens.
+    /// The address and port that nginx listens on.
     pub listen: SocketAddr,
-    /// Certificate and key, or none for plain HTTP.
+    /// The paths of certificate and key; `None` for plain HTTP.
     pub tls: Option<(AbsolutePath, SecretPath)>,
 }
 
 /// A declared user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Owner {
-    /// Their name.
+    /// The user's name.
     pub name: Name,
-    /// The file with their password.
+    /// The file that contains the user's password or its hash.
     pub password_file: SecretPath,
-    /// Whether they see and manage all users' workspaces.
+    /// Whether the user sees and manages all users' workspaces.
     pub admin: bool,
 }
 
 impl Manifest {
-    /// Reads a manifest. Errors and warnings come all at once; with an error there is no manifest.
+    /// Parses and validates a manifest. Returns all errors and warnings together, and no manifest if any of them is an error.
     pub fn parse(text: &str, machine: &Machine) -> (Option<Self>, Vec<Issue>) {
         let (file, mut issues) = read::read(text);
         let manifest = file.and_then(|file| resolve::resolve(file, machine, &mut issues));
-        let manifest = manifest.filter(|_| !super::issue::refused(&issues));
+        let manifest = manifest.filter(|_| !super::issue::has_errors(&issues));
         (manifest, issues)
     }
 
-    /// `https`, or `http` where names below `localhost` are served plainly.
+    /// The scheme in browsers' addresses: `http` if a domain under `localhost` has no certificate, otherwise `https`.
     pub fn scheme(&self) -> &'static str {
         if self.front_door.tls.is_none() && self.domain.is_localhost() { "http" } else { "https" }
     }
 
-    /// What follows the host name in a browser's address: empty, or `:` and the port.
+    /// The text after the hostname in a browser's address: empty for the scheme's default port, otherwise `:` and the port.
     pub fn port_suffix(&self) -> String {
         let port = self.front_door.listen.port();
-        let usual = match self.scheme() {
+        let is_default = match self.scheme() {
             "http" => port == 80,
-            // Without a certificate here, another proxy ends TLS, on the usual port.
+            // Without a certificate, another proxy terminates TLS on port 443.
             _ => port == 443 || self.front_door.tls.is_none(),
         };
-        if usual { String::new() } else { format!(":{port}") }
+        if is_default { String::new() } else { format!(":{port}") }
     }
 
     /// The dashboard's origin: `https://code.example.org`.

@@ -1,7 +1,7 @@
-//! From text to [`ManifestFile`], with every finding at once.
+//! Parses the manifest's text to a [`ManifestFile`], and reports all problems together.
 //!
-//! serde stops at its first error. So each error's value is noted and taken out of the document, and the rest is read again,
-//! until it reads: the types stay the one place that knows what is allowed.
+//! serde stops at the first error. So each invalid value is reported and removed from the document, and the rest is deserialized
+//! again, until no error is left. This way only the types define what is valid.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ use serde_path_to_error::Segment;
 use super::file::ManifestFile;
 use crate::model::issue::{Invalid, Issue};
 
-/// The version of the format that this program reads.
+/// The version of the file format that this csm reads.
 pub const VERSION: u64 = 1;
 
-/// More findings than this help nobody.
-const MOST_ISSUES: usize = 200;
+/// Reading stops after this many issues, because a longer list does not help the reader.
+const MAX_ISSUES: usize = 200;
 
-const SEE: &str = "see docs/manifest.md, or the output of \"csm schema\"";
+const SEE_REFERENCE: &str = "see docs/manifest.md or the output of \"csm schema\"";
 
-/// Reads the text of a manifest. `None` when it is no manifest of this version at all.
+/// Parses the text of a manifest. Returns no file if the text is not a JSON object of this version, or has too many errors.
 pub fn read(text: &str) -> (Option<ManifestFile>, Vec<Issue>) {
     if text.trim().is_empty() {
         let issue = Issue::error("", "", "the manifest is empty", "write at least version, domain and users");
@@ -34,24 +34,24 @@ pub fn read(text: &str) -> (Option<ManifestFile>, Vec<Issue>) {
     if let Err(issue) = check_version(&document) {
         return (None, vec![issue]);
     }
-    while issues.len() < MOST_ISSUES {
+    while issues.len() < MAX_ISSUES {
         let error = match serde_path_to_error::deserialize::<_, ManifestFile>(&document) {
             Ok(file) => return (Some(file), issues),
             Err(error) => error,
         };
-        let keys = keys_of(&error);
-        let Some(bad) = take_out(&mut document, &keys) else {
-            let issue = Issue::error(error.path().to_string(), "", error.inner().to_string(), SEE);
+        let keys = path_keys(&error);
+        let Some(invalid) = remove_at(&mut document, &keys) else {
+            let issue = Issue::error(error.path().to_string(), "", error.inner().to_string(), SEE_REFERENCE);
             return (None, [issues, vec![issue]].concat());
         };
-        issues.push(explain(&keys, &bad, &error.inner().to_string()));
+        issues.push(to_issue(&keys, &invalid, &error.inner().to_string()));
     }
     (None, issues)
 }
 
 fn check_version(document: &Value) -> Result<(), Issue> {
     let Value::Object(top) = document else {
-        return Err(Issue::error("", document, "a manifest is a JSON object", SEE));
+        return Err(Issue::error("", document, "a manifest must be a JSON object", SEE_REFERENCE));
     };
     match top.get("version") {
         Some(version) if version.as_u64() == Some(VERSION) => Ok(()),
@@ -59,14 +59,14 @@ fn check_version(document: &Value) -> Result<(), Issue> {
             "version",
             version,
             format!("this csm reads version {VERSION}"),
-            format!("write \"version\": {VERSION}, or use the csm that the manifest was written for"),
+            format!("write \"version\": {VERSION}, or use a csm that reads this version"),
         )),
-        None => Err(Issue::error("version", "", "it is missing", format!("write \"version\": {VERSION}"))),
+        None => Err(Issue::error("version", "", "missing", format!("write \"version\": {VERSION}"))),
     }
 }
 
-/// Where the error is. serde names an unknown field only in its message, and a bad key of a map not at all.
-fn keys_of(error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<String> {
+/// The keys that lead to the error. serde's own message names an unknown field, but not an invalid key of a map.
+fn path_keys(error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<String> {
     error
         .path()
         .iter()
@@ -78,10 +78,10 @@ fn keys_of(error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<String>
         .collect()
 }
 
-/// Removes what the keys lead to, and returns it. An element of a list leaves its place to `null`'s neighbours.
-fn take_out(document: &mut Value, keys: &[String]) -> Option<Value> {
-    let (last, above) = keys.split_last()?;
-    let parent = above.iter().try_fold(document, |value, key| match value {
+/// Removes the value at these keys from the document, and returns it. The later elements of a list move up.
+fn remove_at(document: &mut Value, keys: &[String]) -> Option<Value> {
+    let (last, parents) = keys.split_last()?;
+    let parent = parents.iter().try_fold(document, |value, key| match value {
         Value::Object(map) => map.get_mut(key),
         Value::Array(list) => list.get_mut(key.parse::<usize>().ok()?),
         _ => None,
@@ -96,28 +96,29 @@ fn take_out(document: &mut Value, keys: &[String]) -> Option<Value> {
     }
 }
 
-fn explain(keys: &[String], bad: &Value, message: &str) -> Issue {
+/// Makes an issue of serde's message about an invalid value.
+fn to_issue(keys: &[String], invalid: &Value, message: &str) -> Issue {
     let path = keys.join(".");
     if let Some(rest) = message.strip_prefix("unknown field `") {
         let (field, expected) = rest.split_once('`').unwrap_or((rest, ""));
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).filter(|k| !k.starts_with('$')).collect();
         let remedy = match nearest(field, &known) {
-            Some(name) => format!("did you mean \"{name}\"?"),
-            None => format!("the fields here are {}", known.join(", ")),
+            Some(name) => format!("rename it to \"{name}\", or remove it"),
+            None => format!("remove it, or use one of these fields: {}", known.join(", ")),
         };
-        return Issue::error(path, bad, "there is no such field", remedy);
+        return Issue::error(path, invalid, "unknown field", remedy);
     }
     if let Some(rest) = message.strip_prefix("missing field `") {
         let field = rest.trim_end_matches('`');
-        return Issue::error(format!("{path}.{field}"), "", "it is missing", SEE);
+        return Issue::error(format!("{path}.{field}"), "", "missing", SEE_REFERENCE);
     }
     match Invalid::split(message) {
-        Some((problem, remedy)) => Issue::error(path, bad, problem, remedy),
-        None => Issue::error(path, bad, message, SEE),
+        Some((problem, remedy)) => Issue::error(path, invalid, problem, remedy),
+        None => Issue::error(path, invalid, message, SEE_REFERENCE),
     }
 }
 
-/// The known word that differs least, when it is near enough to be a slip.
+/// The most similar of the known words, if it is similar enough for `word` to be a misspelling.
 fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |a: &str, b: &str| {
         let b: Vec<char> = b.to_lowercase().chars().collect();
@@ -135,28 +136,30 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance(word, best) <= 2.max(word.len() / 3)).then_some(best)
 }
 
-/// JSON, but a key given twice is an error where serde_json keeps the last one in silence.
+/// Parses JSON, and reports duplicate keys, of which serde_json silently keeps the last.
 fn parse_json(text: &str, issues: &mut Vec<Issue>) -> Result<Value, Issue> {
     let mut path = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(text);
-    Unique { path: &mut path, issues }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value)).map_err(
-        |error| {
-            let remedy = if error.is_eof() {
-                "the file ends too early: write it whole, or to a temporary file that is renamed into place"
+    UniqueKeys { path: &mut path, issues }
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|error| {
+            if error.is_eof() {
+                let remedy = "write the whole file, or write a temporary file and rename it into place";
+                Issue::error("", "", format!("the file is incomplete: {error}"), remedy)
             } else {
-                "mend the JSON there"
-            };
-            Issue::error("", "", format!("not JSON: {error}"), remedy)
-        },
-    )
+                Issue::error("", "", format!("not JSON: {error}"), "fix the JSON syntax")
+            }
+        })
 }
 
-struct Unique<'a> {
+/// Deserializes any JSON value, and reports duplicate keys of its objects.
+struct UniqueKeys<'a> {
     path: &'a mut Vec<String>,
     issues: &'a mut Vec<Issue>,
 }
 
-impl<'de> DeserializeSeed<'de> for Unique<'_> {
+impl<'de> DeserializeSeed<'de> for UniqueKeys<'_> {
     type Value = Value;
 
     fn deserialize<D: de::Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
@@ -164,7 +167,7 @@ impl<'de> DeserializeSeed<'de> for Unique<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Unique<'_> {
+impl<'de> Visitor<'de> for UniqueKeys<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -199,7 +202,7 @@ impl<'de> Visitor<'de> for Unique<'_> {
         let mut list = Vec::new();
         loop {
             self.path.push(list.len().to_string());
-            let item = items.next_element_seed(Unique { path: self.path, issues: self.issues })?;
+            let item = items.next_element_seed(UniqueKeys { path: self.path, issues: self.issues })?;
             self.path.pop();
             match item {
                 Some(item) => list.push(item),
@@ -212,10 +215,10 @@ impl<'de> Visitor<'de> for Unique<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             self.path.push(key.clone());
-            let value = entries.next_value_seed(Unique { path: self.path, issues: self.issues })?;
-            if map.contains_key(&key) && self.issues.len() < MOST_ISSUES {
+            let value = entries.next_value_seed(UniqueKeys { path: self.path, issues: self.issues })?;
+            if map.contains_key(&key) && self.issues.len() < MAX_ISSUES {
                 let path = self.path.join(".");
-                self.issues.push(Issue::error(path, &value, "it is there twice", "keep one of the two"));
+                self.issues.push(Issue::error(path, &value, "duplicate key", "keep only one of the two"));
             }
             self.path.pop();
             map.entry(key).or_insert(value);

@@ -1,4 +1,4 @@
-//! From the written manifest to the valid one: defaults, and what fields say about each other.
+//! Turns a [`ManifestFile`] into a [`Manifest`]: applies defaults, and checks fields against each other and the host.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,42 +13,38 @@ use crate::model::size::{Bytes, Cpus, human_bytes};
 use crate::model::text::{AbsolutePath, Domain, ImageRef, SecretPath};
 use crate::model::workspace::{Limits, Workspace};
 
-const MEMORY: Bytes = Bytes::mib(3072);
-const CPU: Cpus = Cpus::milli(1500);
-const TASKS: u32 = 4096;
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
-const WORKSPACE_BASE: &str = "/var/lib/vscode";
+const DEFAULT_MEMORY: Bytes = Bytes::mib(3072);
+const DEFAULT_CPU: Cpus = Cpus::milli(1500);
+const DEFAULT_TASKS: u32 = 4096;
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
+const DEFAULT_WORKSPACE_BASE: &str = "/var/lib/vscode";
 
 /// code-server's documented minimum; below it the editor does not start.
-const MEMORY_LEAST: Bytes = Bytes::mib(512);
+const MIN_MEMORY: Bytes = Bytes::mib(512);
 
-/// Variables that csm or code-server sets, or that would open a second way to sign in.
-const OWN_VARIABLES: [&str; 8] =
+/// Environment variables that csm or code-server sets, or that would enable code-server's own password.
+const RESERVED_VARIABLES: [&str; 8] =
     ["HASHED_PASSWORD", "HOME", "PASSWORD", "USER", "VSCODE_PROXY_URI", "CSM_IMAGE", "CSM_LABEL", "CSM_PACKAGES"];
 
-/// Applies defaults and checks. Returns `None` only when something is missing that nothing can be built without.
+/// Applies defaults and checks the manifest. Returns `None` only if there is no usable `domain` or `workspaceBase`; the issues then
+/// include the error.
 pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Issue>) -> Option<Manifest> {
-    let already = |issues: &[Issue], path: &str| issues.iter().any(|issue| issue.path == path);
+    let is_reported = |issues: &[Issue], path: &str| issues.iter().any(|issue| issue.path == path);
     let domain = file.domain.or_else(|| {
-        if !already(issues, "domain") {
-            issues.push(Issue::error(
-                "domain",
-                "",
-                "it is missing",
-                "write for example \"domain\": \"code.example.org\"",
-            ));
+        if !is_reported(issues, "domain") {
+            issues.push(Issue::error("domain", "", "missing", "write for example \"domain\": \"code.example.org\""));
         }
         None
     });
     let users = file.users.unwrap_or_else(|| {
-        if !already(issues, "users") {
-            issues.push(Issue::error("users", "", "it is missing", "write \"users\": {} if there is nobody yet"));
+        if !is_reported(issues, "users") {
+            issues.push(Issue::error("users", "", "missing", "write \"users\": {} if there are no users yet"));
         }
         BTreeMap::new()
     });
     let base = workspace_base(file.workspace_base, issues)?;
     let front_door = front_door(&file.front_door, domain.as_ref(), issues);
-    if file.image.is_none() && !already(issues, "image") {
+    if file.image.is_none() && !is_reported(issues, "image") {
         check_images(&users, issues);
     }
     let (mut owners, mut workspaces) = (BTreeMap::new(), BTreeMap::new());
@@ -56,7 +52,7 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
     for (name, user) in users {
         let path = format!("users.{name}");
         if name.is_reserved() {
-            issues.push(Issue::error(&path, "", "the name is reserved", "give this person another name"));
+            issues.push(Issue::error(&path, "", "the name is reserved", "give this user another name"));
         }
         check_port(&path, user.port, &mut ports, issues);
         if let Some(owner) = owner(&path, &name, &user, issues) {
@@ -72,26 +68,26 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
 fn workspace_base(given: Option<AbsolutePath>, issues: &mut Vec<Issue>) -> Option<AbsolutePath> {
     let base = match given {
         Some(base) => base,
-        None => WORKSPACE_BASE.parse().ok()?,
+        None => DEFAULT_WORKSPACE_BASE.parse().ok()?,
     };
     if base.as_str() == "/" || base.path().starts_with("/nix/store") {
         issues.push(Issue::error(
             "workspaceBase",
             &base,
-            "people's homes can't lie there",
-            format!("name a directory of its own, for example \"{WORKSPACE_BASE}\""),
+            "can't hold users' homes",
+            format!("use a dedicated directory, for example \"{DEFAULT_WORKSPACE_BASE}\""),
         ));
     }
     Some(base)
 }
 
 fn front_door(file: &FrontDoorFile, domain: Option<&Domain>, issues: &mut Vec<Issue>) -> FrontDoor {
-    let listen = file.listen.map_or(LISTEN, |listen| listen.0);
+    let listen = file.listen.map_or(DEFAULT_LISTEN, |listen| listen.0);
     if listen.port() == 0 {
         issues.push(Issue::error(
             "frontDoor.listen",
             listen,
-            "port 0 is no port",
+            "port 0 is not a port",
             "write for example \"127.0.0.1:7080\"",
         ));
     }
@@ -99,48 +95,48 @@ fn front_door(file: &FrontDoorFile, domain: Option<&Domain>, issues: &mut Vec<Is
         (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
         (None, None) => None,
         (given, _) => {
-            let (there, missing) =
+            let (set, missing) =
                 if given.is_some() { ("certificate", "certificateKey") } else { ("certificateKey", "certificate") };
             issues.push(Issue::error(
                 format!("frontDoor.{missing}"),
                 "",
-                format!("it is missing beside {there}"),
-                "give both, or neither for plain HTTP",
+                format!("missing, but {set} is set"),
+                "set both, or remove both to use plain HTTP",
             ));
             None
         }
     };
     if let Some(domain) = domain.filter(|domain| tls.is_none() && !domain.is_localhost()) {
-        let remedy = "give frontDoor.certificate and certificateKey, or let a proxy in front end TLS on port 443";
+        let remedy = "set frontDoor.certificate and certificateKey, or use a proxy that terminates TLS on port 443";
         issues.push(if listen.ip().is_loopback() {
             Issue::warning(
                 "frontDoor",
                 "",
-                format!("browsers sign in at https://{domain} only over TLS, and there is no certificate here"),
+                format!("browsers can sign in at https://{domain} only over TLS, but no certificate is set"),
                 remedy,
             )
         } else {
-            Issue::error("frontDoor.listen", listen, "passwords would cross the network in plain text", remedy)
+            Issue::error("frontDoor.listen", listen, "passwords would be sent over the network in plain text", remedy)
         });
     }
     FrontDoor { listen, tls }
 }
 
-/// Without an image for all, everyone needs one of their own. It is said once: one line at the top is the remedy.
+/// Without a top-level image, each user needs their own. One issue covers all users, because setting the top-level image fixes them all.
 fn check_images(users: &BTreeMap<Name, UserFile>, issues: &mut Vec<Issue>) {
-    // An image that was there but unsound has been reported by the reader.
+    // `read` has already reported and removed an invalid image.
     let reported = |name: &Name| issues.iter().any(|issue| issue.path == format!("users.{name}.image"));
     let without: Vec<&Name> =
         users.iter().filter(|(name, user)| user.image.is_none() && !reported(name)).map(|(name, _)| name).collect();
     let Some(first) = without.first() else { return };
     let who = match without.len() {
-        1 => format!("users.{first} has none of their own"),
-        count => format!("{count} users, such as {first}, have none of their own"),
+        1 => format!("users.{first} does not set one"),
+        count => format!("{count} users, such as {first}, do not set one"),
     };
     issues.push(Issue::error(
         "image",
         "",
-        format!("it is missing, and {who}"),
+        format!("missing, and {who}"),
         "write for example \"image\": \"docker.io/codercom/code-server:latest\"",
     ));
 }
@@ -149,10 +145,10 @@ fn check_port(path: &str, port: Option<u16>, ports: &mut BTreeMap<u16, String>, 
     let Some(port) = port else { return };
     let path = format!("{path}.port");
     if port < 1024 {
-        issues.push(Issue::error(&path, port, "ports below 1024 need root", "choose one from 1024"));
+        issues.push(Issue::error(&path, port, "ports below 1024 need root", "choose a port from 1024"));
     }
     if let Some(other) = ports.get(&port) {
-        issues.push(Issue::error(&path, port, format!("{other} has that port already"), "choose another"));
+        issues.push(Issue::error(&path, port, format!("{other} already uses this port"), "choose another port"));
     } else {
         ports.insert(port, path);
     }
@@ -160,19 +156,19 @@ fn check_port(path: &str, port: Option<u16>, ports: &mut BTreeMap<u16, String>, 
 
 fn owner(path: &str, name: &Name, user: &UserFile, issues: &mut Vec<Issue>) -> Option<Owner> {
     let field = format!("{path}.passwordFile");
-    // A field that was there but unsound has been reported by the reader under this very path.
+    // `read` has already reported and removed an invalid field, under the same path.
     if user.password_file.is_none() && !issues.iter().any(|issue| issue.path == field) {
         issues.push(Issue::error(
             field,
             "",
-            "it is missing",
-            "name a file with the password; \"csm hash-password\" makes a hash to put there",
+            "missing",
+            "write the path of a file that contains the password or its hash from \"csm hash-password\"",
         ));
     }
     Some(Owner { name: name.clone(), password_file: user.password_file.clone()?, admin: user.admin })
 }
 
-/// A user's `main`.
+/// Builds a user's workspace `main`.
 fn workspace(
     path: &str,
     owner: Name,
@@ -190,8 +186,8 @@ fn workspace(
             issues.push(Issue::error(
                 format!("{path}.hostServices"),
                 port,
-                "port 0 is no port",
-                "name the service's port",
+                "port 0 is not a port",
+                "write the service's port",
             ));
         }
     }
@@ -199,8 +195,8 @@ fn workspace(
         issues.push(Issue::error(
             format!("{path}.packages"),
             packages,
-            "it is not in /nix/store, which is all that the workspace gets",
-            "leave it out, or name an environment that Nix built",
+            "not in /nix/store, the only directory that is mounted for packages",
+            "remove the field, or use an environment that Nix built",
         ));
     }
     Some(Workspace {
@@ -222,30 +218,30 @@ fn workspace(
 }
 
 fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue>) -> Limits {
-    let memory = user.memory_limit.unwrap_or(MEMORY);
-    let tasks = user.tasks_limit.unwrap_or(TASKS);
-    let cpu = user.cpu_limit.unwrap_or(CPU);
+    let memory = user.memory_limit.unwrap_or(DEFAULT_MEMORY);
+    let tasks = user.tasks_limit.unwrap_or(DEFAULT_TASKS);
+    let cpu = user.cpu_limit.unwrap_or(DEFAULT_CPU);
     let memory_path = format!("{path}.memoryLimit");
-    if memory < MEMORY_LEAST {
+    if memory < MIN_MEMORY {
         issues.push(Issue::error(
             &memory_path,
             memory,
-            "code-server does not start in so little memory",
-            "give at least \"1G\"",
+            "too little memory for code-server to start",
+            "write at least \"1G\"",
         ));
     } else if user.memory_limit.is_some() && memory.get() > machine.memory {
         issues.push(Issue::warning(
             &memory_path,
             memory,
-            format!("the machine has {}", human_bytes(machine.memory)),
-            "lower it; as it is, it limits nothing",
+            format!("the host has only {}", human_bytes(machine.memory)),
+            "lower the limit so that it has an effect",
         ));
     }
     if let Some(high) = user.memory_high.filter(|high| *high > memory) {
         issues.push(Issue::error(
             format!("{path}.memoryHigh"),
             high,
-            format!("the soft limit is above the hard one, {memory}"),
+            format!("the soft limit is above the hard limit, {memory}"),
             format!("write at most \"{memory}\", or raise memoryLimit"),
         ));
     }
@@ -253,8 +249,8 @@ fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue
         issues.push(Issue::warning(
             format!("{path}.cpuLimit"),
             cpu,
-            format!("the machine has {} CPUs", machine.cpus),
-            "lower it; as it is, it limits nothing",
+            format!("the host has only {} CPUs", machine.cpus),
+            "lower the limit so that it has an effect",
         ));
     }
     if !(64..=4_194_304).contains(&tasks) {
@@ -262,7 +258,7 @@ fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue
             format!("{path}.tasksLimit"),
             tasks,
             "not between 64 and 4194304",
-            "code-server alone needs about 60; the default is 4096",
+            "write a number in that range; code-server alone needs about 60, the default is 4096",
         ));
     }
     let memory_high = user.memory_high.unwrap_or(Bytes::mib((memory.get() >> 20) * 5 / 6));
@@ -273,17 +269,22 @@ fn check_environment(path: &str, user: &UserFile, issues: &mut Vec<Issue>) {
     for (name, value) in &user.environment {
         let path = format!("{path}.environment.{name}");
         if user.secret_environment.contains_key(name) {
-            issues.push(Issue::error(&path, "", "secretEnvironment has the same name", "keep one of the two"));
+            issues.push(Issue::error(
+                &path,
+                "",
+                "secretEnvironment sets the same variable",
+                "keep only one of the two",
+            ));
         }
         if value.contains('\0') {
-            issues.push(Issue::error(&path, "", "a value can't hold a null byte", "take it out"));
+            issues.push(Issue::error(&path, "", "a value can't contain a null byte", "remove the null byte"));
         }
         if value.starts_with("/run/") && value.parse::<SecretPath>().is_ok() {
             issues.push(Issue::warning(
                 &path,
                 value,
-                "the variable will hold this path, not what is in the file",
-                format!("to pass the file's content, move it to secretEnvironment.{name}"),
+                "the variable is set to this path, not to the file's content",
+                format!("to pass the file's content, move the path to secretEnvironment.{name}"),
             ));
         }
     }
@@ -291,12 +292,12 @@ fn check_environment(path: &str, user: &UserFile, issues: &mut Vec<Issue>) {
         ("environment", user.environment.keys().collect::<Vec<_>>()),
         ("secretEnvironment", user.secret_environment.keys().collect()),
     ] {
-        for name in names.into_iter().filter(|name| OWN_VARIABLES.contains(&name.as_str())) {
+        for name in names.into_iter().filter(|name| RESERVED_VARIABLES.contains(&name.as_str())) {
             issues.push(Issue::error(
                 format!("{path}.{field}.{name}"),
                 "",
                 "csm sets this variable itself",
-                "leave it out; the way to sign in is passwordFile",
+                "remove the variable; to set a password, use passwordFile",
             ));
         }
     }

@@ -11,7 +11,7 @@ fn issues(text: &str) -> Vec<Issue> {
     Manifest::parse(text, &MACHINE).1
 }
 
-/// A manifest with one user whose fields are given.
+/// A manifest with one user, who has `passwordFile` and these fields.
 fn user(fields: &str) -> String {
     let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
     format!(
@@ -19,19 +19,19 @@ fn user(fields: &str) -> String {
     )
 }
 
-/// Asserts exactly one finding, of that severity, at that path, whose text holds `says`.
+/// Asserts that the manifest has exactly one issue, with this severity and path, and that its text contains `part`.
 #[track_caller]
-fn one(text: &str, severity: Severity, path: &str, says: &str) {
+fn assert_only_issue(text: &str, severity: Severity, path: &str, part: &str) {
     let (manifest, issues) = Manifest::parse(text, &MACHINE);
     assert_eq!(issues.len(), 1, "{issues:#?}\n{text}");
     assert_eq!((issues[0].severity, issues[0].path.as_str()), (severity, path));
-    assert!(issues[0].to_string().contains(says), "{}", issues[0]);
+    assert!(issues[0].to_string().contains(part), "{}", issues[0]);
     assert!(!issues[0].remedy.is_empty());
     assert_eq!(manifest.is_some(), severity == Severity::Warning);
 }
 
 #[test]
-fn a_full_manifest_reads_without_a_word() {
+fn a_manifest_with_all_fields_has_no_issues() {
     let (manifest, issues) = Manifest::parse(FULL, &MACHINE);
     assert_eq!(issues, vec![]);
     let manifest = manifest.unwrap();
@@ -55,119 +55,159 @@ fn defaults_are_the_documented_ones() {
 }
 
 #[test]
-fn each_mistake_gets_its_own_answer() {
+fn each_mistake_has_its_own_message() {
     use Severity::{Error, Warning};
-    one("", Error, "", "is empty");
-    one(" \n", Error, "", "is empty");
-    one("[]", Error, "", "JSON object");
-    one("{\"version\":1,", Error, "", "ends too early");
-    one(r#"{"version":2}"#, Error, "version", "found 2: this csm reads version 1");
-    one(r#"{"version":"1"}"#, Error, "version", "reads version 1");
-    one("{}", Error, "version", "missing");
-    one(&user("\"memoryLimt\":\"2G\""), Error, "users.dan.memoryLimt", "did you mean \"memoryLimit\"?");
-    one(&user("\"memoryLimit\":0"), Error, "users.dan.memoryLimit", "a limit of 0");
-    one(&user("\"memoryLimit\":\"2X\""), Error, "users.dan.memoryLimit", "found \"2X\": not a size; write it as");
-    one(&user("\"memoryLimit\":\"64M\""), Error, "users.dan.memoryLimit", "so little");
-    one(&user("\"packages\":\"/usr\""), Error, "users.dan.packages", "not in /nix/store");
-    one(&user("\"memoryLimit\":\"64G\""), Warning, "users.dan.memoryLimit", "the machine has 8 GiB");
-    one(&user("\"memoryHigh\":\"4G\""), Error, "users.dan.memoryHigh", "above the hard one, 3G");
-    one(&user("\"cpuLimit\":\"0\""), Error, "users.dan.cpuLimit", "a limit of 0");
-    one(&user("\"cpuLimit\":5"), Warning, "users.dan.cpuLimit", "the machine has 4 CPUs");
-    one(&user("\"tasksLimit\":1"), Error, "users.dan.tasksLimit", "between 64 and");
-    one(&user("\"port\":80"), Error, "users.dan.port", "below 1024");
-    one(&user("\"port\":7080"), Error, "users.dan.port", "frontDoor.listen has that port");
-    one(&user("\"port\":70000"), Error, "users.dan.port", "70000");
-    one(&user("\"image\":\"a b\""), Error, "users.dan.image", "not an image reference");
-    one(&user("\"memoryLimit\":\"1G\",\"memoryLimit\":\"2G\""), Error, "users.dan.memoryLimit", "twice");
-    one(&user("\"secretEnvironment\":{\"A\":\"/nix/store/x\"}"), Error, "users.dan.secretEnvironment.A", "nix store");
-    one(&user("\"secretFiles\":{\"../x\":{\"source\":\"/s\"}}"), Error, "users.dan.secretFiles.../x", "below the home");
-    one(&user("\"secretFiles\":{\"x\":{}}"), Error, "users.dan.secretFiles.x.source", "missing");
-    one(
+    assert_only_issue("", Error, "", "is empty");
+    assert_only_issue(" \n", Error, "", "is empty");
+    assert_only_issue("[]", Error, "", "JSON object");
+    assert_only_issue("{\"version\":1,", Error, "", "the file is incomplete");
+    assert_only_issue(r#"{"version":2}"#, Error, "version", "found 2: this csm reads version 1");
+    assert_only_issue(r#"{"version":"1"}"#, Error, "version", "reads version 1");
+    assert_only_issue("{}", Error, "version", "missing");
+    assert_only_issue(
+        &user("\"memoryLimt\":\"2G\""),
+        Error,
+        "users.dan.memoryLimt",
+        "unknown field; rename it to \"memoryLimit\"",
+    );
+    assert_only_issue(&user("\"memoryLimit\":0"), Error, "users.dan.memoryLimit", "a limit of 0");
+    assert_only_issue(
+        &user("\"memoryLimit\":\"2X\""),
+        Error,
+        "users.dan.memoryLimit",
+        "found \"2X\": not a size; write it as",
+    );
+    assert_only_issue(&user("\"memoryLimit\":\"64M\""), Error, "users.dan.memoryLimit", "too little memory");
+    assert_only_issue(&user("\"packages\":\"/usr\""), Error, "users.dan.packages", "not in /nix/store");
+    assert_only_issue(&user("\"memoryLimit\":\"64G\""), Warning, "users.dan.memoryLimit", "the host has only 8 GiB");
+    assert_only_issue(&user("\"memoryHigh\":\"4G\""), Error, "users.dan.memoryHigh", "above the hard limit, 3G");
+    assert_only_issue(&user("\"cpuLimit\":\"0\""), Error, "users.dan.cpuLimit", "a limit of 0");
+    assert_only_issue(&user("\"cpuLimit\":5"), Warning, "users.dan.cpuLimit", "the host has only 4 CPUs");
+    assert_only_issue(&user("\"tasksLimit\":1"), Error, "users.dan.tasksLimit", "between 64 and");
+    assert_only_issue(&user("\"port\":80"), Error, "users.dan.port", "below 1024");
+    assert_only_issue(&user("\"port\":7080"), Error, "users.dan.port", "frontDoor.listen already uses this port");
+    assert_only_issue(&user("\"port\":70000"), Error, "users.dan.port", "70000");
+    assert_only_issue(&user("\"image\":\"a b\""), Error, "users.dan.image", "not an image reference");
+    assert_only_issue(
+        &user("\"memoryLimit\":\"1G\",\"memoryLimit\":\"2G\""),
+        Error,
+        "users.dan.memoryLimit",
+        "duplicate key",
+    );
+    assert_only_issue(
+        &user("\"secretEnvironment\":{\"A\":\"/nix/store/x\"}"),
+        Error,
+        "users.dan.secretEnvironment.A",
+        "Nix store",
+    );
+    assert_only_issue(
+        &user("\"secretFiles\":{\"../x\":{\"source\":\"/s\"}}"),
+        Error,
+        "users.dan.secretFiles.../x",
+        "under the home",
+    );
+    assert_only_issue(&user("\"secretFiles\":{\"x\":{}}"), Error, "users.dan.secretFiles.x.source", "missing");
+    assert_only_issue(
         &user("\"secretFiles\":{\"x\":{\"source\":\"/s\",\"mode\":\"0644\"}}"),
         Error,
         "users.dan.secretFiles.x.mode",
         "0400",
     );
-    one(&user("\"environment\":{\"A\":\"/run/secrets/a\"}"), Warning, "users.dan.environment.A", "secretEnvironment.A");
-    one(
+    assert_only_issue(
+        &user("\"environment\":{\"A\":\"/run/secrets/a\"}"),
+        Warning,
+        "users.dan.environment.A",
+        "secretEnvironment.A",
+    );
+    assert_only_issue(
         &user("\"environment\":{\"PASSWORD\":\"x\"}"),
         Error,
         "users.dan.environment.PASSWORD",
         "sets this variable itself",
     );
-    one(
+    assert_only_issue(
         &user("\"environment\":{\"A-B\":\"x\"}"),
         Error,
         "users.dan.environment.A-B",
         "name of an environment variable",
     );
-    one(
+    assert_only_issue(
         &user("\"environment\":{\"A\":\"x\"},\"secretEnvironment\":{\"A\":\"/s\"}"),
         Error,
         "users.dan.environment.A",
-        "same name",
+        "same variable",
     );
-    one(&user("\"extensions\":[\"ok.ok\",\"bad\"]"), Error, "users.dan.extensions.1", "not an extension");
-    one(&user("\"hostServices\":[0]"), Error, "users.dan.hostServices", "port 0");
+    assert_only_issue(&user("\"extensions\":[\"ok.ok\",\"bad\"]"), Error, "users.dan.extensions.1", "not an extension");
+    assert_only_issue(&user("\"hostServices\":[0]"), Error, "users.dan.hostServices", "port 0");
     let top = |more: &str, user: &str| {
         format!(r#"{{"version":1,"image":"x",{more},"users":{{"{user}":{{"passwordFile":"/p"}}}}}}"#)
     };
     let domain = "\"domain\":\"code.localhost\"";
-    one(&top("\"domain\":\"https://x.org\"", "dan"), Error, "domain", "no scheme");
-    one(&top("\"domain\":\"X.localhost\"", "dan"), Error, "domain", "lower case");
-    one(&top("\"users2\":1,\"domain\":\"x.localhost\"", "dan"), Error, "users2", "no such field");
-    one(&top(domain, "Dan"), Error, "users.Dan", "not a name");
-    one(&top(domain, "root"), Error, "users.root", "reserved");
-    one(&top(&format!("{domain},\"workspaceBase\":\"/\""), "dan"), Error, "workspaceBase", "can't lie there");
-    one(&top(&format!("{domain},\"workspaceBase\":\"x\""), "dan"), Error, "workspaceBase", "not an absolute path");
-    one(
+    assert_only_issue(&top("\"domain\":\"https://x.org\"", "dan"), Error, "domain", "no scheme");
+    assert_only_issue(&top("\"domain\":\"X.localhost\"", "dan"), Error, "domain", "lower case");
+    assert_only_issue(&top("\"users2\":1,\"domain\":\"x.localhost\"", "dan"), Error, "users2", "unknown field");
+    assert_only_issue(&top(domain, "Dan"), Error, "users.Dan", "not a valid name");
+    assert_only_issue(&top(domain, "root"), Error, "users.root", "reserved");
+    assert_only_issue(
+        &top(&format!("{domain},\"workspaceBase\":\"/\""), "dan"),
+        Error,
+        "workspaceBase",
+        "can't hold users' homes",
+    );
+    assert_only_issue(
+        &top(&format!("{domain},\"workspaceBase\":\"x\""), "dan"),
+        Error,
+        "workspaceBase",
+        "not an absolute path",
+    );
+    assert_only_issue(
         &top(&format!("{domain},\"frontDoor\":{{\"listen\":\"7080\"}}"), "dan"),
         Error,
         "frontDoor.listen",
         "address and a port",
     );
-    one(
+    assert_only_issue(
         &top(&format!("{domain},\"frontDoor\":{{\"certificate\":\"/c\"}}"), "dan"),
         Error,
         "frontDoor.certificateKey",
-        "beside certificate",
+        "missing, but certificate is set",
     );
-    one(&top("\"domain\":\"x.org\"", "dan"), Warning, "frontDoor", "only over TLS");
-    one(
+    assert_only_issue(&top("\"domain\":\"x.org\"", "dan"), Warning, "frontDoor", "only over TLS");
+    assert_only_issue(
         &top("\"domain\":\"x.org\",\"frontDoor\":{\"listen\":\"0.0.0.0:80\"}", "dan"),
         Error,
         "frontDoor.listen",
         "plain text",
     );
-    one(r#"{"version":1,"domain":"a.localhost"}"#, Error, "users", "missing");
-    one(r#"{"version":1,"users":{}}"#, Error, "domain", "missing");
-    one(
+    assert_only_issue(r#"{"version":1,"domain":"a.localhost"}"#, Error, "users", "missing");
+    assert_only_issue(r#"{"version":1,"users":{}}"#, Error, "domain", "missing");
+    assert_only_issue(
         r#"{"version":1,"domain":"a.localhost","users":{"dan":{"image":"x"}}}"#,
         Error,
         "users.dan.passwordFile",
         "missing",
     );
-    one(
+    assert_only_issue(
         r#"{"version":1,"domain":"a.localhost","users":{"dan":{"passwordFile":"/p"}}}"#,
         Error,
         "image",
-        "users.dan has none of their own",
+        "users.dan does not set one",
     );
 }
 
 #[test]
-fn one_cause_at_the_top_is_one_finding_however_many_people_it_concerns() {
+fn a_missing_top_level_image_is_one_issue_for_all_users() {
     let user = |n| format!(r#""u{n}":{{"passwordFile":"/p"}}"#);
     let users: Vec<String> = (0..1000).map(user).collect();
     let text = |more: &str| format!(r#"{{"version":1,"domain":"a.localhost","users":{{{}{more}}}}}"#, users.join(","));
-    one(&text(""), Severity::Error, "image", "1000 users, such as u0, have none of their own");
-    one(&text(r#","zoe":{"passwordFile":"/p","image":"x"}"#), Severity::Error, "image", "1000 users");
+    assert_only_issue(&text(""), Severity::Error, "image", "1000 users, such as u0, do not set one");
+    assert_only_issue(&text(r#","zoe":{"passwordFile":"/p","image":"x"}"#), Severity::Error, "image", "1000 users");
     let found = issues(&text(r#","zoe":{"passwordFile":"/p","image":"a b"}"#));
     assert_eq!(found.iter().map(|issue| issue.path.as_str()).collect::<Vec<_>>(), ["users.zoe.image", "image"]);
 }
 
 #[test]
-fn all_findings_come_at_once() {
+fn all_issues_are_reported_together() {
     let text = r#"{"version":1,"domain":"UP","image":"x","x":1,"users":{
         "dan":{"passwordFile":"/p","port":8081,"memoryLimit":"2X","cpuLimit":0},
         "dan":{"passwordFile":"/p"},
@@ -190,7 +230,7 @@ fn all_findings_come_at_once() {
 }
 
 #[test]
-fn cut_off_anywhere_it_is_refused() {
+fn a_truncated_manifest_is_refused() {
     for end in 0..FULL.trim_end().len() {
         let (manifest, issues) = Manifest::parse(&FULL[..end], &MACHINE);
         assert!(manifest.is_none() && !issues.is_empty(), "at byte {end}");
@@ -206,6 +246,6 @@ proptest! {
         bytes[at] = byte;
         let text = String::from_utf8_lossy(&bytes);
         let (manifest, issues) = Manifest::parse(&text, &MACHINE);
-        prop_assert_eq!(manifest.is_none(), crate::model::issue::refused(&issues));
+        prop_assert_eq!(manifest.is_none(), crate::model::issue::has_errors(&issues));
     }
 }

@@ -12,22 +12,22 @@ fn by_dan(verb: Verb) -> Cause {
 }
 
 fn container() -> Container {
-    Container { since: 5, digest: Some("old".into()), trouble: None }
+    Container { since: 5, digest: Some("old".into()), warning: None }
 }
 
 fn failure(still_runs: bool) -> Failure {
     Failure { message: "podman is slow".into(), log: vec!["the last line".into()], still_runs }
 }
 
-/// Every stage, with each variation of its data that matters.
+/// Every stage, once for each difference in its data that changes what events do.
 fn stages() -> Vec<Stage> {
     let restart = || Some(by_dan(Verb::Restart));
     vec![
-        Stage::Unknown { failed: false, asked: None },
-        Stage::Unknown { failed: true, asked: None },
-        Stage::Unknown { failed: false, asked: Some((Verb::Start, Cause::AutoStart)) },
-        Stage::Unknown { failed: false, asked: Some((Verb::Stop, by_dan(Verb::Stop))) },
-        Stage::Unknown { failed: false, asked: Some((Verb::Restart, by_dan(Verb::Restart))) },
+        Stage::Unknown { failed: false, requested: None },
+        Stage::Unknown { failed: true, requested: None },
+        Stage::Unknown { failed: false, requested: Some((Verb::Start, Cause::AutoStart)) },
+        Stage::Unknown { failed: false, requested: Some((Verb::Stop, by_dan(Verb::Stop))) },
+        Stage::Unknown { failed: false, requested: Some((Verb::Restart, by_dan(Verb::Restart))) },
         Stage::Stopped,
         Stage::Failed { message: None, log: vec![] },
         Stage::Starting { job: 1, progress: Progress::Queued, digest: DIGEST.into() },
@@ -49,25 +49,25 @@ fn stages() -> Vec<Stage> {
     ]
 }
 
-fn there(phase: Phase) -> Option<Observed> {
+fn observed(phase: Phase) -> Option<Observed> {
     Some(Observed { digest: Some("seen".into()), phase })
 }
 
-fn running(trouble: Option<&str>) -> Option<Observed> {
-    there(Phase::Running { since: 9, trouble: trouble.map(str::to_owned) })
+fn running(warning: Option<&str>) -> Option<Observed> {
+    observed(Phase::Running { since: 9, warning: warning.map(str::to_owned) })
 }
 
 fn exited(failed: bool) -> Option<Observed> {
-    there(Phase::Exited { failed, why: failed.then(|| "exited with code 7".to_owned()) })
+    observed(Phase::Exited { failed, reason: failed.then(|| "exited with code 7".to_owned()) })
 }
 
 fn observations() -> Vec<Option<Observed>> {
     vec![
         None,
-        there(Phase::Starting),
+        observed(Phase::Starting),
         running(None),
         running(Some("out of memory")),
-        there(Phase::Frozen { since: 9 }),
+        observed(Phase::Frozen { since: 9 }),
         exited(false),
         exited(true),
     ]
@@ -76,7 +76,7 @@ fn observations() -> Vec<Option<Observed>> {
 fn events() -> Vec<Event> {
     let mut events: Vec<Event> = [Verb::Start, Verb::Freeze, Verb::Stop, Verb::Restart]
         .into_iter()
-        .map(|verb| Event::Asked(verb, by_dan(verb)))
+        .map(|verb| Event::Requested(verb, by_dan(verb)))
         .collect();
     events.extend([
         Event::Progress(1, Progress::Waiting),
@@ -93,18 +93,18 @@ fn events() -> Vec<Event> {
 }
 
 fn at(stage: Stage) -> Lifecycle {
-    Lifecycle { stage, cause: Cause::NeverStarted, at: 0, jobs: 1 }
+    Lifecycle { stage, cause: Cause::NeverStarted, changed_at: 0, last_job: 1 }
 }
 
-/// Every stage meets every event. The snapshot is the machine's definition in words: look at each line that changes.
+/// Applies every event to every stage. The snapshot defines the state machine: review each line that changes.
 #[test]
-fn every_stage_meets_every_event() {
+fn every_event_in_every_stage() {
     let mut table = String::new();
     for stage in stages() {
         let _ = writeln!(table, "{stage:?}");
         for event in events() {
             let mut lifecycle = at(stage.clone());
-            let effects = lifecycle.on(event.clone(), DIGEST, 100);
+            let effects = lifecycle.handle(event.clone(), DIGEST, 100);
             if lifecycle == at(stage.clone()) && effects == Effects::default() {
                 continue;
             }
@@ -117,22 +117,22 @@ fn every_stage_meets_every_event() {
     insta::assert_snapshot!(table);
 }
 
-/// What must hold whatever happens: a stage waits exactly for the step that was begun for it, and for no other.
+/// After each event, a stage that waits for a step waits for the newest step, or for the same one as before.
 #[test]
-fn a_stage_that_waits_has_its_step_under_way() {
+fn a_waiting_stage_has_its_step_in_progress() {
     for stage in stages() {
         for event in events() {
             let mut lifecycle = at(stage.clone());
-            let effects = lifecycle.on(event.clone(), DIGEST, 100);
+            let effects = lifecycle.handle(event.clone(), DIGEST, 100);
             let case = format!("{stage:?} + {event:?} → {lifecycle:?} {effects:?}");
             match (effects.step, lifecycle.stage.job()) {
-                (Some((job, step)), Some(waits)) => {
-                    assert_eq!((job, Some(step)), (waits, lifecycle.stage.step()), "{case}");
-                    assert!(job > 1, "a new one: {case}");
+                (Some((job, step)), Some(awaited)) => {
+                    assert_eq!((job, Some(step)), (awaited, lifecycle.stage.step()), "{case}");
+                    assert!(job > 1, "a new job: {case}");
                 }
-                (None, Some(waits)) => assert_eq!(Some(waits), stage.job(), "still the same: {case}"),
+                (None, Some(awaited)) => assert_eq!(Some(awaited), stage.job(), "the same job as before: {case}"),
                 (None, None) => {}
-                (Some(_), None) => panic!("nobody waits for it: {case}"),
+                (Some(_), None) => panic!("the stage does not wait for the step: {case}"),
             }
         }
     }
@@ -142,26 +142,26 @@ fn a_stage_that_waits_has_its_step_under_way() {
 fn apply(world: &mut Option<Observed>, step: Step) {
     *world = match (step, world.take()) {
         (Step::Start | Step::Thaw, _) => running(None),
-        (Step::Freeze, Some(_)) => there(Phase::Frozen { since: 9 }),
+        (Step::Freeze, Some(_)) => observed(Phase::Frozen { since: 9 }),
         (Step::Freeze, None) => None,
-        (Step::Stop, there) => there.map(|_| exited(false).expect("some")),
+        (Step::Stop, observed) => observed.map(|_| exited(false).expect("some")),
     };
 }
 
-/// Observes and does what follows until nothing does; returns how many steps that took.
+/// Observes the runtime and applies the resulting steps until there are none. Returns the number of observations that led to a step.
 fn settle(lifecycle: &mut Lifecycle, world: &mut Option<Observed>) -> usize {
     for steps in 0..10 {
-        let mut effects = lifecycle.on(Event::Observed(world.clone()), DIGEST, 100);
+        let mut effects = lifecycle.handle(Event::Observed(world.clone()), DIGEST, 100);
         if effects.step.is_none() {
             if !matches!(lifecycle.stage, Stage::StopFailed { .. }) {
                 return steps;
             }
-            effects = lifecycle.on(Event::Retry, DIGEST, 100);
+            effects = lifecycle.handle(Event::Retry, DIGEST, 100);
         }
         let mut next = effects.step;
         while let Some((job, step)) = next {
             apply(world, step);
-            next = lifecycle.on(Event::Finished(job, Ok(())), DIGEST, 100).step;
+            next = lifecycle.handle(Event::Finished(job, Ok(())), DIGEST, 100).step;
         }
     }
     panic!("it never settles: {lifecycle:?} {world:?}");
@@ -176,23 +176,23 @@ proptest! {
     ) {
         let mut world = found;
         let mut lifecycle = at(stage);
-        // What was under way ends first, one way or the other.
+        // Steps in progress finish first.
         if let (Some(job), Some(step)) = (lifecycle.stage.job(), lifecycle.stage.step()) {
             apply(&mut world, step);
-            let effects = lifecycle.on(Event::Finished(job, Ok(())), DIGEST, 100);
+            let effects = lifecycle.handle(Event::Finished(job, Ok(())), DIGEST, 100);
             if let Some((job, step)) = effects.step {
                 apply(&mut world, step);
-                lifecycle.on(Event::Finished(job, Ok(())), DIGEST, 100);
+                lifecycle.handle(Event::Finished(job, Ok(())), DIGEST, 100);
             }
         }
         settle(&mut lifecycle, &mut world);
-        let mut next = lifecycle.on(Event::Asked(verb, by_dan(verb)), DIGEST, 100).step;
+        let mut next = lifecycle.handle(Event::Requested(verb, by_dan(verb)), DIGEST, 100).step;
         while let Some((job, step)) = next {
             apply(&mut world, step);
-            next = lifecycle.on(Event::Finished(job, Ok(())), DIGEST, 100).step;
+            next = lifecycle.handle(Event::Finished(job, Ok(())), DIGEST, 100).step;
         }
         settle(&mut lifecycle, &mut world);
-        let phase = world.as_ref().map(|there| there.phase.clone());
+        let phase = world.as_ref().map(|observed| observed.phase.clone());
         match verb {
             Verb::Start | Verb::Restart => prop_assert!(matches!(phase, Some(Phase::Running { .. })), "{phase:?}"),
             Verb::Stop => prop_assert!(phase.is_none_or(|phase| !phase.is_up())),
@@ -204,29 +204,29 @@ proptest! {
         prop_assert_eq!(before, (lifecycle, world));
     }
 
-    /// Any sequence of events, jobs and observations that are out of date included: no stage waits for a step that has ended.
+    /// In any sequence of events, including outdated results and observations, no stage waits for a step that has finished.
     #[test]
-    fn whatever_the_order_every_wait_ends(choices in prop::collection::vec(0usize..1000, 0..40)) {
+    fn no_stage_waits_for_a_finished_step(choices in prop::collection::vec(0usize..1000, 0..40)) {
         let mut lifecycle = Lifecycle::new(false, Cause::NeverStarted, 0);
-        let mut under_way: Vec<JobId> = Vec::new();
+        let mut in_progress: Vec<JobId> = Vec::new();
         for choice in choices {
             let all = events();
-            let event = match under_way.first() {
+            let event = match in_progress.first() {
                 Some(_) if choice % 3 == 0 => {
-                    let job = under_way.remove(choice % under_way.len());
+                    let job = in_progress.remove(choice % in_progress.len());
                     Event::Finished(job, if choice % 2 == 0 { Ok(()) } else { Err(failure(choice % 5 == 0)) })
                 }
                 _ => match all[choice % all.len()].clone() {
-                    // Jobs are ended above.
+                    // The arm above finishes jobs.
                     Event::Finished(..) => Event::Retry,
                     event => event,
                 },
             };
-            if let Some((job, _)) = lifecycle.on(event, DIGEST, 100).step {
-                under_way.push(job);
+            if let Some((job, _)) = lifecycle.handle(event, DIGEST, 100).step {
+                in_progress.push(job);
             }
             if let Some(job) = lifecycle.stage.job() {
-                prop_assert!(under_way.contains(&job), "it waits for {job}, which has ended: {lifecycle:?}");
+                prop_assert!(in_progress.contains(&job), "it waits for {job}, which has finished: {lifecycle:?}");
             }
         }
     }
