@@ -37,6 +37,8 @@ in
 
     systemd.tmpfiles.rules = [
       "d ${cfg.workspaceBase} 0755 root root -"
+      "d ${cfg.stateBase}/code-server-multi 0700 code-server-multi code-server-multi -"
+      "d ${cfg.stateBase}/code-server-workspaces 0755 root root -"
       "d ${cfg.internal.run} 0711 code-server-multi code-server-multi -"
       # The daemon's as well: systemd makes nothing for somebody else below what belongs first to one account and then to another.
       "d ${cfg.internal.run}/ws 0711 code-server-multi code-server-multi -"
@@ -52,6 +54,8 @@ in
         "d ${home} 0700 ${account} ${account} -"
         "d ${home}/home 0700 ${account} ${account} -"
         "d ${home}/workspace 0700 ${account} ${account} -"
+        # Podman's storage, which the launcher makes for each workspace.
+        "d ${ours.workspaceState cfg name} 0700 ${account} ${account} -"
         # Its workspace's socket: nginx may pass, nobody else.
         "d ${cfg.internal.run}/ws/${name} 0710 ${account} ${config.services.nginx.group} -"
         # Its secrets, which the unit copies there: nobody else may pass.

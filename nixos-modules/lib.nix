@@ -22,6 +22,12 @@ rec {
   slice = name: "code-server-${lib.replaceStrings [ "-" ] [ "\\x2d" ] name}";
   unit = name: "code-server-${name}@";
 
+  # What Podman keeps of each of a person's workspaces, by the instance's name.
+  workspaceState = cfg: name: "${cfg.stateBase}/code-server-workspaces/${name}";
+
+  # A path as units write it: systemd takes a percent sign for the beginning of a specifier.
+  unitPath = lib.replaceStrings [ "%" ] [ "%%" ];
+
   # Bytes of "3G", "2560M", "512K" or a number; null when it is none of these.
   bytes =
     given:

@@ -277,10 +277,20 @@ in
     };
 
     workspaceBase = lib.mkOption {
-      type = lib.types.str;
+      type = path;
       default = "/var/lib/vscode";
       description = "The directory that holds `<name>/home` and `<name>/workspace` of each person.";
       example = "/srv/workspaces";
+    };
+
+    stateBase = lib.mkOption {
+      type = path;
+      default = "/var/lib";
+      description = ''
+        The directory that holds `code-server-multi`, with sessions and the daemon's key, and `code-server-workspaces`, with Podman's
+        storage of each workspace. Both are worth a backup less than `workspaceBase`, and both must survive a reboot.
+      '';
+      example = "/persist/var/lib";
     };
 
     baseImage = lib.mkOption {

@@ -73,11 +73,23 @@ let
       ) warnings;
     };
 
+  # The texts of people's units.
+  unitsOf =
+    checked:
+    lib.mapAttrs (
+      _: builtins.unsafeDiscardStringContext
+    ) checked.config.services.code-server-multi.internal.units;
+
   cases = import ./cases.nix { inherit lib; };
   configuration = name: check [ (./configurations + "/${name}.nix") ];
 in
 {
-  inherit lib cases check;
+  inherit
+    lib
+    cases
+    check
+    unitsOf
+    ;
   # For each case what was said.
   said = lib.mapAttrs refusals cases;
   expected = lib.mapAttrs (_: case: {
@@ -103,6 +115,21 @@ in
       };
     }
   ];
+  # People's units, with what a machine's configuration adds to two of them, as NixOS installs them.
+  added =
+    let
+      checked = check [
+        ./configurations/full.nix
+        {
+          systemd.services."code-server-anna@".serviceConfig.Nice = 5;
+          systemd.slices."code-server-anna\\x2dlena".sliceConfig.IOWeight = 50;
+        }
+      ];
+    in
+    checked
+    // {
+      unitsInstalled = checked.config.environment.etc."systemd/system".source;
+    };
   # A configuration of the documents, on a machine that may have sops-nix or agenix.
   example =
     file:
@@ -119,12 +146,13 @@ in
       ours = lib.filterAttrs (name: _: lib.hasPrefix "code-server" name) data.units;
     in
     ours
+    // unitsOf (configuration "minimal")
     // {
       "nginx.conf" = data.nginxConf;
       "polkit.rules" = data.polkit;
       tmpfiles = lib.concatLines (
         lib.filter (
-          line: lib.hasInfix "code-server-multi" line || lib.hasInfix "/var/lib/vscode" line
+          line: lib.hasInfix "code-server" line || lib.hasInfix "/var/lib/vscode" line
         ) data.tmpfiles
       );
       "accounts.json" = builtins.toJSON (

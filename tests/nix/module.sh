@@ -52,11 +52,23 @@ holds "as-given: paths given as values are warned about, with the option that ta
 accounts() { ask full.users | jq -e '[."csm-anna", ."csm-anna-lena"] | all(.isSystemUser and .autoSubUidGidRange)'; }
 holds "full: each person has an account with subordinate ids of its own" accounts
 
-apart() { ask full.units | jq -e 'has("code-server-anna.slice") and has("code-server-anna\\x2dlena.slice") and (has("code-server-anna-lena.slice") | not)'; }
+apart() { ask 'unitsOf full' | jq -e 'has("code-server-anna.slice") and has("code-server-anna\\x2dlena.slice") and (has("code-server-anna-lena.slice") | not)'; }
 holds "full: anna-lena's slice does not lie in anna's" apart
 
-untouched() { ask full.units | jq -e '[."code-server-anna@.service", ."code-server-anna-lena@.service"] | all(contains("X-RestartIfChanged=false"))'; }
+untouched() { ask 'unitsOf full' | jq -e '[."code-server-anna@.service", ."code-server-anna-lena@.service"] | all(contains("X-RestartIfChanged=false"))'; }
 holds "full: a switch restarts no workspace" untouched
+
+# As NixOS joins units: a person's from the package, and what the machine adds as a drop-in. That sets a PATH of its own, which the
+# launcher must not depend on.
+added_to() {
+  local units
+  units=$(make added.unitsInstalled)
+  (cd "$units" && cat 'code-server-anna@.service' && cat 'code-server-anna@.service.d/overrides.conf' && cat 'code-server-anna\x2dlena.slice.d/overrides.conf') >"$work/added"
+  grep -qx 'Nice=5' "$work/added" && grep -qx 'IOWeight=50' "$work/added" && grep -q '^Environment="PATH=' "$work/added" &&
+    grep -qx 'ExecStart=/nix/store/[^ ]*/bin/env PATH=/nix/store/[^ ]*podman/bin:/run/wrappers/bin /nix/store/[^ ]*/bin/csm launch [^ ]* %n' "$work/added" &&
+    [ "$(grep -c ^ExecStart= "$work/added")" = 1 ]
+}
+holds "added: what a machine's configuration says of a person's unit and slice adds to them" added_to
 
 sops_wiring() { ask 'sops.config.sops.secrets' | jq -e '."code-server-dan".restartUnits == ["code-server-multi-passwords.service"]'; }
 holds "sops: a new password restarts what hands it over, and nothing else" sops_wiring
@@ -88,9 +100,10 @@ ask written | sed -E 's#/nix/store/[a-z0-9]{32}-#/nix/store/…-#g' >"$work/writ
 OURS='"code-server-multi.service" "code-server-multi-passwords.service" "code-server-multi-passwords.path"'
 units_are_sound() {
   local units unit
-  units=$(make "full.unitTree [ $OURS \"code-server-anna@.service\" \"code-server-anna.slice\" ]")
+  units=$(make "full.unitTree [ $OURS ]")
   mkdir -p "$work/units"
   cp -rL "$units/systemd/system/." "$work/units/"
+  cp "$(make full.config.services.code-server-multi.internal.unitFiles)/lib/systemd/system/"* "$work/units/"
   # systemd-analyze looks for the programs that units name, and instances of templates want names.
   cp "$work/units/code-server-anna@.service" "$work/units/code-server-anna@main.service"
   for unit in code-server-multi.service code-server-multi-passwords.service code-server-multi-passwords.path code-server-anna@main.service; do
