@@ -7,6 +7,7 @@
     ./acme.nix
     ./assertions.nix
     ./daemon.nix
+    ./images.nix
     ./manifest.nix
     ./nginx.nix
     ./passwords.nix

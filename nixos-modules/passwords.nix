@@ -27,7 +27,9 @@ in
         RuntimeDirectoryMode = "0700";
         # They stay when this has ended.
         RuntimeDirectoryPreserve = true;
-        LoadCredential = lib.mapAttrsToList (name: user: "${name}:${user.passwordFile}") given;
+        LoadCredential = lib.mapAttrsToList (
+          name: user: "${name}:${ours.unitPath user.passwordFile}"
+        ) given;
         # A file that is not there becomes an empty line, as systemd takes nothing emptier: that person can't sign in, all others can.
         SetCredential = lib.mapAttrsToList (name: _: "${name}:\\n") given;
         SystemCallFilter = "@system-service";
@@ -50,7 +52,7 @@ in
     # A password that is changed on the disk is in force at once.
     systemd.paths.code-server-multi-passwords = {
       wantedBy = [ "paths.target" ];
-      pathConfig.PathChanged = lib.mapAttrsToList (_: user: user.passwordFile) given;
+      pathConfig.PathChanged = lib.mapAttrsToList (_: user: ours.unitPath user.passwordFile) given;
     };
   };
 }

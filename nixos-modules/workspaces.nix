@@ -36,7 +36,7 @@ let
   service = name: user: ''
     [Unit]
     Description=Workspace %i of ${name}
-    RequiresMountsFor=${cfg.workspaceBase} ${cfg.stateBase}
+    RequiresMountsFor=${cfg.workspaceBase} ${ours.workspaceState cfg name}
     # Who may start it, and how often, is the daemon's to say; many tries at once would hide the reason of the first.
     StartLimitIntervalSec=0
 
@@ -70,9 +70,7 @@ let
 
   high =
     user:
-    toString (
-      if user.memoryHigh != null then user.memoryHigh else ours.bytes user.memoryLimit / 6 * 5
-    );
+    toString (if user.memoryHigh != null then user.memoryHigh else ours.bytes user.memoryLimit / 6 * 5);
 
   slice = name: user: ''
     [Unit]

@@ -17,9 +17,15 @@ let
               mkdir "$out"
               ln -s ${toString csm}/* "$out/"
             ''
-            // {
-              imageBase = (pkgs.callPackage ../../images { }).image-base;
-            };
+            // (
+              let
+                images = pkgs.callPackage ../../images { };
+              in
+              {
+                inherit images;
+                imageBase = images.image-base;
+              }
+            );
         }
         // (
           if version == null then
@@ -80,15 +86,22 @@ let
       _: builtins.unsafeDiscardStringContext
     ) checked.config.services.code-server-multi.internal.units;
 
+  manifestOf =
+    checked:
+    builtins.fromJSON (
+      builtins.unsafeDiscardStringContext checked.config.services.code-server-multi.internal.manifestFile.manifest
+    );
+
   cases = import ./cases.nix { inherit lib; };
   configuration = name: check [ (./configurations + "/${name}.nix") ];
 in
-{
+rec {
   inherit
     lib
     cases
     check
     unitsOf
+    manifestOf
     ;
   # For each case what was said.
   said = lib.mapAttrs refusals cases;
@@ -96,6 +109,8 @@ in
     refused = case.refused or null;
     warned = case.warned or null;
     more = case.more or false;
+    # What nothing that is said may have in it.
+    absent = case.absent or null;
   }) cases;
 
   as-given = check [
@@ -130,6 +145,52 @@ in
     // {
       unitsInstalled = checked.config.environment.etc."systemd/system".source;
     };
+  # The full configuration and more.
+  also =
+    module:
+    check [
+      ./configurations/full.nix
+      module
+    ];
+  odd = check [
+    ./configurations/minimal.nix
+    {
+      services.code-server-multi.users.dan = {
+        passwordFile = lib.mkForce "/run/secrets/100% dan";
+        secretEnvironment.TOKEN = "/run/secrets/a%h b";
+      };
+    }
+  ];
+  state = check [
+    ./configurations/minimal.nix
+    { services.code-server-multi.stateBase = "/persist/state"; }
+  ];
+  # One person with modules of Home Manager, of which a stand-in checks what it is given.
+  home = check [
+    ./configurations/minimal.nix
+    {
+      services.code-server-multi = {
+        homeManager.lib.homeManagerConfiguration =
+          { pkgs, modules }:
+          let
+            freeform._module.freeformType = lib.types.attrsOf lib.types.anything;
+            inherit (lib.evalModules { modules = modules ++ [ freeform ]; }) config;
+          in
+          assert config.home.username == "coder" && config.home.homeDirectory == "/home/coder";
+          assert config.home.stateVersion == "26.05" && config.programs.git.enable;
+          {
+            activationPackage = pkgs.runCommand "home-manager-generation" { } "mkdir $out";
+          };
+        users.dan.homeModules = [ { programs.git.enable = true; } ];
+        users.bob.passwordFile = "/run/secrets/bob";
+      };
+    }
+  ];
+  homeImage =
+    let
+      csm = home.config.services.code-server-multi;
+    in
+    csm.internal.homeImage csm.users.dan;
   # A configuration of the documents, on a machine that may have sops-nix or agenix.
   example =
     file:
@@ -186,9 +247,14 @@ in
           enable = true;
           domain = "code.localhost";
           users = lib.listToAttrs (
-            map (at: lib.nameValuePair "p${toString at}" { passwordFile = "/run/secrets/p${toString at}"; }) (
-              lib.range 1 count
-            )
+            map (
+              at:
+              lib.nameValuePair "p${toString at}" {
+                passwordFile = "/run/secrets/p${toString at}";
+                # NixOS' own numbers end at 600.
+                uid = 20000 + at;
+              }
+            ) (lib.range 1 count)
           );
         };
       }

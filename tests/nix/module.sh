@@ -35,14 +35,15 @@ done < <(jq -r --slurpfile expected "$work/expected.json" '
   to_entries[] | .key as $name | $expected[0][$name] as $want | .value as $got
   | def fits($want; $got; $more): if $want == null then $got == []
       else ([$got[] | select(contains($want))] | length) == 1 and ($more or ($got | length) == 1) end;
-    (fits($want.refused; $got.refused; $want.more)
+    (($want.absent == null or ([$got.refused[] | select(contains($want.absent))] | length) == 0)
+      and ($want.absent != null or fits($want.refused; $got.refused; $want.more))
       and (($want.refused != null and $want.warned == null) or fits($want.warned; $got.warned; $want.more))) as $ok
   | [$name, (if $ok then "ok" else "bad" end), ($got | tostring)] | @tsv' "$work/said.json")
 
 # --- the configurations, and what they generate ---
 
 nothing_refused() { ask "($1).failedAssertions" | tee "$work/refused" | grep -qxF '[]' || { cat "$work/refused"; return 1; }; }
-for name in as-given minimal full sops "people 1000"; do
+for name in as-given minimal full sops "people 600"; do
   holds "$name is accepted" nothing_refused "$name"
 done
 
@@ -69,6 +70,53 @@ added_to() {
     [ "$(grep -c ^ExecStart= "$work/added")" = 1 ]
 }
 holds "added: what a machine's configuration says of a person's unit and slice adds to them" added_to
+
+# What the origin in the manifest, nginx' ports and the firewall say of each other.
+front() {
+  ask "let found = $1; c = found.config; in { inherit (manifestOf found) frontDoor;
+    open = c.networking.firewall.allowedTCPPorts; forced = c.services.nginx.virtualHosts.\"code.example.org\".forceSSL;
+    rejects = c.services.nginx.virtualHosts.code-server-multi-rejected.default; }" | jq -e "$2"
+}
+holds "full: browsers' port is 443, to which plain HTTP leads" \
+  front full '.frontDoor.listen == "0.0.0.0:443" and [.open, .forced, .rejects] == [[80, 443], true, true]'
+holds "nginx on another port: that is the one in the origin and in the firewall, and plain HTTP leads nowhere" \
+  front 'also { services.nginx.defaultSSLListenPort = 8443; }' '.frontDoor.listen == "0.0.0.0:8443" and [.open, .forced, .rejects] == [[8443], false, true]'
+holds "nginx told what to listen on: that port is the one in the origin" \
+  front 'also { services.nginx.defaultListen = [ { addr = "0.0.0.0"; port = 9443; ssl = true; } { addr = "[::]"; port = 9443; ssl = true; } ]; }' \
+  '.frontDoor.listen == "0.0.0.0:9443" and [.open, .forced, .rejects] == [[9443], false, true]'
+holds "a router passes 443 on: that is the port in the origin" \
+  front 'also { services.nginx.defaultSSLListenPort = 8443; services.nginx.defaultHTTPListenPort = 8080; services.code-server-multi.httpsPort = 443; }' \
+  '.frontDoor.listen == "0.0.0.0:443" and [.open, .forced, .rejects] == [[8080, 8443], true, true]'
+holds "a machine with other hosts: theirs stays the default" \
+  front 'also { services.nginx.virtualHosts."other.example.org" = { }; }' '.rejects == false'
+strict() { ask full.nginxConf --raw | grep -F 'add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;' && ! ask minimal.nginxConf --raw | grep -F Strict-Transport; }
+holds "full: browsers are told to stay with TLS; without a certificate they are not" strict
+
+freeform() { ask '(manifestOf (also { services.code-server-multi.settings.users.anna.tasksLimit = 99; })).users.anna' | jq -e '.tasksLimit == 99 and .cpuLimit == "2.5"'; }
+holds "settings are written over the manifest's fields" freeform
+
+# Units and tmpfiles take a percent sign for a specifier.
+percent() {
+  ask '{ units = unitsOf odd; passwords = odd.units."code-server-multi-passwords.service"; path = odd.units."code-server-multi-passwords.path"; }' >"$work/odd.json"
+  jq -e '(.units."code-server-dan@.service" | contains("LoadCredential=environment.TOKEN:/run/secrets/a%%h b\n")) and
+    (.passwords | contains("LoadCredential=dan:/run/secrets/100%% dan\n")) and (.path | contains("PathChanged=/run/secrets/100%% dan\n"))' "$work/odd.json"
+}
+holds "a percent sign in a secret's path is part of it" percent
+
+homes() {
+  ask 'manifestOf home' | jq -e '(.users.dan.image | startswith("docker-archive:/nix/store/")) and (.users.bob | has("image") | not)' &&
+    ask homeImage.root.drvPath
+}
+holds "homeModules: that person has an image of their own, and nobody else" homes
+
+elsewhere() {
+  ask '{ units = unitsOf state; daemon = state.units."code-server-multi.service"; inherit (state) tmpfiles; }' >"$work/state.json"
+  jq -e '(.units."code-server-dan@.service" | contains("HOME=/persist/state/code-server-workspaces/dan/%i\n") and contains("RequiresMountsFor=/var/lib/vscode /persist/state/code-server-workspaces/dan\n")) and
+    (.daemon | contains("STATE_DIRECTORY=/persist/state/code-server-multi\"") and contains("ReadWritePaths=/persist/state/code-server-multi\n") and contains("RequiresMountsFor=/persist/state/code-server-multi\n")) and
+    (.tmpfiles | contains(["d /persist/state/code-server-workspaces/dan 0700 csm-dan csm-dan -", "d /persist/state/code-server-multi 0700 code-server-multi code-server-multi -"])) and
+    (tostring | contains("/var/lib/code-server") | not)' "$work/state.json"
+}
+holds "stateBase: sessions and Podman's storage are there, and nothing in /var/lib" elsewhere
 
 sops_wiring() { ask 'sops.config.sops.secrets' | jq -e '."code-server-dan".restartUnits == ["code-server-multi-passwords.service"]'; }
 holds "sops: a new password restarts what hands it over, and nothing else" sops_wiring

@@ -25,15 +25,15 @@ let
       unitLinks =
         name: unit:
         [
-          (lib.nameValuePair "systemd/system/${
-            if unitsOfPeople ? ${name} then "${name}.d/overrides.conf" else name
-          }" "${unit.unit}/${name}")
+          (lib.nameValuePair "systemd/system/${if unitsOfPeople ? ${name} then "${name}.d/overrides.conf" else name}" "${unit.unit}/${name}")
         ]
         ++ map (link name unit "wants") unit.wantedBy
         ++ map (link name unit "requires") unit.requiredBy;
       etc = lib.filterAttrs (_: file: file.enable && isKept file.target) config.environment.etc;
       tmpfiles = lib.filter (
-        line: builtins.match ".* /(run/acme|run/code-server|run/test|var/lib/vscode|var/lib/code-server).*" line != null
+        line:
+        builtins.match ".* /(run/acme|run/code-server|run/test|var/lib/vscode|var/lib/code-server).*" line
+        != null
       ) config.systemd.tmpfiles.rules;
       hosts = lib.concatLines (
         lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
