@@ -16,6 +16,24 @@ let
   # Where NixOS begins with the ranges that it gives, one after the other.
   firstGiven = 100000;
 
+  directories =
+    name:
+    let
+      account = ours.account name;
+      home = "${cfg.workspaceBase}/${name}";
+    in
+    lib.concatStringsSep "\n" [
+      "d ${home} 0700 ${account} ${account} -"
+      "d ${home}/home 0700 ${account} ${account} -"
+      "d ${home}/workspace 0700 ${account} ${account} -"
+      # Podman's storage, which the launcher makes for each workspace.
+      "d ${ours.workspaceState cfg name} 0700 ${account} ${account} -"
+      # Its workspace's socket: nginx may pass, nobody else.
+      "d ${cfg.internal.run}/ws/${name} 0710 ${account} ${config.services.nginx.group} -"
+      # Its secrets, which the unit copies there: nobody else may pass.
+      "d ${cfg.internal.run}/secrets/${name} 0700 ${account} ${account} -"
+    ];
+
   account =
     name: user:
     {
@@ -160,23 +178,7 @@ in
       "d ${cfg.internal.run}/ws 0711 code-server-multi code-server-multi -"
       "d ${cfg.internal.run}/secrets 0711 code-server-multi code-server-multi -"
     ]
-    ++ lib.concatMap (
-      name:
-      let
-        account = ours.account name;
-        home = "${cfg.workspaceBase}/${name}";
-      in
-      [
-        "d ${home} 0700 ${account} ${account} -"
-        "d ${home}/home 0700 ${account} ${account} -"
-        "d ${home}/workspace 0700 ${account} ${account} -"
-        # Podman's storage, which the launcher makes for each workspace.
-        "d ${ours.workspaceState cfg name} 0700 ${account} ${account} -"
-        # Its workspace's socket: nginx may pass, nobody else.
-        "d ${cfg.internal.run}/ws/${name} 0710 ${account} ${config.services.nginx.group} -"
-        # Its secrets, which the unit copies there: nobody else may pass.
-        "d ${cfg.internal.run}/secrets/${name} 0700 ${account} ${account} -"
-      ]
-    ) people;
+    # One text: NixOS takes its time with each rule.
+    ++ lib.optional (people != [ ]) (lib.concatMapStringsSep "\n" directories people);
   };
 }

@@ -53,18 +53,6 @@ in
         WatchdogSec = "30s";
         Restart = "always";
         RestartSec = "1s";
-
-        IPAddressDeny = "any";
-        ProtectClock = true;
-        ProtectHostname = true;
-        ProtectProc = "invisible";
-        RemoveIPC = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallFilter = [
-          "@system-service"
-          "~@privileged @resources"
-        ];
       };
     };
   };

@@ -14,6 +14,7 @@
     ./polkit.nix
     ./renamed.nix
     ./sops.nix
+    ./units.nix
     ./workspaces.nix
   ];
 }

@@ -89,8 +89,22 @@ rec {
       cfg.defaults.secretFiles // user.secretFiles
     );
 
-  # For services that talk through unix sockets alone and need nothing of the machine.
+  # For services that talk through unix sockets alone and need nothing of the machine. Not PrivateUsers: the daemon could no longer
+  # tell by which account a socket is used.
   confined = {
+    IPAddressDeny = "any";
+    PrivateMounts = true;
+    ProcSubset = "pid";
+    ProtectClock = true;
+    ProtectHostname = true;
+    ProtectProc = "invisible";
+    RemoveIPC = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged @resources"
+    ];
     PrivateNetwork = true;
     RestrictAddressFamilies = "AF_UNIX";
     CapabilityBoundingSet = "";

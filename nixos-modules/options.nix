@@ -161,8 +161,8 @@ let
     };
   };
 
-  user = lib.types.submodule (
-    { name, ... }:
+  # Two modules, so that what does not depend on the name is made once and not for each person.
+  user = lib.types.submodule [
     {
       options =
         shared (
@@ -172,13 +172,6 @@ let
           }
         )
         // {
-          passwordFile = lib.mkOption {
-            type = lib.types.nullOr path;
-            default = if cfg.sops.enable then config.sops.secrets."code-server-${name}".path else null;
-            defaultText = lib.literalMD "with `sops.enable`, the path of the secret `code-server-<name>`; otherwise it must be given";
-            description = "A file with the person's password, or its argon2 hash as `csm hash-password` prints it. Read as root.";
-            example = lib.literalExpression "config.sops.secrets.code-server-dan.path";
-          };
           admin = lib.mkOption {
             type = lib.types.bool;
             default = false;
@@ -220,7 +213,19 @@ let
           };
         };
     }
-  );
+    (
+      { name, ... }:
+      {
+        options.passwordFile = lib.mkOption {
+          type = lib.types.nullOr path;
+          default = if cfg.sops.enable then config.sops.secrets."code-server-${name}".path else null;
+          defaultText = lib.literalMD "with `sops.enable`, the path of the secret `code-server-<name>`; otherwise it must be given";
+          description = "A file with the person's password, or its argon2 hash as `csm hash-password` prints it. Read as root.";
+          example = lib.literalExpression "config.sops.secrets.code-server-dan.path";
+        };
+      }
+    )
+  ];
 in
 {
   options.services.code-server-multi = {

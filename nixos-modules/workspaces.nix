@@ -1,8 +1,5 @@
 # A template unit for each person's workspaces, in a slice that carries their limits. A switch leaves running ones alone: a
 # change takes effect at the next start, and the dashboard says that it waits.
-#
-# All of them are one derivation in systemd.packages: units of systemd.services would take NixOS twice as long for each person.
-# The machine's own systemd.services."code-server-dan@" and systemd.slices."code-server-dan" add to them as drop-ins.
 {
   config,
   lib,
@@ -89,28 +86,9 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    services.code-server-multi.internal = {
-      # The units' texts by their names.
-      units = lib.concatMapAttrs (name: user: {
-        "${ours.unit name}.service" = service name user;
-        "${ours.slice name}.slice" = slice name user;
-      }) cfg.users;
-      unitFiles =
-        pkgs.runCommand "code-server-multi-units"
-          {
-            units = builtins.toJSON cfg.internal.units;
-            passAsFile = [ "units" ];
-            nativeBuildInputs = [ pkgs.jq ];
-            preferLocalBuild = true;
-          }
-          ''
-            mkdir -p "$out/lib/systemd/system"
-            jq --join-output 'to_entries[] | .key, "\u0000", .value, "\u0000"' "$unitsPath" |
-              while IFS= read -r -d "" name && IFS= read -r -d "" text; do
-                printf %s "$text" > "$out/lib/systemd/system/$name"
-              done
-          '';
-    };
-    systemd.packages = [ cfg.internal.unitFiles ];
+    services.code-server-multi.internal.peoplesUnits = lib.concatMapAttrs (name: user: {
+      "${ours.unit name}.service" = service name user;
+      "${ours.slice name}.slice" = slice name user;
+    }) cfg.users;
   };
 }

@@ -79,12 +79,25 @@ let
       ) warnings;
     };
 
-  # The texts of people's units.
+  # The texts of the units that grow with people.
   unitsOf =
     checked:
     lib.mapAttrs (
       _: builtins.unsafeDiscardStringContext
     ) checked.config.services.code-server-multi.internal.units;
+
+  # A stand-in for Home Manager, which checks what it is given.
+  homeManager.lib.homeManagerConfiguration =
+    { pkgs, modules }:
+    let
+      freeform._module.freeformType = lib.types.attrsOf lib.types.anything;
+      inherit (lib.evalModules { modules = modules ++ [ freeform ]; }) config;
+    in
+    assert config.home.username == "coder" && config.home.homeDirectory == "/home/coder";
+    assert config.home.stateVersion == "26.05" && config.programs.git.enable;
+    {
+      activationPackage = pkgs.runCommand "home-manager-generation" { } "mkdir $out";
+    };
 
   manifestOf =
     checked:
@@ -165,22 +178,12 @@ rec {
     ./configurations/minimal.nix
     { services.code-server-multi.stateBase = "/persist/state"; }
   ];
-  # One person with modules of Home Manager, of which a stand-in checks what it is given.
+  # One person with modules of Home Manager.
   home = check [
     ./configurations/minimal.nix
     {
       services.code-server-multi = {
-        homeManager.lib.homeManagerConfiguration =
-          { pkgs, modules }:
-          let
-            freeform._module.freeformType = lib.types.attrsOf lib.types.anything;
-            inherit (lib.evalModules { modules = modules ++ [ freeform ]; }) config;
-          in
-          assert config.home.username == "coder" && config.home.homeDirectory == "/home/coder";
-          assert config.home.stateVersion == "26.05" && config.programs.git.enable;
-          {
-            activationPackage = pkgs.runCommand "home-manager-generation" { } "mkdir $out";
-          };
+        inherit homeManager;
         users.dan.homeModules = [ { programs.git.enable = true; } ];
         users.bob.passwordFile = "/run/secrets/bob";
       };
@@ -191,7 +194,7 @@ rec {
       csm = home.config.services.code-server-multi;
     in
     csm.internal.homeImage csm.users.dan;
-  # A configuration of the documents, on a machine that may have sops-nix or agenix.
+  # A configuration of the documents, on a machine that may have sops-nix, agenix or impermanence.
   example =
     file:
     check [
@@ -199,22 +202,28 @@ rec {
       ./configurations/sops.nix
       ./configurations/secrets-of-as-given.nix
       ./configurations/agenix.nix
+      ./configurations/impermanence.nix
+      { services.code-server-multi = { inherit homeManager; }; }
     ];
   # What the smallest configuration writes, by file: a change of it is seen in the commit that makes it.
   written =
     let
       inherit (configuration "minimal") data config;
       ours = lib.filterAttrs (name: _: lib.hasPrefix "code-server" name) data.units;
+      packaged = unitsOf (configuration "minimal");
+      # What NixOS installs beside the package's own unit.
+      installed =
+        name: lib.nameValuePair (if packaged ? ${name} then "${name}.d/overrides.conf" else name);
     in
-    ours
-    // unitsOf (configuration "minimal")
+    lib.mapAttrs' installed ours
+    // packaged
     // {
       "nginx.conf" = data.nginxConf;
       "polkit.rules" = data.polkit;
       tmpfiles = lib.concatLines (
-        lib.filter (
-          line: lib.hasInfix "code-server" line || lib.hasInfix "/var/lib/vscode" line
-        ) data.tmpfiles
+        lib.filter (line: lib.hasInfix "code-server" line || lib.hasInfix "/var/lib/vscode" line) (
+          lib.concatMap (lib.splitString "\n") data.tmpfiles
+        )
       );
       "accounts.json" = builtins.toJSON (
         lib.filterAttrs (name: _: name == "code-server-multi" || lib.hasPrefix "csm-" name) data.users
@@ -238,6 +247,22 @@ rec {
     inherit lib;
     inherit ((check [ ]).evaluated) options;
   };
+  # All that a machine with that many people is made of here, evaluated once: /etc with its units and nginx.conf, what makes the
+  # accounts, assertions and warnings. Its kernel is not.
+  machine =
+    count:
+    let
+      checked = people count;
+      inherit (checked) config;
+    in
+    [
+      checked.failedAssertions
+      checked.warnings
+      config.system.build.etc.drvPath
+      (builtins.hashString "sha256" (
+        builtins.unsafeDiscardStringContext config.system.activationScripts.users.text
+      ))
+    ];
   # That many people, for what each of them costs.
   people =
     count:

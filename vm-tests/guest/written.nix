@@ -15,9 +15,9 @@ let
     config:
     let
       units = lib.filterAttrs (name: unit: unit.enable && isOurs name) config.systemd.units;
-      # People's, which are one package; what the machine adds to one of them is a drop-in.
+      # Those of one package; what the machine adds to one of them is a drop-in.
       inherit (config.services.code-server-multi.internal) unitFiles;
-      unitsOfPeople = config.services.code-server-multi.internal.units;
+      packaged = config.services.code-server-multi.internal.units;
       link = name: unit: kind: by: {
         name = "systemd/system/${by}.${kind}/${name}";
         value = "../${name}";
@@ -25,7 +25,7 @@ let
       unitLinks =
         name: unit:
         [
-          (lib.nameValuePair "systemd/system/${if unitsOfPeople ? ${name} then "${name}.d/overrides.conf" else name}" "${unit.unit}/${name}")
+          (lib.nameValuePair "systemd/system/${if packaged ? ${name} then "${name}.d/overrides.conf" else name}" "${unit.unit}/${name}")
         ]
         ++ map (link name unit "wants") unit.wantedBy
         ++ map (link name unit "requires") unit.requiredBy;
@@ -34,7 +34,7 @@ let
         line:
         builtins.match ".* /(run/acme|run/code-server|run/test|var/lib/vscode|var/lib/code-server).*" line
         != null
-      ) config.systemd.tmpfiles.rules;
+      ) (lib.concatMap (lib.splitString "\n") config.systemd.tmpfiles.rules);
       hosts = lib.concatLines (
         lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
       );
@@ -50,7 +50,7 @@ let
           lib.listToAttrs (lib.concatLists (lib.mapAttrsToList unitLinks units))
           // lib.mapAttrs' (
             name: _: lib.nameValuePair "systemd/system/${name}" "${unitFiles}/lib/systemd/system/${name}"
-          ) unitsOfPeople
+          ) packaged
           // lib.mapAttrs' (_: file: lib.nameValuePair file.target "${file.source}") etc
           // lib.listToAttrs (
             map (
