@@ -43,6 +43,8 @@ let
     Type=notify
     NotifyAccess=main
     ExecStart=${launch}
+    # Not env's.
+    SyslogIdentifier=csm
     Environment=HOME=${ours.workspaceState cfg name}/%i
     Environment=XDG_RUNTIME_DIR=%t/code-server-workspaces/${name}/%i
     Environment=CSM_RUN_DIRECTORY=${run}
