@@ -3,11 +3,12 @@
 
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
-    # These two serve checks alone: nothing that this flake gives uses them.
+    # Fetched only where somebody's `homeModules` or the checks use it.
     home-manager = {
       url = "github:nix-community/home-manager/release-26.05";
       inputs.nixpkgs.follows = "nixpkgs";
     };
+    # For checks alone: nothing that this flake gives uses it.
     sops-nix = {
       url = "github:Mic92/sops-nix";
       inputs.nixpkgs.follows = "nixpkgs";
@@ -75,7 +76,10 @@
             # One module, whether imported by itself, by the other one, or by both.
             key = "code-server-multi";
             imports = [ ./nixos-modules ];
-            services.code-server-multi.package = lib.mkDefault code-server-multi;
+            services.code-server-multi = {
+              package = lib.mkDefault code-server-multi;
+              homeManager = lib.mkDefault home-manager;
+            };
           };
         # For machines with sops-nix: all of it, with passwords from there.
         sops = {
@@ -159,6 +163,16 @@
           module = evaluates "module" [
             machine
             { services.code-server-multi.users.ada.passwordFile = "/run/secrets/ada"; }
+          ];
+
+          module-home-manager = evaluates "module-home-manager" [
+            machine
+            {
+              services.code-server-multi.users.ada = {
+                passwordFile = "/run/secrets/ada";
+                homeModules = [ { programs.git.enable = true; } ];
+              };
+            }
           ];
 
           module-sops = evaluates "module-sops" [

@@ -225,7 +225,7 @@ let
   };
 
   given = {
-    inherit environment root;
+    inherit code-server environment root;
     # An archive has room for one tag; what pushes an image gives it both.
     tags = [
       revision

@@ -3,7 +3,6 @@
   config,
   lib,
   options,
-  pkgs,
   ...
 }:
 let
@@ -12,23 +11,11 @@ let
   ours = import ./lib.nix { inherit lib; };
   option = "services.code-server-multi";
 
-  # Older ones let a port's address lead elsewhere, with the visitor's credentials.
-  oldest = "4.99.4";
-  # Older ones show the cookie of their own sign-in, which csm does not use, to programs on proxied ports.
-  better = "4.124.2";
-  inherit (pkgs) code-server;
-
   # The ways to a certificate that are set, by their options.
   certificates =
     lib.optional (cfg.acme.dnsProvider != null) "acme.dnsProvider"
     ++ lib.optional (cfg.useACMEHost != null) "useACMEHost"
     ++ lib.optional (cfg.certificate != null || cfg.certificateKey != null) "certificate";
-
-  # Each finding is a message; nothing found is no message, which costs less than an assertion for each person and matter.
-  refuse = message: {
-    assertion = false;
-    inherit message;
-  };
 
   system =
     lib.optional (cfg.domain == null && (certificates != [ ] || cfg.openFirewall))
@@ -75,28 +62,50 @@ let
       !config.services.nginx.enable
     ) "${option} needs nginx, and services.nginx.enable is false; leave that out, or set it to true."
     ++
-      lib.optional (lib.length defaultHosts > 1)
-        "services.nginx.virtualHosts: ${lib.concatStringsSep " and " defaultHosts} are all the default of ports 80 and 443; set services.nginx.virtualHosts.code-server-multi-rejected.default = false to keep yours."
-    ++
       lib.optional (cfg.sops.enable && !(options ? sops))
         "${option}.sops.enable is set, but sops-nix is not imported; add sops-nix.nixosModules.sops to your modules, or give each user a passwordFile."
-    ++
-      lib.optional (usesOwnImage && !lib.versionAtLeast code-server.version oldest)
-        "pkgs.code-server is ${code-server.version}; versions before ${oldest} can be made to send a visitor to another site by a port's address. Update nixpkgs, or set ${option}.baseImage to an image with a newer one."
-    ++
-      lib.optional
-        (lib.hasPrefix "/nix/store" cfg.workspaceBase || builtins.match "/.+" cfg.workspaceBase == null)
-        "${option}.workspaceBase is \"${cfg.workspaceBase}\", where people's homes can't lie; name a directory of its own, for example \"/var/lib/vscode\"."
+    ++ places
     ++ inStore "${option}.certificateKey" cfg.certificateKey
     ++ inStore "${option}.acme.environmentFile" cfg.acme.environmentFile
     ++ secrets "${option}.defaults" defaults
+    ++ amounts "${option}.defaults" defaults
     ++ ports;
 
-  usesOwnImage = lib.hasPrefix "docker-archive:${builtins.storeDir}" cfg.baseImage;
-
-  defaultHosts = lib.attrNames (
-    lib.filterAttrs (_: host: host.default) config.services.nginx.virtualHosts
-  );
+  # Where people's files and Podman's lie. systemd-tmpfiles gives each person's directory there to their account, whatever is there.
+  places =
+    let
+      base = cfg.workspaceBase;
+      unreadable =
+        name: path:
+        lib.optional (!ours.isPlainPath path)
+          "${option}.${name} is \"${path}\", which is not a path of letters, digits, dots, dashes and underscores; write for example \"/srv/workspaces\".";
+      others = lib.filterAttrs (
+        name: user: !lib.hasPrefix "csm-" name && builtins.match "/[^/].*" user.home != null
+      ) config.users.users;
+      within = path: directory: lib.hasPrefix "${directory}/" "${path}/";
+      home =
+        account: user:
+        let
+          rest = lib.splitString "/" (lib.removePrefix "${base}/" user.home);
+          name = lib.head rest;
+        in
+        if within base user.home then
+          lib.optional (user.home != "/var/empty")
+            "${option}.workspaceBase is \"${base}\", in the home of the account ${account}, who could replace it; name a directory of its own, for example \"/var/lib/vscode\"."
+        else
+          lib.optional (within user.home base && cfg.users ? ${name})
+            "${option}.workspaceBase is \"${base}\", so ${name}'s files would be in ${base}/${name}, the home of the account ${account}; name a directory of its own, for example \"/var/lib/vscode\".";
+    in
+    unreadable "workspaceBase" base
+    ++ unreadable "stateBase" cfg.stateBase
+    ++ lib.optionals (ours.isPlainPath base) (
+      if ours.isOfTheSystem base then
+        [
+          "${option}.workspaceBase is \"${base}\", which belongs to the system; name a directory of its own, for example \"/var/lib/vscode\"."
+        ]
+      else
+        lib.concatLists (lib.mapAttrsToList home others)
+    );
 
   wildcard =
     let
@@ -151,13 +160,45 @@ let
       ) user.secretFiles
     );
 
+  # What is no amount, said once of the option that has it: of a person, only what is not everyone's.
+  amounts =
+    where: user:
+    let
+      everyone = "${option}.defaults";
+      origin = field: if user.${field} == defaults.${field} then everyone else where;
+      own = field: origin field == where;
+      limit = ours.bytes user.memoryLimit;
+      high = if user.memoryHigh == null then null else ours.bytes user.memoryHigh;
+      cpus = ours.milliCpus user.cpuLimit;
+    in
+    lib.optional (own "memoryLimit" && (limit == null || limit == 0))
+      "${where}.memoryLimit is \"${toString user.memoryLimit}\", which is no size; write for example \"3G\" or \"2560M\"."
+    ++
+      lib.optional (own "memoryHigh" && user.memoryHigh != null && (high == null || high == 0))
+        "${where}.memoryHigh is \"${toString user.memoryHigh}\", which is no size; write for example \"2560M\", or leave it out for five sixths of memoryLimit."
+    ++
+      lib.optional
+        (
+          (own "memoryHigh" || own "memoryLimit")
+          && high != null
+          && limit != null
+          && limit > 0
+          && high > limit
+        )
+        "${origin "memoryHigh"}.memoryHigh (${toString user.memoryHigh}) is above ${origin "memoryLimit"}.memoryLimit (${toString user.memoryLimit}), and would never be reached; ${
+          if own "memoryHigh" then
+            "lower it, or leave it out for five sixths of memoryLimit"
+          else
+            "set ${where}.memoryHigh, or leave ${everyone}.memoryHigh out for five sixths of memoryLimit"
+        }."
+    ++
+      lib.optional (own "cpuLimit" && (cpus == null || cpus < 10))
+        "${where}.cpuLimit is \"${ours.written user.cpuLimit}\", which is no number of CPUs; write for example \"1.5\" or \"2\".";
+
   person =
     name: user:
     let
       where = "${option}.users.${name}";
-      limit = ours.bytes user.memoryLimit;
-      high = if user.memoryHigh == null then null else ours.bytes user.memoryHigh;
-      cpus = ours.milliCpus user.cpuLimit;
       other = config.users.users.${ours.account name};
     in
     lib.optional (!ours.validName name)
@@ -171,18 +212,7 @@ let
         "${where}.passwordFile is not set; name a file that holds the password, or its hash from \"csm hash-password\", or set ${option}.sops.enable."
     ++ inStore "${where}.passwordFile" user.passwordFile
     ++ secrets where user
-    ++
-      lib.optional (limit == null || limit == 0)
-        "${where}.memoryLimit is \"${toString user.memoryLimit}\", which is no size; write for example \"3G\" or \"2560M\"."
-    ++
-      lib.optional (user.memoryHigh != null && (high == null || high == 0))
-        "${where}.memoryHigh is \"${toString user.memoryHigh}\", which is no size; write for example \"2560M\", or leave it out for five sixths of memoryLimit."
-    ++
-      lib.optional (high != null && limit != null && high > limit)
-        "${where}.memoryHigh (${toString user.memoryHigh}) is above memoryLimit (${toString user.memoryLimit}), and would never be reached; lower it, or leave it out for five sixths of memoryLimit."
-    ++
-      lib.optional (cpus == null || cpus < 10)
-        "${where}.cpuLimit is \"${ours.written user.cpuLimit}\", which is no number of CPUs; write for example \"1.5\" or \"2\"."
+    ++ amounts where user
     ++ lib.optional (
       user.port != null && user.port < 1024
     ) "${where}.port is ${toString user.port}; choose one from 1024.";
@@ -200,7 +230,7 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    assertions = map refuse (system ++ lib.concatLists (lib.mapAttrsToList person cfg.users));
+    assertions = map ours.refuse (system ++ lib.concatLists (lib.mapAttrsToList person cfg.users));
 
     warnings =
       lib.optional (cfg.domain == null)
@@ -208,14 +238,6 @@ in
       ++
         lib.optional (cfg.domain != null && !ours.isLocalhost cfg.domain && certificates == [ ])
           "${option}: there is no certificate, so nginx listens on ${cfg.listen.address}:${toString cfg.listen.port} for another proxy that ends TLS on port 443. Set acme.dnsProvider to have one made."
-      ++
-        lib.optional
-          (
-            usesOwnImage
-            && lib.versionAtLeast code-server.version oldest
-            && !lib.versionAtLeast code-server.version better
-          )
-          "pkgs.code-server is ${code-server.version}; versions before ${better} have a known weakness, which csm's own sign-in does not touch. Update nixpkgs when it has a newer one."
       ++ paths "${option}.defaults" defaults.environment
       ++ lib.concatLists (
         lib.mapAttrsToList (name: user: paths "${option}.users.${name}" user.environment) cfg.users

@@ -3,6 +3,7 @@
 let
   cfg = config.services.code-server-multi;
   ours = import ./lib.nix { inherit lib; };
+  state = "${cfg.stateBase}/code-server-multi";
 in
 {
   config = lib.mkIf cfg.enable {
@@ -24,6 +25,11 @@ in
       ];
       # What keeps it down, such as a full disk, can pass; it must not have given up by then.
       startLimitIntervalSec = 0;
+      unitConfig.RequiresMountsFor = [
+        state
+        cfg.workspaceBase
+      ];
+      environment.STATE_DIRECTORY = state;
       # Its sockets are gone for a moment only.
       stopIfChanged = false;
       serviceConfig = ours.confined // {
@@ -43,23 +49,10 @@ in
         RuntimeDirectoryMode = "0711";
         # The workspaces' sockets are in there, and they outlive the daemon.
         RuntimeDirectoryPreserve = true;
-        StateDirectory = "code-server-multi";
-        StateDirectoryMode = "0700";
+        ReadWritePaths = [ state ];
         WatchdogSec = "30s";
         Restart = "always";
         RestartSec = "1s";
-
-        IPAddressDeny = "any";
-        ProtectClock = true;
-        ProtectHostname = true;
-        ProtectProc = "invisible";
-        RemoveIPC = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallFilter = [
-          "@system-service"
-          "~@privileged @resources"
-        ];
       };
     };
   };

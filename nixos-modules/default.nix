@@ -7,12 +7,14 @@
     ./acme.nix
     ./assertions.nix
     ./daemon.nix
+    ./images.nix
     ./manifest.nix
     ./nginx.nix
     ./passwords.nix
     ./polkit.nix
     ./renamed.nix
     ./sops.nix
+    ./units.nix
     ./workspaces.nix
   ];
 }

@@ -22,6 +22,22 @@ rec {
   slice = name: "code-server-${lib.replaceStrings [ "-" ] [ "\\x2d" ] name}";
   unit = name: "code-server-${name}@";
 
+  # Each finding is a message; nothing found is no message, which costs less than an assertion for each person and matter.
+  refuse = message: {
+    assertion = false;
+    inherit message;
+  };
+
+  # An image as the manifest names it: an archive that Nix builds, or what was given.
+  imageName =
+    image: if lib.isDerivation image || lib.isStorePath image then "docker-archive:${image}" else image;
+
+  # What Podman keeps of each of a person's workspaces, by the instance's name.
+  workspaceState = cfg: name: "${cfg.stateBase}/code-server-workspaces/${name}";
+
+  # A path as units write it: systemd takes a percent sign for the beginning of a specifier.
+  unitPath = lib.replaceStrings [ "%" ] [ "%%" ];
+
   # Bytes of "3G", "2560M", "512K" or a number; null when it is none of these.
   bytes =
     given:
@@ -73,8 +89,22 @@ rec {
       cfg.defaults.secretFiles // user.secretFiles
     );
 
-  # For services that talk through unix sockets alone and need nothing of the machine.
+  # For services that talk through unix sockets alone and need nothing of the machine. Not PrivateUsers: the daemon could no longer
+  # tell by which account a socket is used.
   confined = {
+    IPAddressDeny = "any";
+    PrivateMounts = true;
+    ProcSubset = "pid";
+    ProtectClock = true;
+    ProtectHostname = true;
+    ProtectProc = "invisible";
+    RemoveIPC = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged @resources"
+    ];
     PrivateNetwork = true;
     RestrictAddressFamilies = "AF_UNIX";
     CapabilityBoundingSet = "";
@@ -98,6 +128,49 @@ rec {
 
   # Names that browsers trust without TLS, as they never leave the machine.
   isLocalhost = domain: domain == "localhost" || lib.hasSuffix ".localhost" domain;
+
+  # What units, tmpfiles and Podman all take as it is written, and one spelling of it.
+  isPlainPath =
+    path:
+    builtins.match "(/[A-Za-z0-9._+-]+)+" path != null
+    && builtins.match ".*/\\.{1,2}(/.*)?" path == null;
+
+  # Directories that are not for people's files: because others need them as they are, or because they are gone after a reboot.
+  isOfTheSystem =
+    path:
+    lib.elem path [
+      "/home"
+      "/mnt"
+      "/opt"
+      "/persist"
+      "/srv"
+      "/var"
+      "/var/cache"
+      "/var/empty"
+      "/var/lib"
+      "/var/lib/private"
+      "/var/log"
+      "/var/spool"
+      "/var/tmp"
+    ]
+    || lib.any (top: lib.hasPrefix "${top}/" "${path}/") [
+      "/bin"
+      "/boot"
+      "/dev"
+      "/etc"
+      "/lib"
+      "/lib64"
+      "/nix"
+      "/proc"
+      "/root"
+      "/run"
+      "/sbin"
+      "/sys"
+      "/tmp"
+      "/usr"
+      "/var/lib/nixos"
+      "/var/run"
+    ];
 
   inStore = path: lib.hasPrefix builtins.storeDir path;
 }

@@ -21,11 +21,11 @@ let
       inherit (user)
         admin
         autoStart
-        image
         memoryHigh
         tasksLimit
         port
         ;
+      image = cfg.internal.image user;
       memoryLimit = toString user.memoryLimit;
       cpuLimit = ours.written user.cpuLimit;
       environment = defaults.environment // user.environment;
@@ -56,13 +56,14 @@ let
     version = 1;
     domain = cfg.internal.domain;
     inherit (cfg) workspaceBase;
-    image = cfg.baseImage;
+    image = cfg.internal.baseImage;
     frontDoor =
       if tls == null then
         { listen = "${cfg.listen.address}:${toString cfg.listen.port}"; }
       else
         {
-          listen = "0.0.0.0:443";
+          # Whatever address nginx listens on: of this the daemon takes browsers' port.
+          listen = "0.0.0.0:${toString cfg.httpsPort}";
           inherit (tls) certificate certificateKey;
         };
     users = lib.mapAttrs person cfg.users;
@@ -70,7 +71,7 @@ let
 in
 {
   options.services.code-server-multi.internal = lib.mkOption {
-    type = lib.types.attrsOf lib.types.raw;
+    type = lib.types.lazyAttrsOf lib.types.raw;
     internal = true;
     visible = false;
     description = "What the module's files tell each other.";
@@ -85,7 +86,7 @@ in
       manifestFile =
         pkgs.runCommand "code-server-multi-manifest.json"
           {
-            manifest = builtins.toJSON manifest;
+            manifest = builtins.toJSON (lib.recursiveUpdate manifest cfg.settings);
             passAsFile = [ "manifest" ];
             preferLocalBuild = true;
           }

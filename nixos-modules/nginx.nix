@@ -1,6 +1,7 @@
 # The front door: nginx, with the same files that "csm up" gives its own nginx (share/nginx).
 { config, lib, ... }:
 let
+  nginx = config.services.nginx;
   cfg = config.services.code-server-multi;
   inherit (cfg.internal)
     domain
@@ -25,7 +26,9 @@ let
       }
     else
       {
-        forceSSL = true;
+        # nginx sends visitors from plain HTTP to the usual port, which is not always the one.
+        forceSSL = cfg.httpsPort == 443;
+        onlySSL = cfg.httpsPort != 443;
       }
       // (
         if acmeName != null then
@@ -50,6 +53,26 @@ let
       include ${share}/workspace.conf;
     '';
   };
+
+  # The ports that nginx listens on for our hosts, with TLS or without.
+  listening =
+    ssl: usual:
+    let
+      own = lib.filter (one: one.ssl == ssl) nginx.virtualHosts.${domain}.listen;
+      shared = lib.filter (one: one.ssl == null || one.ssl == ssl) nginx.defaultListen;
+      given = if nginx.virtualHosts.${domain}.listen != [ ] then own else shared;
+      port = one: if one.port == null then usual else one.port;
+    in
+    if nginx.virtualHosts.${domain}.listen == [ ] && nginx.defaultListen == [ ] then
+      [ usual ]
+    else
+      lib.unique (map port given);
+  withTls = listening true nginx.defaultSSLListenPort;
+
+  # Hosts of this machine that are not ours: which of them answers to names that none has is theirs to say.
+  others = lib.subtractLists ([ domain ] ++ map (name: "${name}.${domain}") people) (
+    lib.filter (name: !lib.hasPrefix "code-server-multi-" name) (lib.attrNames nginx.virtualHosts)
+  );
 
   # The form whose password goes to the daemon.
   signIn = path: { locations."= ${path}".extraConfig = "include ${share}/sign-in.conf;"; };
@@ -76,6 +99,9 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
+    services.code-server-multi.internal.listeningPort =
+      if withTls == [ ] || lib.elem 443 withTls then 443 else lib.head withTls;
+
     services.nginx = {
       enable = lib.mkDefault true;
       # A changed host must not restart nginx: that would drop everyone's WebSockets.
@@ -104,6 +130,10 @@ in
           host
           // {
             extraConfig = ''
+              ${lib.optionalString (tls != null) ''
+                # Everyone comes by here; it is for all hosts below.
+                add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;
+              ''}
               set $csm_site dashboard;
               include ${share}/cookies.conf;
               include ${share}/front.conf;
@@ -120,10 +150,10 @@ in
             }$";
           }
           // workspace "label:$csm_label" "unix:${run}/ws/$csm_workspace/http.sock:";
-        # Any other name gets no certificate and no page of ours.
+        # Any other name gets no certificate and no page of ours, where the machine has no other hosts.
         code-server-multi-rejected = {
           serverName = "_";
-          default = lib.mkDefault true;
+          default = lib.mkDefault (tls == null || others == [ ]);
           extraConfig = ''
             include ${share}/cookies.conf;
             return 421;
@@ -146,9 +176,8 @@ in
       LimitNOFILE = lib.mkDefault 16384;
     };
 
-    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [
-      80
-      443
-    ];
+    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall (
+      withTls ++ lib.optionals (cfg.httpsPort == 443) (listening false nginx.defaultHTTPListenPort)
+    );
   };
 }

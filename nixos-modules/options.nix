@@ -6,6 +6,7 @@
 }:
 let
   cfg = config.services.code-server-multi;
+  ours = import ./lib.nix { inherit lib; };
 
   # A path as text: a file that is named without quotes must not be copied into the store, which everyone can read.
   path = lib.types.coercedTo lib.types.path toString lib.types.str;
@@ -15,6 +16,9 @@ let
     lib.types.float
     lib.types.str
   ];
+
+  # An image's name, or an archive that Nix builds.
+  image = lib.types.coercedTo lib.types.package ours.imageName lib.types.str;
 
   secretFile = lib.types.submodule {
     options = {
@@ -41,10 +45,10 @@ let
   shared = each: {
     image = lib.mkOption (
       {
-        type = lib.types.nullOr lib.types.str;
+        type = lib.types.nullOr image;
         description = ''
-          The image: any with `code-server` and `sh` on its `PATH`, or an archive in the store
-          (`docker-archive:/nix/store/…`), beside which the workspace gets `/nix/store`, read-only.
+          The image: the name of any with `code-server` and `sh` on its `PATH`, or a package that
+          `dockerTools.buildLayeredImage` makes, beside which the workspace gets `/nix/store`, read-only.
         '';
         example = "docker.io/codercom/code-server:latest";
       }
@@ -157,8 +161,8 @@ let
     };
   };
 
-  user = lib.types.submodule (
-    { name, ... }:
+  # Two modules, so that what does not depend on the name is made once and not for each person.
+  user = lib.types.submodule [
     {
       options =
         shared (
@@ -168,18 +172,38 @@ let
           }
         )
         // {
-          passwordFile = lib.mkOption {
-            type = lib.types.nullOr path;
-            default = if cfg.sops.enable then config.sops.secrets."code-server-${name}".path else null;
-            defaultText = lib.literalMD "with `sops.enable`, the path of the secret `code-server-<name>`; otherwise it must be given";
-            description = "A file with the person's password, or its argon2 hash as `csm hash-password` prints it. Read as root.";
-            example = lib.literalExpression "config.sops.secrets.code-server-dan.path";
-          };
           admin = lib.mkOption {
             type = lib.types.bool;
             default = false;
             description = "Whether this person sees and manages everyone's workspace. Nobody but its owner ever gets into one.";
             example = true;
+          };
+          homeModules = lib.mkOption {
+            type = lib.types.listOf lib.types.deferredModule;
+            default = [ ];
+            description = ''
+              Modules of Home Manager for this person's home, for `coder` and `/home/coder`. They are activated at each start, in the
+              package's own image. Needs `homeManager`.
+            '';
+            example = lib.literalExpression "[ { programs.git.enable = true; } ]";
+          };
+          uid = lib.mkOption {
+            type = lib.types.nullOr (lib.types.ints.between 400 60000);
+            default = null;
+            description = ''
+              The number of the account and its group. `null` lets NixOS choose one of its 600 for system accounts. NixOS gives an account
+              that exists no other number.
+            '';
+            example = 20001;
+          };
+          subIdStart = lib.mkOption {
+            type = lib.types.nullOr (lib.types.ints.between 100000 4294901760);
+            default = null;
+            description = ''
+              The first of the person's 65536 subordinate ids, which are the ids in their containers. `null` lets NixOS choose. NixOS
+              before 25.05 can give two accounts the same ones; workspaces don't start then, and `csm doctor` says whose they are.
+            '';
+            example = 10000000;
           };
           port = lib.mkOption {
             type = lib.types.nullOr lib.types.port;
@@ -189,7 +213,19 @@ let
           };
         };
     }
-  );
+    (
+      { name, ... }:
+      {
+        options.passwordFile = lib.mkOption {
+          type = lib.types.nullOr path;
+          default = if cfg.sops.enable then config.sops.secrets."code-server-${name}".path else null;
+          defaultText = lib.literalMD "with `sops.enable`, the path of the secret `code-server-<name>`; otherwise it must be given";
+          description = "A file with the person's password, or its argon2 hash as `csm hash-password` prints it. Read as root.";
+          example = lib.literalExpression "config.sops.secrets.code-server-dan.path";
+        };
+      }
+    )
+  ];
 in
 {
   options.services.code-server-multi = {
@@ -269,29 +305,69 @@ in
       };
     };
 
+    httpsPort = lib.mkOption {
+      type = lib.types.port;
+      default = cfg.internal.listeningPort;
+      defaultText = lib.literalMD "the port that nginx listens on with TLS: `services.nginx.defaultSSLListenPort`, unless it is told otherwise";
+      description = ''
+        With a certificate: the port in the addresses that browsers use, which sign-ins are bound to. It differs from nginx' own
+        where a router passes another one on.
+      '';
+      example = 8443;
+    };
+
     openFirewall = lib.mkOption {
       type = lib.types.bool;
       default = false;
-      description = "Whether ports 80 and 443 are opened to everyone.";
+      description = "Whether nginx' ports, 80 and 443 unless it is told otherwise, are opened to everyone.";
       example = true;
     };
 
     workspaceBase = lib.mkOption {
-      type = lib.types.str;
+      type = path;
       default = "/var/lib/vscode";
       description = "The directory that holds `<name>/home` and `<name>/workspace` of each person.";
       example = "/srv/workspaces";
     };
 
+    stateBase = lib.mkOption {
+      type = path;
+      default = "/var/lib";
+      description = ''
+        The directory that holds `code-server-multi`, with sessions and the daemon's key, and `code-server-workspaces`, with Podman's
+        storage of each workspace. Both are worth a backup less than `workspaceBase`, and both must survive a reboot.
+      '';
+      example = "/persist/var/lib";
+    };
+
     baseImage = lib.mkOption {
-      type = lib.types.str;
-      default = "docker-archive:${cfg.package.imageBase}";
+      type = lib.types.either lib.types.package lib.types.str;
+      default = cfg.package.imageBase;
       defaultText = lib.literalMD "the package's own image: tiny, with its programs from this machine's `/nix/store`";
       description = ''
-        The image for everyone who has none of their own: any with `code-server` and `sh` on its `PATH`, or an archive in the
-        store (`docker-archive:/nix/store/…`), beside which a workspace gets `/nix/store`, read-only.
+        The image for everyone who has none of their own: the name of any with `code-server` and `sh` on its `PATH`, or a package
+        that `dockerTools.buildLayeredImage` makes, beside which a workspace gets `/nix/store`, read-only.
       '';
       example = "docker.io/codercom/code-server:latest";
+    };
+
+    homeManager = lib.mkOption {
+      type = lib.types.nullOr lib.types.raw;
+      default = null;
+      description = "The flake home-manager, for `users.<name>.homeModules`.";
+      example = lib.literalExpression "inputs.home-manager";
+    };
+
+    settings = lib.mkOption {
+      type = (pkgs.formats.json { }).type;
+      default = { };
+      description = ''
+        Fields of the [manifest](manifest.md) as they are, over what this module writes: for those that have no option here. The
+        build checks them.
+      '';
+      example = {
+        users.dan.tasksLimit = 512;
+      };
     };
 
     defaults = lib.mkOption {

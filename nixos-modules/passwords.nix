@@ -9,11 +9,36 @@
 let
   cfg = config.services.code-server-multi;
   ours = import ./lib.nix { inherit lib; };
+  each =
+    line:
+    lib.concatStrings (
+      lib.mapAttrsToList (name: user: line name (ours.unitPath user.passwordFile)) given
+    );
   given = lib.filterAttrs (_: user: user.passwordFile != null) cfg.users;
 in
 {
   config = lib.mkIf cfg.enable {
-    services.code-server-multi.internal.passwords = "/run/code-server-multi-passwords";
+    services.code-server-multi.internal = {
+      passwords = "/run/code-server-multi-passwords";
+      passwordUnits = {
+        "code-server-multi-passwords.service.d/credentials.conf" = ''
+          [Service]
+          # A file that is not there becomes an empty line, as systemd takes nothing emptier: that person can't sign in, all others can.
+          ${each (
+            name: path: ''
+              LoadCredential=${name}:${path}
+              SetCredential=${name}:\n
+            ''
+          )}'';
+        # A password that is changed on the disk is in force at once.
+        "code-server-multi-passwords.path" = ''
+          [Unit]
+          Description=Changes of passwords of code-server-multi
+
+          [Path]
+          ${each (_: path: "PathChanged=${path}\n")}'';
+      };
+    };
 
     systemd.services.code-server-multi-passwords = {
       description = "Passwords of code-server-multi";
@@ -27,10 +52,7 @@ in
         RuntimeDirectoryMode = "0700";
         # They stay when this has ended.
         RuntimeDirectoryPreserve = true;
-        LoadCredential = lib.mapAttrsToList (name: user: "${name}:${user.passwordFile}") given;
-        # A file that is not there becomes an empty line, as systemd takes nothing emptier: that person can't sign in, all others can.
-        SetCredential = lib.mapAttrsToList (name: _: "${name}:\\n") given;
-        SystemCallFilter = "@system-service";
+        PrivateUsers = true;
       };
       path = [ pkgs.coreutils ];
       script = ''
@@ -47,10 +69,6 @@ in
       '';
     };
 
-    # A password that is changed on the disk is in force at once.
-    systemd.paths.code-server-multi-passwords = {
-      wantedBy = [ "paths.target" ];
-      pathConfig.PathChanged = lib.mapAttrsToList (_: user: user.passwordFile) given;
-    };
+    systemd.paths.code-server-multi-passwords.wantedBy = [ "paths.target" ];
   };
 }

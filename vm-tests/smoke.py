@@ -83,3 +83,11 @@ with subtest("what ends by itself is said, and how"):
     assert code == "70", f"its launcher ended with {code}"
     ended, said = machine.execute("csm shell grace -- true 2>&1")
     assert ended == 1 and "grace does not run; start it first: csm start grace" in said, f"a shell there ends with {ended}: {said}"
+
+with subtest("a workspace whose account shares subordinate ids with another's does not start, and says whose"):
+    machine.succeed("cp /etc/subuid /run/test/subuid", "sed -n 's/^csm-ada:/csm-grace:/p' /run/test/subuid >> /etc/subuid")
+    machine.fail("csm start grace")
+    failed = wait_for_state("grace", "failed")
+    assert "/etc/subuid gives csm-grace ids of csm-ada" in failed["failure"], f"it is {failed}"
+    machine.succeed("cp /run/test/subuid /etc/subuid")
+    start("grace")

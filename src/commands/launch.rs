@@ -3,6 +3,7 @@
 //! It tells systemd READY itself, when code-server answers: Podman does not support `Type=notify` together with `User=`. What else
 //! happens it tells as the unit's status, which the daemon reads; its exit codes are [`Exit`]'s.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::process::{ExitCode, Stdio};
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::daemon::tell;
+use super::doctor::subids::refuse_shared;
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::cgroup::UnitCgroup;
 use crate::adapters::disk::DiskMeter;
@@ -54,6 +56,7 @@ pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
 
 fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let config = |failure: Failure| Reason(Exit::Config, failure.to_string());
+    refuse_shared().map_err(|why| Reason(Exit::Config, why))?;
     let manifest = environment::load_valid(path, CheckScope::Host).map_err(config)?;
     let layout = environment::layout().map_err(config)?;
     let workspace = manifest.workspaces.get(id).ok_or_else(|| {
@@ -63,7 +66,8 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let request = StartRequest::new(&manifest, workspace, &layout);
     let credentials = environment::given("CREDENTIALS_DIRECTORY");
     let secrets = layout.secrets(id);
-    let outcome = match prepare(&request, &secrets, credentials.as_deref()) {
+    let prepared = make_home().and_then(|()| prepare(&request, &secrets, credentials.as_deref()));
+    let outcome = match prepared {
         Ok(()) => block_on(async { Ok(launch(&request).await) }).map_err(config).flatten(),
         Err(why) => Err(Reason(Exit::Config, why)),
     };
@@ -72,6 +76,15 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
         tracing::error!(workspace = %id, %error, "can't remove the secrets' copies");
     }
     outcome
+}
+
+/// Creates the directory that Podman keeps its storage in: one for each workspace of an owner.
+fn make_home() -> Result<(), String> {
+    let Some(home) = environment::given("HOME") else { return Ok(()) };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home);
+    made.map_err(|error| {
+        format!("can't create {}: {error}; the directory above must belong to this account", home.display())
+    })
 }
 
 fn report(status: &Status) {

@@ -27,6 +27,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::adapters::manifest::{CheckScope, ManifestError};
 use crate::model::label::WorkspaceId;
+use crate::model::launch::LauncherUnit;
 
 /// VS Code and coding agents in the browser, for a few dozen people on one machine.
 #[derive(Parser)]
@@ -46,8 +47,8 @@ enum Verb {
     Launch {
         #[command(flatten)]
         file: ManifestFile,
-        /// The workspace: its owner's name.
-        workspace: WorkspaceId,
+        /// The unit that runs it (%n), which names the workspace: code-server-OWNER@main.service.
+        unit: LauncherUnit,
     },
     /// Check a manifest: all errors and warnings at once. Exit status 1 on errors.
     Check {
@@ -183,7 +184,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.verb {
         Verb::Up(file) => up::run(&file.manifest),
         Verb::Daemon(file) => daemon::run(&file.manifest),
-        Verb::Launch { file, workspace } => launch::run(&file.manifest, &workspace),
+        Verb::Launch { file, unit } => launch::run(&file.manifest, &unit.0),
         Verb::Check { file, text_only, json } => {
             let scope = if text_only { CheckScope::Text } else { CheckScope::Files };
             check::run(&file.manifest, scope, json)

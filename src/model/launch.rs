@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::issue::Invalid;
 use super::label::WorkspaceId;
 use super::name::Name;
 use super::printed;
@@ -147,6 +148,21 @@ pub fn workspace_of(unit: &str) -> Option<WorkspaceId> {
     Some(WorkspaceId { owner, project })
 }
 
+/// The workspace whose launcher this is, from the name of the unit that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LauncherUnit(pub WorkspaceId);
+
+impl std::str::FromStr for LauncherUnit {
+    type Err = Invalid;
+
+    fn from_str(unit: &str) -> Result<Self, Self::Err> {
+        let invalid = || {
+            Invalid::new("not the unit of a workspace", "write it as \"code-server-dan@main.service\", or %n in a unit")
+        };
+        workspace_of(unit).map(Self).ok_or_else(invalid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +202,16 @@ mod tests {
             ["code-server-multi.service", "code-server-@main.service", "code-server-dan@.service", "x@main.service"]
         {
             assert_eq!(workspace_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_launcher_runs_the_workspace_of_its_own_unit() {
+        let unit = "code-server-dan@api.service".parse::<LauncherUnit>().expect("a unit");
+        assert_eq!(unit.0.to_string(), "api--dan");
+        for other in ["dan", "code-server-multi.service", "code-server-dan@.service"] {
+            let why = other.parse::<LauncherUnit>().expect_err(other).to_string();
+            assert!(why.contains("not the unit of a workspace") && why.contains("%n"), "{other}: {why}");
         }
     }
 

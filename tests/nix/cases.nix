@@ -94,19 +94,155 @@ in
     services.nginx.enable = false;
   };
   no-nginx.refused = "needs nginx, and services.nginx.enable is false";
-  two-default-hosts.module = {
-    services.nginx.virtualHosts.mine.default = true;
-  };
-  two-default-hosts.refused = "code-server-multi-rejected and mine are all the default";
   base-in-store.module = csm { workspaceBase = "/nix/store/x"; };
-  base-in-store.refused = "where people's homes can't lie; name a directory of its own";
+  base-in-store.refused = "workspaceBase is \"/nix/store/x\", which belongs to the system; name a directory of its own";
+  base-of-everyone.module = csm { workspaceBase = "/home"; };
+  base-of-everyone.refused = "workspaceBase is \"/home\", which belongs to the system; name a directory of its own";
+  base-is-root.module = csm { workspaceBase = "/"; };
+  base-is-root.refused = "workspaceBase is \"/\", which is not a path";
+  base-temporary.module = csm { workspaceBase = "/tmp/people"; };
+  base-temporary.refused = "workspaceBase is \"/tmp/people\", which belongs to the system";
+  base-with-blank.module = csm { workspaceBase = "/srv/our people"; };
+  base-with-blank.refused = "workspaceBase is \"/srv/our people\", which is not a path of letters, digits";
+  base-with-percent.module = csm { workspaceBase = "/srv/%h"; };
+  base-with-percent.refused = "workspaceBase is \"/srv/%h\", which is not a path of letters, digits";
+  base-upwards.module = csm { workspaceBase = "/srv/../home"; };
+  base-upwards.refused = "workspaceBase is \"/srv/../home\", which is not a path of letters, digits";
+  base-relative.module = csm { workspaceBase = "people"; };
+  base-relative.refused = "workspaceBase is \"people\", which is not a path of letters, digits";
+  home-of-another.module = {
+    users.users.dan = {
+      isNormalUser = true;
+      home = "/data/dan";
+    };
+  }
+  // csm { workspaceBase = "/data"; };
+  home-of-another.refused = "workspaceBase is \"/data\", so dan's files would be in /data/dan, the home of the account dan";
+  home-of-another-outside.module = {
+    users.users.dan.isNormalUser = true;
+    users.users.eve = {
+      isNormalUser = true;
+      home = "/data/eve";
+    };
+  }
+  // csm {
+    domain = "code.localhost";
+    workspaceBase = "/data";
+  };
+  base-in-a-home.module = {
+    users.users.eve = {
+      isNormalUser = true;
+      home = "/data/eve";
+    };
+  }
+  // csm { workspaceBase = "/data/eve/people"; };
+  base-in-a-home.refused = "workspaceBase is \"/data/eve/people\", in the home of the account eve, who could replace it";
+  state-with-blank.module = csm { stateBase = "/our state"; };
+  state-with-blank.refused = "stateBase is \"/our state\", which is not a path of letters, digits";
+  state-elsewhere.module = csm {
+    domain = "code.localhost";
+    stateBase = "/persist/var/lib";
+  };
 
+  sysusers.module = {
+    systemd.sysusers.enable = true;
+    users.mutableUsers = false;
+    system.etc.overlay.enable = true;
+    boot.initrd.systemd.enable = true;
+  };
+  # NixOS has its own words on such a machine besides.
+  sysusers.more = true;
+  sysusers.refused = "systemd.sysusers.enable is set, and systemd-sysusers writes no subordinate ids";
+  sysusers-with-own-files.module = {
+    systemd.sysusers.enable = true;
+    users.mutableUsers = false;
+    environment.etc.subuid.text = "csm-dan:200000:65536";
+    environment.etc.subgid.text = "csm-dan:200000:65536";
+  }
+  // csm { domain = "code.localhost"; };
+  sysusers-with-own-files.absent = "subordinate ids";
+  sysusers-with-own-files.more = true;
+  ranges-given.module = csm {
+    domain = "code.localhost";
+    users.dan = {
+      uid = 20001;
+      subIdStart = 10000000;
+    };
+    users.bob = {
+      subIdStart = 10065536;
+      passwordFile = "/run/secrets/bob";
+    };
+  };
+  ranges-overlap.module = csm {
+    users.dan.subIdStart = 10000000;
+    users.bob = {
+      subIdStart = 10065535;
+      passwordFile = "/run/secrets/bob";
+    };
+  };
+  ranges-overlap.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and csm-bob (10065535 to 10131070) overlap; give each a range of its own";
+  range-of-another.module = {
+    users.users.eve = {
+      isNormalUser = true;
+      subUidRanges = [
+        {
+          startUid = 10000000;
+          count = 1;
+        }
+      ];
+      subGidRanges = [ ];
+    };
+  }
+  // csm { users.dan.subIdStart = 10000000; };
+  range-of-another.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and eve (10000000 to 10000000) overlap";
+  range-of-nixos.module = csm {
+    users.dan.subIdStart = 100000;
+    users.bob.passwordFile = "/run/secrets/bob";
+  };
+  range-of-nixos.refused = "users.dan.subIdStart is 100000, among the ranges that NixOS gives to 1 other account; choose one from 165536";
+  too-many.module = csm {
+    users = lib.genAttrs (map (at: "p${toString at}") (lib.range 1 601)) (_: {
+      passwordFile = "/run/secrets/all";
+    });
+  };
+  too-many.refused = "NixOS has 600 ids (400 to 999) for accounts that are given none; set users.<name>.uid";
+  many-with-uids.module = csm {
+    domain = "code.localhost";
+    users = lib.listToAttrs (
+      map (
+        at:
+        lib.nameValuePair "p${toString at}" {
+          passwordFile = "/run/secrets/all";
+          uid = 20000 + at;
+        }
+      ) (lib.range 1 601)
+    );
+  };
   old-code-server.module = { };
   old-code-server.codeServer = "4.99.3";
   old-code-server.refused = "versions before 4.99.4 can be made to send a visitor to another site";
   older-code-server.module = { };
   older-code-server.codeServer = "4.115.0";
-  older-code-server.warned = "pkgs.code-server is 4.115.0; versions before 4.124.2 have a known weakness";
+  older-code-server.warned = "images.override { code-server = ";
+  newer-code-server-in-image.module = {
+    imports = [
+      (
+        { config, pkgs, ... }:
+        {
+          services.code-server-multi = {
+            domain = "code.localhost";
+            baseImage =
+              (config.services.code-server-multi.package.images.override {
+                code-server = (pkgs.runCommand "code-server" { } "mkdir $out") // {
+                  version = "4.124.2";
+                };
+              }).image-base;
+          };
+        }
+      )
+    ];
+  };
+  newer-code-server-in-image.codeServer = "4.115.0";
   old-code-server-unused.module = csm {
     domain = "code.localhost";
     baseImage = "docker.io/codercom/code-server:latest";
@@ -166,11 +302,46 @@ in
   memory-zero.module = dan { memoryLimit = 0; };
   memory-zero.refused = "users.dan.memoryLimit is \"0\", which is no size";
   memory-by-default.module = csm { defaults.memoryLimit = "3Gi"; };
-  memory-by-default.refused = "users.dan.memoryLimit is \"3Gi\", which is no size";
+  memory-by-default.refused = "services.code-server-multi.defaults.memoryLimit is \"3Gi\", which is no size";
   soft-unreadable.module = dan { memoryHigh = "much"; };
   soft-unreadable.refused = "users.dan.memoryHigh is \"much\", which is no size";
   soft-above-hard.module = dan { memoryHigh = "4G"; };
-  soft-above-hard.refused = "users.dan.memoryHigh (4G) is above memoryLimit (3G)";
+  soft-above-hard.refused = "users.dan.memoryHigh (4G) is above services.code-server-multi.defaults.memoryLimit (3G)";
+  soft-by-default.module = csm {
+    defaults.memoryHigh = "2560M";
+    users.dan.memoryLimit = "2G";
+  };
+  soft-by-default.refused = "defaults.memoryHigh (2560M) is above services.code-server-multi.users.dan.memoryLimit (2G), and would never be reached; set services.code-server-multi.users.dan.memoryHigh";
+  cpu-by-default.module = csm { defaults.cpuLimit = "two"; };
+  cpu-by-default.refused = "services.code-server-multi.defaults.cpuLimit is \"two\", which is no number of CPUs";
+  image-from-elsewhere.module = csm { baseImage = "docker-archive:/srv/image.tar"; };
+  image-from-elsewhere.refused = "services.code-server-multi.baseImage is \"docker-archive:/srv/image.tar\", which is not in the Nix store";
+  image-by-transport.module = dan { image = "oci-archive:/srv/image.tar"; };
+  image-by-transport.refused = "services.code-server-multi.users.dan.image is \"oci-archive:/srv/image.tar\", which is not an image's name";
+  image-with-scheme.module = csm { defaults.image = "docker://docker.io/x/y"; };
+  image-with-scheme.refused = "services.code-server-multi.defaults.image is \"docker://docker.io/x/y\", which is not an image's name";
+  image-with-capitals.module = dan { image = "docker.io/X/y"; };
+  image-with-capitals.refused = "users.dan.image is \"docker.io/X/y\", which is not an image's name";
+  image-streamed.module =
+    { pkgs, ... }:
+    csm { baseImage = pkgs.writeShellScript "stream-mine" "exit"; };
+  image-streamed.refused = "a program that streams an image; build it with dockerTools.buildLayeredImage";
+  image-with-digest.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (dan {
+    image = "registry.example.org:5000/x/y-z_a:1.0@sha256:${lib.fixedWidthString 64 "0" ""}";
+  });
+  image-package.module =
+    { pkgs, ... }:
+    lib.recursiveUpdate (csm { domain = "code.localhost"; }) (dan {
+      image = pkgs.dockerTools.buildLayeredImage { name = "mine"; };
+    });
+  homes-without-home-manager.module = dan { homeModules = [ { } ]; };
+  homes-without-home-manager.refused = "users.dan.homeModules is set, but services.code-server-multi.homeManager is not; set it to the flake home-manager";
+  homes-and-image.module = csm {
+    homeManager.lib.homeManagerConfiguration = _: { activationPackage = "/nix/store/x"; };
+    users.dan.homeModules = [ { } ];
+    users.dan.image = "docker.io/x/y";
+  };
+  homes-and-image.refused = "users.dan.image and services.code-server-multi.users.dan.homeModules are both set; homeModules are for the package's own image";
   cpu-unreadable.module = dan { cpuLimit = "two"; };
   cpu-unreadable.refused = "users.dan.cpuLimit is \"two\", which is no number of CPUs";
   cpu-zero.module = dan { cpuLimit = 0; };

@@ -17,9 +17,15 @@ let
               mkdir "$out"
               ln -s ${toString csm}/* "$out/"
             ''
-            // {
-              imageBase = (pkgs.callPackage ../../images { }).image-base;
-            };
+            // (
+              let
+                images = pkgs.callPackage ../../images { };
+              in
+              {
+                inherit images;
+                imageBase = images.image-base;
+              }
+            );
         }
         // (
           if version == null then
@@ -73,17 +79,51 @@ let
       ) warnings;
     };
 
+  # The texts of the units that grow with people.
+  unitsOf =
+    checked:
+    lib.mapAttrs (
+      _: builtins.unsafeDiscardStringContext
+    ) checked.config.services.code-server-multi.internal.units;
+
+  # A stand-in for Home Manager, which checks what it is given.
+  homeManager.lib.homeManagerConfiguration =
+    { pkgs, modules }:
+    let
+      freeform._module.freeformType = lib.types.attrsOf lib.types.anything;
+      inherit (lib.evalModules { modules = modules ++ [ freeform ]; }) config;
+    in
+    assert config.home.username == "coder" && config.home.homeDirectory == "/home/coder";
+    assert config.home.stateVersion == "26.05" && config.programs.git.enable;
+    {
+      activationPackage = pkgs.runCommand "home-manager-generation" { } "mkdir $out";
+    };
+
+  manifestOf =
+    checked:
+    builtins.fromJSON (
+      builtins.unsafeDiscardStringContext checked.config.services.code-server-multi.internal.manifestFile.manifest
+    );
+
   cases = import ./cases.nix { inherit lib; };
   configuration = name: check [ (./configurations + "/${name}.nix") ];
 in
-{
-  inherit lib cases check;
+rec {
+  inherit
+    lib
+    cases
+    check
+    unitsOf
+    manifestOf
+    ;
   # For each case what was said.
   said = lib.mapAttrs refusals cases;
   expected = lib.mapAttrs (_: case: {
     refused = case.refused or null;
     warned = case.warned or null;
     more = case.more or false;
+    # What nothing that is said may have in it.
+    absent = case.absent or null;
   }) cases;
 
   as-given = check [
@@ -103,7 +143,58 @@ in
       };
     }
   ];
-  # A configuration of the documents, on a machine that may have sops-nix or agenix.
+  # People's units, with what a machine's configuration adds to two of them, as NixOS installs them.
+  added =
+    let
+      checked = check [
+        ./configurations/full.nix
+        {
+          systemd.services."code-server-anna@".serviceConfig.Nice = 5;
+          systemd.slices."code-server-anna\\x2dlena".sliceConfig.IOWeight = 50;
+        }
+      ];
+    in
+    checked
+    // {
+      unitsInstalled = checked.config.environment.etc."systemd/system".source;
+    };
+  # The full configuration and more.
+  also =
+    module:
+    check [
+      ./configurations/full.nix
+      module
+    ];
+  odd = check [
+    ./configurations/minimal.nix
+    {
+      services.code-server-multi.users.dan = {
+        passwordFile = lib.mkForce "/run/secrets/100% dan";
+        secretEnvironment.TOKEN = "/run/secrets/a%h b";
+      };
+    }
+  ];
+  state = check [
+    ./configurations/minimal.nix
+    { services.code-server-multi.stateBase = "/persist/state"; }
+  ];
+  # One person with modules of Home Manager.
+  home = check [
+    ./configurations/minimal.nix
+    {
+      services.code-server-multi = {
+        inherit homeManager;
+        users.dan.homeModules = [ { programs.git.enable = true; } ];
+        users.bob.passwordFile = "/run/secrets/bob";
+      };
+    }
+  ];
+  homeImage =
+    let
+      csm = home.config.services.code-server-multi;
+    in
+    csm.internal.homeImage csm.users.dan;
+  # A configuration of the documents, on a machine that may have sops-nix, agenix or impermanence.
   example =
     file:
     check [
@@ -111,21 +202,28 @@ in
       ./configurations/sops.nix
       ./configurations/secrets-of-as-given.nix
       ./configurations/agenix.nix
+      ./configurations/impermanence.nix
+      { services.code-server-multi = { inherit homeManager; }; }
     ];
   # What the smallest configuration writes, by file: a change of it is seen in the commit that makes it.
   written =
     let
       inherit (configuration "minimal") data config;
       ours = lib.filterAttrs (name: _: lib.hasPrefix "code-server" name) data.units;
+      packaged = unitsOf (configuration "minimal");
+      # What NixOS installs beside the package's own unit.
+      installed =
+        name: lib.nameValuePair (if packaged ? ${name} then "${name}.d/overrides.conf" else name);
     in
-    ours
+    lib.mapAttrs' installed ours
+    // packaged
     // {
       "nginx.conf" = data.nginxConf;
       "polkit.rules" = data.polkit;
       tmpfiles = lib.concatLines (
-        lib.filter (
-          line: lib.hasInfix "code-server-multi" line || lib.hasInfix "/var/lib/vscode" line
-        ) data.tmpfiles
+        lib.filter (line: lib.hasInfix "code-server" line || lib.hasInfix "/var/lib/vscode" line) (
+          lib.concatMap (lib.splitString "\n") data.tmpfiles
+        )
       );
       "accounts.json" = builtins.toJSON (
         lib.filterAttrs (name: _: name == "code-server-multi" || lib.hasPrefix "csm-" name) data.users
@@ -149,6 +247,22 @@ in
     inherit lib;
     inherit ((check [ ]).evaluated) options;
   };
+  # All that a machine with that many people is made of here, evaluated once: /etc with its units and nginx.conf, what makes the
+  # accounts, assertions and warnings. Its kernel is not.
+  machine =
+    count:
+    let
+      checked = people count;
+      inherit (checked) config;
+    in
+    [
+      checked.failedAssertions
+      checked.warnings
+      config.system.build.etc.drvPath
+      (builtins.hashString "sha256" (
+        builtins.unsafeDiscardStringContext config.system.activationScripts.users.text
+      ))
+    ];
   # That many people, for what each of them costs.
   people =
     count:
@@ -158,9 +272,14 @@ in
           enable = true;
           domain = "code.localhost";
           users = lib.listToAttrs (
-            map (at: lib.nameValuePair "p${toString at}" { passwordFile = "/run/secrets/p${toString at}"; }) (
-              lib.range 1 count
-            )
+            map (
+              at:
+              lib.nameValuePair "p${toString at}" {
+                passwordFile = "/run/secrets/p${toString at}";
+                # NixOS' own numbers end at 600.
+                uid = 20000 + at;
+              }
+            ) (lib.range 1 count)
           );
         };
       }

@@ -104,6 +104,9 @@ same "its licences are those of Cargo.toml" "$(package '[.meta.license[].spdxId]
 same "the workspace's scripts keep #!/bin/sh" "$(package .dontPatchShebangs)" true
 same "it carries the image for the module" "$(package .base)" true
 
+# skopeo reads an archive twice, which a pipe can't be.
+holds "the publishing workflow hands skopeo a file" sh -c 'f=$1/.github/workflows/images.yml; grep -q "docker-archive:" "$f" && ! grep -qE "docker-archive:(/dev/stdin|/proc|-)" "$f"' sh "$repo"
+
 # --- the images' configuration ---
 
 for name in image-base image-base-oci; do

@@ -15,19 +15,26 @@ let
     config:
     let
       units = lib.filterAttrs (name: unit: unit.enable && isOurs name) config.systemd.units;
+      # Those of one package; what the machine adds to one of them is a drop-in.
+      inherit (config.services.code-server-multi.internal) unitFiles;
+      packaged = config.services.code-server-multi.internal.units;
       link = name: unit: kind: by: {
         name = "systemd/system/${by}.${kind}/${name}";
         value = "../${name}";
       };
       unitLinks =
         name: unit:
-        [ (lib.nameValuePair "systemd/system/${name}" "${unit.unit}/${name}") ]
+        [
+          (lib.nameValuePair "systemd/system/${if packaged ? ${name} then "${name}.d/overrides.conf" else name}" "${unit.unit}/${name}")
+        ]
         ++ map (link name unit "wants") unit.wantedBy
         ++ map (link name unit "requires") unit.requiredBy;
       etc = lib.filterAttrs (_: file: file.enable && isKept file.target) config.environment.etc;
       tmpfiles = lib.filter (
-        line: builtins.match ".* /(run/acme|run/code-server|run/test|var/lib/vscode).*" line != null
-      ) config.systemd.tmpfiles.rules;
+        line:
+        builtins.match ".* /(run/acme|run/code-server|run/test|var/lib/vscode|var/lib/code-server).*" line
+        != null
+      ) (lib.concatMap (lib.splitString "\n") config.systemd.tmpfiles.rules);
       hosts = lib.concatLines (
         lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
       );
@@ -41,6 +48,9 @@ let
       builtins.toJSON {
         etc =
           lib.listToAttrs (lib.concatLists (lib.mapAttrsToList unitLinks units))
+          // lib.mapAttrs' (
+            name: _: lib.nameValuePair "systemd/system/${name}" "${unitFiles}/lib/systemd/system/${name}"
+          ) packaged
           // lib.mapAttrs' (_: file: lib.nameValuePair file.target "${file.source}") etc
           // lib.listToAttrs (
             map (

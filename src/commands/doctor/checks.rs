@@ -35,7 +35,7 @@ pub(super) fn machine() -> Vec<Finding> {
     let version = info.as_ref().map_or("", |info| info["version"]["Version"].as_str().unwrap_or_default()).to_owned();
     let mut findings = vec![account(), runtime_directory(), podman(&info, &version)];
     findings.extend(["newuidmap", "newgidmap"].map(id_mapper));
-    findings.extend([("subuid", "/etc/subuid"), ("subgid", "/etc/subgid")].map(|(what, path)| subordinate(what, path)));
+    findings.extend(subids::FILES.map(|(what, path)| subordinate(what, path)));
     findings.extend([user_namespaces(), cgroups(), controllers(info.as_ref().ok())]);
     findings.extend([network(&version), storage(info.as_ref().ok()), disk(info.as_ref().ok())]);
     findings.extend([init(), nginx(), setpriv()]);
@@ -119,14 +119,7 @@ fn account() -> Finding {
             "run csm, and this check, as another account; \"make demo\" makes one",
         );
     }
-    Finding::good("account", format!("{} (uid {})", account_name(), uid.as_raw()))
-}
-
-fn account_name() -> String {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let own = accounts.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()));
-    own.and_then(|line| line.split(':').next()).map_or_else(|| env::var("USER").unwrap_or(uid), str::to_owned)
+    Finding::good("account", format!("{} (uid {})", subids::account_name(), uid.as_raw()))
 }
 
 fn runtime_directory() -> Finding {
@@ -186,22 +179,20 @@ fn id_mapper(program: &'static str) -> Finding {
 }
 
 fn subordinate(what: &'static str, path: &str) -> Finding {
-    let names = [account_name(), rustix::process::geteuid().as_raw().to_string()];
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let (count, shared) = subids::judge(&subids::parse(&text), &names);
-    let remedy = |start: u64| {
-        let last = start + ENOUGH - 1;
-        format!("as root: usermod --add-{what}s {start}-{last} {} (a range that nobody has in {path})", names[0])
-    };
-    if !shared.is_empty() {
-        let found =
-            format!("{} shares ids with {}: their containers reach each other's files", names[0], shared.join(", "));
-        return Finding::broken(what, found, format!("give each account a range of its own in {path}"));
+    let own = subids::own(path);
+    if let Some(why) = own.shared_why(path) {
+        return Finding::broken(what, why, subids::APART);
     }
-    if count < ENOUGH {
-        return Finding::broken(what, format!("{count} ids for {}", names[0]), remedy(100_000));
+    if own.count < ENOUGH {
+        let remedy = format!(
+            "as root: usermod --add-{what}s {}-{} {} (a range that nobody has in {path})",
+            100_000,
+            100_000 + ENOUGH - 1,
+            own.account
+        );
+        return Finding::broken(what, format!("{} ids for {}", own.count, own.account), remedy);
     }
-    Finding::good(what, format!("{count} ids"))
+    Finding::good(what, format!("{} ids", own.count))
 }
 
 fn user_namespaces() -> Finding {

@@ -1,7 +1,7 @@
 //! `csm doctor`: what rootless Podman and nginx need of this machine and account, and the remedy for what is missing.
 
 mod checks;
-mod subids;
+pub(super) mod subids;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,12 +1,23 @@
-//! Subordinate ids: the ranges of user ids that an account may use in its containers.
+//! Subordinate ids: the ranges of user ids that an account may use in its containers. `csm doctor` shows them, and `csm launch` refuses
+//! to start where two accounts share some.
+
+use std::env;
+use std::fs;
+
+/// The files of ranges, with the word that `usermod` has for each.
+pub(super) const FILES: [(&str, &str); 2] = [("subuid", "/etc/subuid"), ("subgid", "/etc/subgid")];
+
+/// What to do about ranges that overlap.
+pub(super) const APART: &str = "give each account a range of its own; on NixOS set \
+    services.code-server-multi.users.<name>.subIdStart, or update nixpkgs to 25.05 or newer";
 
 /// A container needs this many: the usual range.
 pub(super) const ENOUGH: u64 = 65_536;
 
 /// A line of `/etc/subuid` or `/etc/subgid`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Range {
-    pub(super) account: String,
+struct Range {
+    account: String,
     start: u64,
     count: u64,
 }
@@ -17,8 +28,48 @@ impl Range {
     }
 }
 
+/// What this process' account has of a file.
+pub(super) struct Own {
+    /// The account's name.
+    pub(super) account: String,
+    /// How many ids it has.
+    pub(super) count: u64,
+    shared: Vec<String>,
+}
+
+impl Own {
+    /// Why containers of this account are not apart from those of others, if they are not.
+    pub(super) fn shared_why(&self, path: &str) -> Option<String> {
+        let (account, others) = (&self.account, self.shared.join(", "));
+        (!self.shared.is_empty())
+            .then(|| format!("{path} gives {account} ids of {others}: their containers reach each other's files"))
+    }
+}
+
+/// What this process' account has of a file of ranges. One that is not there has none.
+pub(super) fn own(path: &str) -> Own {
+    let account = account_name();
+    let names = [account.clone(), rustix::process::geteuid().as_raw().to_string()];
+    let (count, shared) = judge(&parse(&fs::read_to_string(path).unwrap_or_default()), &names);
+    Own { account, count, shared }
+}
+
+/// Refuses an account that shares subordinate ids with another.
+pub(in crate::commands) fn refuse_shared() -> Result<(), String> {
+    let shared = FILES.iter().find_map(|(_, path)| own(path).shared_why(path));
+    shared.map_or(Ok(()), |why| Err(format!("can't start the workspace: {why}; {APART}")))
+}
+
+/// The name of this process' account.
+pub(super) fn account_name() -> String {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let own = accounts.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()));
+    own.and_then(|line| line.split(':').next()).map_or_else(|| env::var("USER").unwrap_or(uid), str::to_owned)
+}
+
 /// The ranges of all accounts. Lines that are none are passed over, as newuidmap does.
-pub(super) fn parse(text: &str) -> Vec<Range> {
+fn parse(text: &str) -> Vec<Range> {
     let range = |line: &str| {
         let mut fields = line.trim().split(':');
         let account = fields.next()?.to_owned();
@@ -29,7 +80,7 @@ pub(super) fn parse(text: &str) -> Vec<Range> {
 }
 
 /// How many ids an account has, by name or by number, and whose ranges share ids with its own.
-pub(super) fn judge(ranges: &[Range], names: &[String]) -> (u64, Vec<String>) {
+fn judge(ranges: &[Range], names: &[String]) -> (u64, Vec<String>) {
     let (own, others): (Vec<&Range>, Vec<&Range>) = ranges.iter().partition(|range| names.contains(&range.account));
     let count = own.iter().map(|range| range.count).sum();
     let mut shared: Vec<String> = others
@@ -63,6 +114,16 @@ mod tests {
         assert_eq!(judged("dan:100000:65536\neve:165535:65536\n").1, ["eve"]);
         assert_eq!(judged("dan:100000:65536\neve:90000:10001\n").1, ["eve"]);
         assert_eq!(judged("dan:100000:65536\neve:90000:10000\n").1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_refusal_names_the_file_the_others_and_the_fix() {
+        let (count, shared) = judged("dan:100000:65536\neve:100000:65536\n");
+        let own = Own { account: "dan".to_owned(), count, shared };
+        let why = own.shared_why("/etc/subuid").unwrap();
+        assert!(why.starts_with("/etc/subuid gives dan ids of eve"), "{why}");
+        assert!(APART.contains("users.<name>.subIdStart"));
+        assert!(Own { shared: Vec::new(), ..own }.shared_why("/etc/subuid").is_none());
     }
 
     proptest! {

@@ -1,0 +1,36 @@
+# What grows with people, as one package of units instead of options: systemd.services would take NixOS three times as long for each
+# person. The machine's own systemd.services."code-server-dan@" and systemd.slices."code-server-dan" add to them as drop-ins.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.code-server-multi;
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.code-server-multi.internal = {
+      # Texts by the names of files in /etc/systemd/system.
+      units = cfg.internal.peoplesUnits // cfg.internal.passwordUnits;
+      unitFiles =
+        pkgs.runCommand "code-server-multi-units"
+          {
+            units = builtins.toJSON cfg.internal.units;
+            passAsFile = [ "units" ];
+            nativeBuildInputs = [ pkgs.jq ];
+            preferLocalBuild = true;
+          }
+          ''
+            jq --join-output 'to_entries[] | .key, "\u0000", .value, "\u0000"' "$unitsPath" |
+              while IFS= read -r -d "" name && IFS= read -r -d "" text; do
+                file=$out/lib/systemd/system/$name
+                mkdir -p "''${file%/*}"
+                printf %s "$text" > "$file"
+              done
+          '';
+    };
+    systemd.packages = [ cfg.internal.unitFiles ];
+  };
+}
