@@ -1,6 +1,6 @@
 // The demo's directories, read from the script that chooses them, and commands that run as the demo's account.
 import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 export const repo = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
@@ -64,4 +64,12 @@ export async function inside(person, ...command) {
 }
 
 export const hostFile = (person, path) => `${data}/workspaces/${person}/${path}`;
-export const read = (path) => (existsSync(path) ? readFileSync(path, 'utf8') : '');
+export function read(path) {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    // Not there, or of a process that has exited meanwhile.
+    if (['ENOENT', 'ESRCH'].includes(error.code)) return '';
+    throw error;
+  }
+}
