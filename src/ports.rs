@@ -128,7 +128,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// The last lines that a workspace printed, then, with `follow`, those to come: each safe to show and bounded, see [`crate::model::printed`].
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
 
-    /// What a workspace that failed printed last; nothing when it can't be had soon.
+    /// What a workspace that failed printed last; empty when it can't be read soon.
     fn last_lines(&self, id: &WorkspaceId) -> impl Future<Output = Vec<String>> + Send {
         let lines = self.logs(id, LAST_LINES, false).filter_map(async |line| line.ok());
         let tail = lines.fold(Tail::new(LAST_BYTES), async |mut tail, line| {

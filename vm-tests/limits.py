@@ -89,7 +89,7 @@ with subtest("a workspace whose first process runs out of memory has that as its
     machine.succeed(f"echo 1000 > /proc/{processes('ada')[-1]}/oom_score_adj")
     machine.execute(inside("ada", HOG))
     failed = wait_for_state("ada", "failed")
-    assert "memory ran out: the kernel ended it at its limit of 1G" in failed["reason"], f"it is {failed}"
+    assert "out of memory: killed at the 1G limit" in failed["reason"], f"it is {failed}"
     code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('ada')}").strip()
     assert code == "137", f"its launcher ended with {code}"
     grace_is_answered()

@@ -77,7 +77,7 @@ with subtest("what ends by itself is said, and how"):
     # All but the first process, which ends with what it has started.
     machine.execute(inside("grace", "kill -KILL -1"))
     failed = wait_for_state("grace", "failed")
-    assert "it ended by itself with exit code 137" in failed["reason"], f"it is {failed}"
+    assert "exited with code 137" in failed["reason"], f"it is {failed}"
     code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
     # EX_SOFTWARE of sysexits(3): nothing ran out of memory.
     assert code == "70", f"its launcher ended with {code}"

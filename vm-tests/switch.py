@@ -79,9 +79,9 @@ with subtest("a change that waits is applied on a click, and restarts nobody els
     assert_open("websocket-grace")
     visitors["ada"].wake()
 
-with subtest("an image that can't be had is said to be the reason"):
+with subtest("an image that can't be pulled is the reason shown"):
     ended, said = machine.execute("csm restart grace 2>&1")
-    assert ended != 0 and "the image localhost/another:1 can't be had" in said, f"csm restart ends with {ended}: {said}"
+    assert ended != 0 and "can't pull image localhost/another:1" in said, f"csm restart ends with {ended}: {said}"
     code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
     # EX_UNAVAILABLE of sysexits(3).
     assert code == "69", f"its launcher ended with {code}"

@@ -27,7 +27,7 @@ use crate::adapters::prepare::{clear, prepare};
 use crate::adapters::ready;
 use crate::model::container::is_archive;
 use crate::model::label::WorkspaceId;
-use crate::model::launch::{Exit, Status, ended};
+use crate::model::launch::{Exit, Status, describe_exit};
 use crate::model::workspace::Progress;
 use crate::ports::StartRequest;
 
@@ -71,7 +71,7 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
         Ok(()) => block_on(async { Ok(launch(&request).await) }).map_err(config).flatten(),
         Err(why) => Err(Reason(Exit::Config, why)),
     };
-    // What does not run needs no secrets; the next start copies them anew.
+    // A workspace that does not run needs no secrets; the next start copies them again.
     if let Err(error) = clear(&secrets) {
         tracing::error!(workspace = %id, %error, "can't remove the secrets' copies");
     }
@@ -116,7 +116,7 @@ fn podman() -> Command {
 }
 
 fn missing(error: impl std::fmt::Display) -> Reason {
-    Reason(Exit::Config, format!("can't run podman ({error}); \"csm doctor\" tells what is missing"))
+    Reason(Exit::Config, format!("can't run podman: {error}; run \"csm doctor\" to see what is missing"))
 }
 
 async fn version() -> Result<Engine, Reason> {
@@ -152,7 +152,10 @@ async fn fetch(image: &str) -> Result<(), Reason> {
     }
     let said = String::from_utf8_lossy(&pulled.stderr);
     let why = said.lines().last().unwrap_or("podman gave no reason").trim_start_matches("Error: ");
-    Err(Reason(Exit::Image, format!("the image {image} can't be had: {why}")))
+    Err(Reason(
+        Exit::Image,
+        format!("can't pull image {image}: {why}; check its name, and that this host reaches the registry"),
+    ))
 }
 
 async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(), Reason> {
@@ -185,7 +188,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 if kill_at.is_some() || code == 0 {
                     return Ok(());
                 }
-                let (exit, why) = ended(code, killed() > 0, request.spec.limits.memory);
+                let (exit, why) = describe_exit(code, killed() > 0, request.spec.limits.memory);
                 return Err(Reason(exit, why));
             }
             () = &mut published, if !ready => {
@@ -216,7 +219,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
             () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && kill_at.is_none() => {
                 terminate_and_wait(&mut run).await;
                 let late = ready::PATIENCE.as_secs();
-                return Err(Reason(Exit::Silent, format!("code-server did not answer within {late} s; its log may tell why")));
+                return Err(Reason(Exit::Silent, format!("code-server did not respond within {late} s; see the log")));
             }
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
                 // code-server waits for connections that browsers leave open. When this hangs, systemd ends it all.
@@ -242,7 +245,7 @@ async fn terminate_and_wait(podman: &mut Child) {
 /// Podman hands it on to the container's first process.
 fn forward(podman: &Child) {
     if let Some(pid) = podman.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-        // It may have just ended; then there is nobody to tell.
+        // It may have exited just now.
         let _ = kill_process(pid, Signal::TERM);
     }
 }

@@ -29,10 +29,10 @@ const SHARE: &str = "/opt/code-server-multi";
 /// Where the secrets appear inside: a directory with a file for each variable.
 const SECRETS: &str = "/run/secrets/csm";
 
-/// Nix' store: what `packages` and images from it are made of.
+/// The Nix store, which holds `packages` and the images that Nix builds.
 const STORE: &str = "/nix/store";
 
-/// How images begin that are files. Those in Nix' store have their programs there too.
+/// How the name of an image begins that is a file. The programs of one in the Nix store are in the store as well.
 const ARCHIVE: &str = "docker-archive:";
 
 /// Whether an image is a file, which Podman reads at every start, and not a name of one that it keeps.
@@ -43,7 +43,7 @@ pub fn is_archive(image: &str) -> bool {
 /// The label that holds the workspace's id.
 pub const LABEL_WORKSPACE: &str = "io.code-server-multi.workspace";
 
-/// The label that tells which csm a container belongs to: its base directory.
+/// The label with the base directory of the csm that a container belongs to.
 pub const LABEL_BASE: &str = "io.code-server-multi.base";
 
 /// The label with the digest of the specification that the container was made from.
@@ -128,7 +128,7 @@ pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layou
     ]);
     let archive = workspace.image.as_str().strip_prefix(ARCHIVE).filter(|path| Path::new(path).starts_with(STORE));
     if let Some(archive) = archive {
-        // Nix' garbage collection reads the environment of what runs, and keeps what is named there: after an update the programs
+        // Nix's garbage collector reads the environment of what runs, and keeps what is named there: after an update the programs
         // of the image before are there for as long as a workspace runs from it.
         environment.insert("CSM_IMAGE".to_owned(), archive.to_owned());
     }
@@ -207,7 +207,7 @@ fn command(manifest: &Manifest, workspace: &Workspace) -> Vec<String> {
     command.push(format!("--socket={RUN}/{SOCKET}"));
     // Any page can link to a folder: without this, the editor's own address would lead there from then on.
     command.push("--ignore-last-opened".to_owned());
-    // nginx is another account; the socket's directory lets it through, and nobody else.
+    // nginx is another account; the socket's directory lets only nginx through.
     command.push("--socket-mode=666".to_owned());
     command.push(format!("--app-name={id} · {}", manifest.domain));
     // Any domain and port after the label, which nginx and the daemon have checked: a port's host that code-server did not know, because

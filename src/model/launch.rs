@@ -1,4 +1,4 @@
-//! What a launcher tells systemd of its workspace, and the daemon reads there: the unit's status text, and how the launcher exits.
+//! What a launcher reports about its workspace: the unit's status text, which the daemon reads from systemd, and the exit code.
 
 use std::fmt;
 
@@ -12,28 +12,28 @@ use super::workspace::Progress;
 /// A unit's status text. People read it too, in `systemctl status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// On its way up.
+    /// It is starting.
     Starting(Progress),
-    /// code-server answers.
+    /// code-server responds.
     Ready {
         /// The digest of the specification that the container was made from.
         digest: String,
-        /// How many processes the kernel has killed for lack of memory.
+        /// How many processes the kernel has killed because the workspace was out of memory.
         killed: u64,
         /// Bytes of the home and the project, once they have been measured.
         disk: Option<u64>,
     },
-    /// It was asked to end.
+    /// It was asked to stop.
     Stopping,
-    /// It could not start, or ended by itself. The text is for people.
+    /// It could not start, or exited without being asked to. The text is for people.
     Failed(String),
 }
 
-/// The instance of an owner's template unit that is their declared workspace. No project can have this name.
+/// The instance of an owner's template unit that runs their declared workspace. A project can't have this name.
 const MAIN: &str = "main";
 
 const READY: &str = "ready, made from ";
-const KILLED: &str = ", processes killed for lack of memory: ";
+const KILLED: &str = ", out-of-memory kills: ";
 const DISK: &str = ", bytes on disk: ";
 const STOPPING: &str = "stopping";
 const FAILED: &str = "failed: ";
@@ -50,14 +50,14 @@ impl fmt::Display for Status {
                 disk.map_or(Ok(()), |bytes| write!(f, "{DISK}{bytes}"))
             }
             Self::Stopping => f.write_str(STOPPING),
-            // systemd takes a line, and nothing that does not show.
+            // A status text is one line of printable characters.
             Self::Failed(why) => write!(f, "{FAILED}{}", printed::to_one_line(why)),
         }
     }
 }
 
 impl Status {
-    /// Reads what [`fmt::Display`] wrote. `None` for anything else, such as what another version of csm wrote.
+    /// Parses what [`fmt::Display`] wrote. `None` for any other text, such as one of another version of csm.
     pub fn read(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix(READY) {
             let (rest, disk) = match rest.split_once(DISK) {
@@ -80,59 +80,61 @@ impl Status {
     }
 }
 
-/// How a launcher exits, besides 0: it ended as it was asked to. After sysexits(3), and what shells say of a process that was killed.
+/// The exit codes of a launcher, except 0 (it stopped as requested). They follow sysexits(3), and shells' 128 + signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// code-server, or what stands in its place, ended by itself.
+    /// code-server, or the image's own program, exited without being asked to.
     Crash = 70,
-    /// The image can't be had, or what it is to run is not in it.
+    /// The image can't be pulled, or its container can't start.
     Image = 69,
-    /// code-server did not answer in time.
+    /// code-server did not respond in time.
     Silent = 75,
     /// Something that the manifest names, such as a secret, can't be used.
     Config = 78,
-    /// The kernel ended the workspace because its memory ran out.
+    /// The kernel killed the workspace at its memory limit.
     OutOfMemory = 137,
 }
 
-/// How a container ended, from the exit code of `podman run`.
-pub fn ended(code: i32, out_of_memory: bool, memory: Bytes) -> (Exit, String) {
+/// How a container exited, from the exit code of `podman run`.
+pub fn describe_exit(code: i32, out_of_memory: bool, memory: Bytes) -> (Exit, String) {
     match code {
         137 if out_of_memory => {
             let why = format!(
-                "memory ran out: the kernel ended it at its limit of {memory}; raise memoryLimit, or run less at a time"
+                "out of memory: killed at the {memory} limit; raise memoryLimit, or run fewer programs at a time"
             );
             (Exit::OutOfMemory, why)
         }
-        125 => (Exit::Image, "podman could not start the container; its log tells why".to_owned()),
-        126 | 127 => (Exit::Image, "the image has not what it is to run; its log tells why".to_owned()),
-        code => (Exit::Crash, format!("it ended by itself with exit code {code}; its log may tell why")),
+        125 => (Exit::Image, "podman can't start the container; see the log".to_owned()),
+        126 | 127 => (Exit::Image, "code-server or sh is missing from the image or can't run; see the log".to_owned()),
+        code => (Exit::Crash, format!("exited with code {code}; see the log")),
     }
 }
 
-/// What to say of a launcher that could not say it itself, from systemd's `Result` and the exit code.
-pub fn without_words(result: &str, code: i32) -> String {
+/// Describes how a launcher exited that left no status text, from systemd's `Result` and the exit code.
+pub fn describe_result(result: &str, code: i32) -> String {
     match result {
-        "oom-kill" => "memory ran out, and the kernel ended its launcher".to_owned(),
-        "timeout" => "it took too long to start or to stop, so systemd ended it".to_owned(),
-        "signal" | "core-dump" => format!("signal {code} ended its launcher"),
-        "exit-code" => format!("its launcher ended with exit code {code}"),
+        "oom-kill" => "out of memory: the kernel killed the launcher; raise memoryLimit".to_owned(),
+        "timeout" => {
+            "timed out: systemd killed it because it took too long to start or to stop; see the journal".to_owned()
+        }
+        "signal" | "core-dump" => format!("the launcher was killed by signal {code}; see the journal"),
+        "exit-code" => format!("the launcher exited with code {code}; see the journal"),
         "resources" => {
-            "systemd could not run it: its files, its credentials or the machine's memory lack; the journal tells which"
+            "systemd can't start it: a file or credential is missing, or the host is out of memory; see the journal"
                 .to_owned()
         }
-        other => format!("systemd says: {other}; the journal tells more"),
+        other => format!("systemd reports: {other}; see the journal"),
     }
 }
 
-/// What to say of a workspace that still runs after the kernel killed some of its processes.
+/// The warning for a workspace that still runs after the kernel killed some of its processes.
 pub fn oom_warning(killed: u64) -> Option<String> {
     let processes = match killed {
         0 => return None,
         1 => "1 process".to_owned(),
         more => format!("{more} processes"),
     };
-    Some(format!("out of memory: the kernel killed {processes}; raise memoryLimit, or run less at a time"))
+    Some(format!("out of memory: the kernel killed {processes}; raise memoryLimit, or run fewer programs at a time"))
 }
 
 /// The name of a workspace's unit: an instance of its owner's template.
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_status_text_is_parsed_as_written() {
         for status in [
             Status::Starting(Progress::Queued),
             Status::Starting(Progress::Pulling { percent: None }),
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_instances_of_their_owners_templates() {
+    fn a_workspaces_unit_is_an_instance_of_its_owners_template() {
         for (unit, id) in
             [("code-server-anna-lena@main.service", "anna-lena"), ("code-server-dan@api.service", "api--dan")]
         {
@@ -222,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_image_a_crash_and_lack_of_memory_are_told_apart() {
+    fn a_bad_image_a_crash_and_out_of_memory_have_different_exit_codes() {
         let limit: Bytes = "1G".parse().expect("a size");
-        let (exit, why) = ended(137, true, limit);
+        let (exit, why) = describe_exit(137, true, limit);
         assert_eq!(exit, Exit::OutOfMemory);
-        assert!(why.contains("its limit of 1G"), "{why}");
-        assert_eq!(ended(137, false, limit).0, Exit::Crash);
-        assert_eq!(ended(1, true, limit).0, Exit::Crash);
-        assert_eq!(ended(125, false, limit).0, Exit::Image);
-        assert_eq!(ended(127, false, limit).0, Exit::Image);
+        assert!(why.contains("the 1G limit"), "{why}");
+        assert_eq!(describe_exit(137, false, limit).0, Exit::Crash);
+        assert_eq!(describe_exit(1, true, limit).0, Exit::Crash);
+        assert_eq!(describe_exit(125, false, limit).0, Exit::Image);
+        assert_eq!(describe_exit(127, false, limit).0, Exit::Image);
     }
 }

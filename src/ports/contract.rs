@@ -12,7 +12,7 @@ use crate::model::endpoint::Endpoint;
 use crate::model::workspace::Progress;
 use crate::plan::Phase;
 
-/// A runtime with a workspace that nobody else uses.
+/// A runtime with a workspace of the test's own.
 pub(crate) trait Stage {
     type Runtime: Runtime;
 

@@ -52,7 +52,7 @@ test('an image that exits immediately: wake page, dashboard and command line sho
   const status = page.locator('#status');
   await status.getByText('failed', { exact: true }).waitFor();
   assert.match(await status.innerText(), /starting failed/);
-  assert.match(await status.innerText(), /it ended at once with exit code 7; its log tells why/);
+  assert.match(await status.innerText(), /exited immediately with code 7; see the log/);
   assert.match(await status.locator('pre').innerText(), /broken on purpose/);
 
   // A reload shows the failure again; only the button starts the workspace.

@@ -42,7 +42,7 @@ impl Condition {
             "running" => Self::Running,
             "paused" => Self::Paused,
             "stopping" => Self::Stopping,
-            // stopped, exited, removing, and what nobody knows.
+            // stopped, exited, removing, and states that csm does not know.
             _ => Self::Exited,
         }
     }
@@ -183,7 +183,7 @@ pub(super) fn unreachable(cause: &dyn std::error::Error) -> RuntimeError {
     ))
 }
 
-/// What podman said besides its status, which tells an absent container from any other refusal.
+/// An error response of Podman. Its status distinguishes an absent container from other refusals.
 fn refusal(status: u16, said: &str) -> RuntimeError {
     let said = if said.is_empty() { "it gave no reason" } else { said };
     match status {

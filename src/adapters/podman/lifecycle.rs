@@ -38,7 +38,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Does this, unless nobody wants the start any more. What is dropped then must be fit for it.
+    /// Does this, unless the start was dropped or interrupted meanwhile. Its future can then be dropped at any await.
     async fn unless_given_up<T>(
         &mut self,
         work: impl Future<Output = Result<T, RuntimeError>>,
@@ -164,15 +164,15 @@ impl PodmanRuntime {
         let reason = tokio::select! {
             () = ready::published(request) => return Ok(()),
             code = self.exit_code(name) => match code {
-                Some(code) => format!("it ended at once with exit code {code}; its log tells why"),
-                None => "it ended at once; its log tells why".to_owned(),
+                Some(code) => format!("exited immediately with code {code}; see the log"),
+                None => "exited immediately; see the log".to_owned(),
             },
             () = tokio::time::sleep(ready::PATIENCE) => {
                 if found {
                     let reason = "it runs, but code-server does not answer on its socket; restart the workspace to get its editor back";
                     return Err(RuntimeError::StillRunning(reason.to_owned()));
                 }
-                format!("code-server did not answer within {} s; its log may tell why", ready::PATIENCE.as_secs())
+                format!("code-server did not respond within {} s; see the log", ready::PATIENCE.as_secs())
             }
         };
         let log = self.last_lines(&request.spec.workspace).await;

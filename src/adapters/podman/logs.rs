@@ -1,4 +1,4 @@
-//! A workspace's log from Podman: read as long as somebody listens, and with a limit to how long Podman can leave them waiting.
+//! A workspace's log from Podman: read until its reader leaves, with a limit for how long Podman may not respond.
 //!
 //! It is read piece by piece, as podman-api would collect a line whole, however long it is.
 
@@ -130,7 +130,7 @@ mod tests {
         lines(Libpod::new(socket.to_owned()), Asked { container: "csm-dan".into(), lines: 10, follow })
     }
 
-    /// Says that the container is there, begins its log with one line, says no more, and tells when nobody listens any more.
+    /// Says that the container is there, sends one line of its log and nothing more, and reports when its reader leaves.
     async fn begin(mut connection: UnixStream, gone: mpsc::Sender<()>) {
         let (mut asked, mut log) = (Vec::new(), false);
         while connection.read_buf(&mut asked).await.is_ok_and(|count| count > 0) {

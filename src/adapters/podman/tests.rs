@@ -165,7 +165,7 @@ impl Service {
     }
 
     /// What was asked besides what there is, and waiting.
-    fn deeds(&self) -> Vec<String> {
+    fn writes(&self) -> Vec<String> {
         self.world().asked.iter().filter(|action| *action != "wait").cloned().collect()
     }
 }
@@ -179,22 +179,22 @@ fn serve_health(request: &StartRequest) {
 #[tokio::test]
 async fn a_start_that_was_broken_off_is_adopted() {
     let service = service("running");
-    assert_eq!(service.phase().await, Phase::Starting, "nobody finds its socket");
+    assert_eq!(service.phase().await, Phase::Starting, "its socket is not published");
     serve_health(&service.request);
     let endpoint = service.start().await.unwrap();
     UnixStream::connect(&endpoint.socket).await.expect("published");
     assert_eq!(service.phase().await, Phase::Running { since: 5, warning: None });
-    assert_eq!(service.deeds(), Vec::<String>::new(), "nothing but waiting");
+    assert_eq!(service.writes(), Vec::<String>::new(), "nothing but waiting");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_adopted_and_does_not_answer_runs_on() {
     let service = service("running");
-    // The kernel takes connections that nobody answers.
+    // The kernel accepts connections that no program serves.
     let _silent = StdListener::bind(&service.request.bound).unwrap();
     let error = service.start().await.unwrap_err();
     assert!(matches!(error, RuntimeError::StillRunning(_)), "{error:?}");
-    assert_eq!(service.deeds(), Vec::<String>::new(), "nothing but waiting");
+    assert_eq!(service.writes(), Vec::<String>::new(), "nothing but waiting");
 }
 
 #[tokio::test]
@@ -209,12 +209,12 @@ async fn only_what_runs_is_on_its_way_up() {
 async fn what_is_frozen_is_thawed_before_it_is_stopped() {
     let service = service("paused");
     service.runtime.stop(&service.id()).await.unwrap();
-    assert_eq!(service.deeds(), ["unpause", "stop"]);
+    assert_eq!(service.writes(), ["unpause", "stop"]);
 }
 
 #[tokio::test]
 async fn a_start_takes_the_place_of_whatever_is_left() {
-    for (state, deeds) in [
+    for (state, writes) in [
         (None, &["delete", "create", "start"][..]),
         (Some("created"), &["delete", "create", "start"]),
         (Some("exited"), &["delete", "create", "start"]),
@@ -223,12 +223,12 @@ async fn a_start_takes_the_place_of_whatever_is_left() {
     ] {
         let service = service(state);
         service.start().await.unwrap_or_else(|error| panic!("{state:?}: {error:?}"));
-        assert_eq!(service.deeds(), deeds, "{state:?}");
+        assert_eq!(service.writes(), writes, "{state:?}");
     }
     let frozen = service("paused");
     serve_health(&frozen.request);
     frozen.start().await.unwrap();
-    assert_eq!(frozen.deeds(), ["unpause"], "what is frozen goes on");
+    assert_eq!(frozen.writes(), ["unpause"], "what is frozen is thawed");
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_stop_waits_for_what_a_dropped_start_creates_and_it_never_runs() {
     let service = service(None);
     service.creations.forget_permits(Semaphore::MAX_PERMITS);
     let is_creating = async {
-        while !service.deeds().contains(&"create".to_owned()) {
+        while !service.writes().contains(&"create".to_owned()) {
             tokio::task::yield_now().await;
         }
     };
@@ -253,7 +253,7 @@ async fn a_stop_waits_for_what_a_dropped_start_creates_and_it_never_runs() {
     }
     service.creations.add_permits(1);
     stop.await.unwrap();
-    assert_eq!(service.deeds(), ["delete", "create"]);
+    assert_eq!(service.writes(), ["delete", "create"]);
     assert_eq!(service.world().state, Some("created"));
 }
 
@@ -265,7 +265,7 @@ async fn a_pull_has_no_turn_and_a_creation_has() {
     let start = service.runtime.start(service.request.clone(), move |step| drop(steps.send(step)), turn.clone());
     let watch = async {
         assert_eq!(told.recv().await, Some(Progress::Queued));
-        assert_eq!(service.deeds(), Vec::<String>::new(), "nothing is created before its turn");
+        assert_eq!(service.writes(), Vec::<String>::new(), "nothing is created before its turn");
         turn.add_permits(1);
     };
     let (started, ()) = tokio::join!(start, watch);

@@ -63,9 +63,9 @@ trait Manager {
     fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
 }
 
-/// News of a unit of ours, or that any may have changed unseen.
+/// A change of one of our units, or of any of them while csm was not connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum UnitChange {
     /// This one has changed.
     Unit(WorkspaceId),
     /// The bus was lost or found: nothing that was known counts any more.
@@ -81,12 +81,12 @@ pub(super) struct Bus {
 impl Bus {
     /// Connects now and whenever the connection was lost, for as long as this lives. Signals are subscribed to before anybody can ask
     /// anything, so that no change falls between an answer and the news.
-    pub(super) fn open(tell: impl Fn(News) + Send + Sync + 'static) -> Self {
+    pub(super) fn open(report: impl Fn(UnitChange) + Send + Sync + 'static) -> Self {
         let (slot, connection) = watch::channel(None);
         tokio::spawn(async move {
             tokio::select! {
                 () = slot.closed() => {}
-                () = keep(&slot, tell) => {}
+                () = keep(&slot, report) => {}
             }
         });
         Self { connection }
@@ -203,16 +203,16 @@ pub(super) trait Property: TryFrom<OwnedVariant, Error: Into<zbus::Error>> {}
 
 impl<T: TryFrom<OwnedVariant, Error: Into<zbus::Error>>> Property for T {}
 
-async fn keep(slot: &watch::Sender<Option<Connection>>, tell: impl Fn(News) + Sync) {
+async fn keep(slot: &watch::Sender<Option<Connection>>, report: impl Fn(UnitChange) + Sync) {
     let mut pause = PAUSES.0;
     loop {
         match tokio::time::timeout(CALL, connect()).await {
             Ok(Ok((connection, signals))) => {
                 slot.send_replace(Some(connection));
-                tell(News::All);
-                listen(signals, &tell).await;
+                report(UnitChange::All);
+                listen(signals, &report).await;
                 slot.send_replace(None);
-                tell(News::All);
+                report(UnitChange::All);
                 tracing::warn!("the connection to the system bus was lost");
                 pause = PAUSES.0;
             }
@@ -234,11 +234,11 @@ async fn connect() -> zbus::Result<(Connection, MessageStream)> {
 }
 
 /// Until the connection is lost.
-async fn listen(mut signals: MessageStream, tell: impl Fn(News)) {
+async fn listen(mut signals: MessageStream, report: impl Fn(UnitChange)) {
     while let Some(Ok(signal)) = signals.next().await {
         let header = signal.header();
         if let Some(id) = header.path().and_then(|path| workspace_at(path.as_str())) {
-            tell(News::Unit(id));
+            report(UnitChange::Unit(id));
         }
     }
 }
@@ -271,7 +271,7 @@ fn absent_is_fine<T: Default>(outcome: zbus::Result<T>) -> Result<T, RuntimeErro
     })
 }
 
-/// Whether nobody answered, rather than somebody with a refusal.
+/// Whether the call got no reply, rather than an error reply.
 fn is_lost(error: &zbus::Error) -> bool {
     const ABSENT: [&str; 5] = ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "NoServer"];
     match refusal(error) {

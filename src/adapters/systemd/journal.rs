@@ -56,7 +56,7 @@ async fn read(
     Err(format!("can't read the journal: {}", String::from_utf8_lossy(&ended.stderr).trim()))
 }
 
-/// Sends what comes, line by line, until its end. False when nobody listens any more.
+/// Sends what comes, line by line, until its end. False when the reader has left.
 async fn send_lines(
     mut printed: impl AsyncRead + Unpin,
     tell: &mpsc::Sender<Result<String, RuntimeError>>,

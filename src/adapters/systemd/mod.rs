@@ -25,7 +25,7 @@ use crate::model::manifest::Manifest;
 use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
 use crate::ports::{DiskUsage, Runtime, RuntimeError, StartRequest};
-use bus::{Bus, News, Row};
+use bus::{Bus, Row, UnitChange};
 
 /// How long a start may take: the units' TimeoutStartSec, in which a first one fetches its image, and some more.
 const START: Duration = Duration::from_secs(16 * 60);
@@ -44,7 +44,7 @@ const ASKED_TOGETHER: usize = 32;
 
 /// What is known of units that have not changed since.
 #[derive(Default)]
-struct Known {
+struct UnitCache {
     /// Units as systemd lists them, and what followed from that.
     units: BTreeMap<WorkspaceId, (Row, Observed)>,
     /// Counts the news: what was asked for before the last of them is not kept.
@@ -55,7 +55,7 @@ struct Known {
 #[derive(Clone)]
 pub struct SystemdRuntime {
     bus: Bus,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<UnitCache>>,
     changes: watch::Receiver<()>,
     slots: Slots,
 }
@@ -63,15 +63,15 @@ pub struct SystemdRuntime {
 impl SystemdRuntime {
     /// The runtime of this machine's systemd. It connects by itself, as often as it must.
     pub fn new() -> Self {
-        let known: Arc<Mutex<Known>> = Arc::default();
+        let known: Arc<Mutex<UnitCache>> = Arc::default();
         let (tell, changes) = watch::channel(());
         let forget = known.clone();
         let bus = Bus::open(move |news| {
             let mut known = lock(&forget);
             known.news += 1;
             match news {
-                News::Unit(id) => drop(known.units.remove(&id)),
-                News::All => known.units.clear(),
+                UnitChange::Unit(id) => drop(known.units.remove(&id)),
+                UnitChange::All => known.units.clear(),
             }
             tell.send_replace(());
         });
@@ -141,10 +141,10 @@ impl SystemdRuntime {
         }
         let result: String = self.bus.of_service(row, "Result").await?;
         let code: i32 = self.bus.of_service(row, "ExecMainStatus").await?;
-        Ok(launch::without_words(&result, code))
+        Ok(launch::describe_result(&result, code))
     }
 
-    /// Thaws a unit that is frozen: what is frozen hears no signal and answers nobody.
+    /// Thaws a unit that is frozen: a frozen process gets no signal and does not respond.
     async fn thaw_if_frozen(&self, row: &Row) -> Result<(), RuntimeError> {
         if matches!(State::of(row), State::Active | State::Stopping) && self.is_frozen(row).await? {
             match self.bus.set_frozen(&row.unit, false).await {
@@ -177,22 +177,22 @@ impl SystemdRuntime {
             self.bus.of_service::<u64>(&row, "TasksCurrent"),
         );
         let (memory, cpu, tasks) = figures.ok()?;
-        // The largest number stands for one that systemd has not.
+        // systemd uses the largest number for a figure that it does not have.
         let is_known = memory < u64::MAX && cpu < u64::MAX;
         let tasks = u32::try_from(tasks).unwrap_or(0);
         is_known.then_some((id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks }))
     }
 
-    /// Looks at a unit now, and then whenever it may have changed.
-    fn follow(&self, id: &WorkspaceId, most: Duration) -> Looks {
+    /// UnitWatcher at a unit now, and then whenever it may have changed.
+    fn follow(&self, id: &WorkspaceId, most: Duration) -> UnitWatcher {
         let mut changes = self.changes.clone();
         changes.mark_changed();
-        Looks { bus: self.bus.clone(), unit: unit_name(id), changes, deadline: Instant::now() + most, most }
+        UnitWatcher { bus: self.bus.clone(), unit: unit_name(id), changes, deadline: Instant::now() + most, most }
     }
 }
 
-/// Looks at a unit.
-struct Looks {
+/// UnitWatcher at a unit.
+struct UnitWatcher {
     bus: Bus,
     unit: String,
     changes: watch::Receiver<()>,
@@ -200,7 +200,7 @@ struct Looks {
     most: Duration,
 }
 
-impl Looks {
+impl UnitWatcher {
     /// How it is, if systemd has it in memory, after something may have changed.
     async fn next(&mut self) -> Result<Option<Row>, RuntimeError> {
         while Instant::now() < self.deadline {
@@ -255,8 +255,8 @@ impl Runtime for SystemdRuntime {
             let is_gone = row.load_state == "not-found" && matches!(State::of(&row), State::Ended { .. });
             (!is_gone).then_some((id, row))
         });
-        let looks = stream::iter(rows).map(|(id, row)| self.look(id, row));
-        looks.buffer_unordered(ASKED_TOGETHER).try_collect().await
+        let watcher = stream::iter(rows).map(|(id, row)| self.look(id, row));
+        watcher.buffer_unordered(ASKED_TOGETHER).try_collect().await
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
@@ -297,15 +297,15 @@ impl Runtime for SystemdRuntime {
             }
             self.bus.start(&name).await?;
         }
-        let mut looks = self.follow(id, START);
+        let mut watcher = self.follow(id, START);
         let reason = loop {
-            let Some(row) = looks.next().await? else { return Err(interrupted()) };
+            let Some(row) = watcher.next().await? else { return Err(interrupted()) };
             match State::of(&row) {
                 State::Active => return Ok(endpoint),
                 State::Stopping => {}
                 State::Starting => {
                     if let Ok(Some(Status::Starting(step))) = self.status(&row).await {
-                        // A unit that pulls keeps nobody waiting, and can't be held back when it has pulled.
+                        // A unit that pulls does not delay other starts, and csm can't hold it back after the pull.
                         permit = match step {
                             Progress::Pulling { .. } => None,
                             _ => permit.or_else(|| turn.clone().try_acquire_owned().ok()),
@@ -338,8 +338,8 @@ impl Runtime for SystemdRuntime {
             }
             self.bus.stop(&name).await?;
         }
-        let mut looks = self.follow(id, STOP);
-        while let Some(row) = looks.next().await? {
+        let mut watcher = self.follow(id, STOP);
+        while let Some(row) = watcher.next().await? {
             if matches!(State::of(&row), State::Ended { .. }) {
                 break;
             }
@@ -398,6 +398,6 @@ impl Runtime for SystemdRuntime {
     }
 }
 
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+fn lock(known: &Mutex<UnitCache>) -> MutexGuard<'_, UnitCache> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
