@@ -13,7 +13,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptionsExt as _};
 use serde_json::{Map, Value};
 
-use super::files::{make_directory, missing_is_fine, nonblocking, read_secret, read_small};
+use super::files::{ignore_not_found, make_directory, nonblocking, read_secret, read_small};
 use crate::model::container::{HOME, SecretCopy};
 use crate::model::settings;
 use crate::ports::StartRequest;
@@ -43,7 +43,7 @@ pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path
         make_directory(&mount.source, 0o700).map_err(context("make", &mount.source))?;
     }
     let old = &request.socket;
-    fs::remove_file(old).or_else(missing_is_fine).map_err(context("remove the old", old))?;
+    fs::remove_file(old).or_else(ignore_not_found).map_err(context("remove the old", old))?;
     copy_secrets(&request.secrets, secrets, credentials)?;
     let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
     for mount in &request.spec.mounts {
@@ -76,7 +76,7 @@ fn renew(directory: &Path, clean: impl FnOnce(&Path) -> io::Result<()>) -> io::R
 fn remove(path: &Path, depth: u32) -> io::Result<()> {
     let is_directory = match fs::symlink_metadata(path) {
         Ok(meta) => meta.is_dir(),
-        Err(error) => return missing_is_fine(error),
+        Err(error) => return ignore_not_found(error),
     };
     if !is_directory {
         return fs::remove_file(path);
@@ -103,7 +103,7 @@ fn empty(directory: &Dir, depth: u32) -> io::Result<()> {
 pub fn clear(secrets: &Path) -> io::Result<()> {
     match fs::read_dir(secrets) {
         Ok(old) => old.flatten().try_for_each(|old| fs::remove_dir_all(old.path())),
-        Err(error) => missing_is_fine(error),
+        Err(error) => ignore_not_found(error),
     }
 }
 
@@ -168,7 +168,7 @@ fn read(home: &Dir, path: &str) -> io::Result<String> {
 /// Whole or not at all, below the home.
 fn write(home: &Dir, path: &str, content: &str) -> io::Result<()> {
     let temporary = format!("{path}.csm");
-    home.remove_file(&temporary).or_else(missing_is_fine)?;
+    home.remove_file(&temporary).or_else(ignore_not_found)?;
     // A new file, whatever the owner had there.
     let mut file = home.open_with(&temporary, cap_std::fs::OpenOptions::new().write(true).create_new(true))?;
     file.write_all(content.as_bytes())?;

@@ -1,4 +1,4 @@
-//! HTTP over a unix socket: code-server's health, Podman's pull progress, and the command line's way to the daemon.
+//! An HTTP client for unix sockets: code-server's health, Podman's pull progress, and the command line's requests to the daemon.
 
 use std::io;
 use std::path::Path;

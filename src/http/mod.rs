@@ -28,14 +28,14 @@ use tokio::net::UnixListener;
 use tower::ServiceExt as _;
 
 use crate::access::site::Site;
-use crate::adapters::files::missing_is_fine;
+use crate::adapters::files::ignore_not_found;
 pub use app::App;
 use context::Context;
 
 /// A listener in place of an old one, for this account, or for it and its group.
 pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::remove_file(socket).or_else(missing_is_fine)?;
+    std::fs::remove_file(socket).or_else(ignore_not_found)?;
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)

@@ -12,7 +12,7 @@ use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use tokio::process::Command;
 
-use super::children::{Tied, find};
+use super::children::{ChildProcess, find};
 use super::files::{make_directory, write_atomically};
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
@@ -41,7 +41,7 @@ pub enum NginxError {
 /// A running nginx.
 pub struct Nginx {
     layout: Layout,
-    child: Tied,
+    child: ChildProcess,
     listens: SocketAddr,
 }
 
@@ -55,7 +55,7 @@ impl Nginx {
         let configuration = directory.join("nginx.conf").display().to_string();
         let prefix = directory.display().to_string();
         let arguments = ["-p", &prefix, "-e", "stderr", "-c", &configuration, "-g", "daemon off;"];
-        let mut child = Tied::spawn("nginx", "QUIT", "nginx", &arguments).map_err(NginxError::Missing)?;
+        let mut child = ChildProcess::spawn("nginx", "QUIT", "nginx", &arguments).map_err(NginxError::Missing)?;
         let address = manifest.front_door.listen;
         let reachable = async {
             while tokio::net::TcpStream::connect(address).await.is_err() {
