@@ -7,7 +7,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::{Client, Failure, environment};
-use crate::adapters::unix_http::{self, Answer};
+use crate::adapters::unix_http::{self, HttpResponse};
 use crate::model::size::Bytes;
 use crate::model::workspace::Progress;
 
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// Sends a request and waits for the response, without a timeout. An unsuccessful response is a failure.
-    pub(super) async fn send(&self, method: Method, path: &str, body: String) -> Result<Answer, Failure> {
+    pub(super) async fn send(&self, method: Method, path: &str, body: String) -> Result<HttpResponse, Failure> {
         let socket = self.socket_path()?;
         let response = unix_http::request(&socket, method, path, &[], body)
             .await
@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// Reads a response's body until its end.
-    pub(super) async fn read_body(&self, response: Answer) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn read_body(&self, response: HttpResponse) -> Result<Vec<u8>, Failure> {
         let interrupted = |error| Failure::new(format!("can't read csm's response: {error}; {FIX}"));
         Ok(response.body().await.map_err(interrupted)?.to_vec())
     }

@@ -59,12 +59,12 @@ pub(super) fn serve(
     lock: std::fs::File,
 ) -> Result<(Server, Tasks), Failure> {
     let random = machine::random().map_err(random_failure)?;
-    let (state, kept) =
+    let (state, stored) =
         State::open(&layout.database(), random, machine::now()).map_err(|error| Failure::new(error.to_string()))?;
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
-    let app = App::new(receiver, handle.clone(), runtime, (state.clone(), kept), layout.clone(), machine::now);
+    let app = App::new(receiver, handle.clone(), runtime, (state.clone(), stored), layout.clone(), machine::now);
     let mut tasks = Tasks::default();
     for (socket, path, mode) in [
         (Socket::Front, layout.front_socket(), 0o660),

@@ -12,7 +12,7 @@ use crate::access::limiter::Limiter;
 use crate::access::session::Sessions;
 use crate::access::token::Key;
 use crate::adapters::passwords::Passwords;
-use crate::adapters::state::{Kept, State};
+use crate::adapters::state::{State, Stored};
 use crate::daemon::Handle;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
@@ -73,12 +73,12 @@ impl App {
         manifest: watch::Receiver<Arc<Manifest>>,
         daemon: Handle,
         runtime: impl Runtime,
-        (state, kept): (State, Kept),
+        (state, stored): (State, Stored),
         layout: Layout,
         clock: Clock,
     ) -> Arc<Self> {
         let access = Access {
-            sessions: Sessions::new(kept.sessions),
+            sessions: Sessions::new(stored.sessions),
             undeleted: BTreeSet::new(),
             codes: Codes::default(),
             limiter: Limiter::default(),
@@ -87,7 +87,7 @@ impl App {
             manifest,
             daemon,
             access: Mutex::new(access),
-            key: kept.key,
+            key: stored.key,
             state,
             passwords: Passwords::default(),
             clock,
