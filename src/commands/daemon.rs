@@ -47,7 +47,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
                 _ = hangup.recv() => source.read(&current),
                 _ = watchdog.tick() => {
                     // Only if the daemon's own loop responds: this one proves nothing about it.
-                    if tokio::time::timeout(Duration::from_secs(5), server.handle.alive()).await.is_ok() {
+                    if tokio::time::timeout(Duration::from_secs(5), server.handle.ping()).await.is_ok() {
                         notify_systemd(&[NotifyState::Watchdog]);
                     }
                     continue;

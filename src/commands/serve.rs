@@ -77,7 +77,7 @@ pub(super) fn serve(
         let (app, handle) = (app.clone(), handle.clone());
         let name = format!("the server on {}", path.display());
         tasks.spawn(name, async move {
-            let _ = tokio::time::timeout(FIRST_OBSERVATION_TIMEOUT, handle.observed()).await;
+            let _ = tokio::time::timeout(FIRST_OBSERVATION_TIMEOUT, handle.first_observation()).await;
             if let Err(error) = http::serve(socket, listener, app).await {
                 tracing::error!(socket = %path.display(), %error, "can't serve the socket any more");
             }

@@ -265,7 +265,7 @@ async fn stop_workspaces(server: &Server) {
     let ids: Vec<_> = snapshots.borrow().workspaces.keys().cloned().collect();
     for id in ids {
         // A stop does nothing if the workspace is not running.
-        let _ = server.handle.act(id, Verb::Stop, Cause::ShutDown).await;
+        let _ = server.handle.request(id, Verb::Stop, Cause::ShutDown).await;
     }
     let all_stopped = snapshots.wait_for(|snapshot| snapshot.workspaces.values().all(|view| !view.may_run));
     if tokio::time::timeout(STOP_TIMEOUT, all_stopped).await.is_err() {
