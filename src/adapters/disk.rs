@@ -84,7 +84,7 @@ impl DiskMeter {
         }
     }
 
-    /// Resolves when a measurement has ended.
+    /// Resolves when a measurement has finished.
     pub async fn measured(&mut self) {
         match &mut self.task {
             Some(task) => {

@@ -81,7 +81,7 @@ pub struct ManifestWatcher {
 
 impl ManifestWatcher {
     /// Starts to watch the file, and then loads it, so that changes made while csm starts are not missed.
-    pub fn begin(path: &Path, scope: CheckScope) -> Result<(Self, Loaded), ManifestError> {
+    pub fn start(path: &Path, scope: CheckScope) -> Result<(Self, Loaded), ManifestError> {
         let changes = watch::file(path);
         let loaded = load(path, scope)?;
         Ok((Self { path: path.to_owned(), scope, changes }, loaded))
@@ -141,8 +141,8 @@ mod tests {
             write_atomically(&self.path(), text.as_bytes(), 0o600).expect("written");
         }
 
-        fn begin(&self) -> (ManifestWatcher, Manifest) {
-            let (watcher, loaded) = ManifestWatcher::begin(&self.path(), CheckScope::Text).expect("readable");
+        fn watcher(&self) -> (ManifestWatcher, Manifest) {
+            let (watcher, loaded) = ManifestWatcher::start(&self.path(), CheckScope::Text).expect("readable");
             (watcher, loaded.manifest.expect("valid"))
         }
     }
@@ -150,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_written_while_csm_starts_is_read() {
         let stage = Stage::new();
-        let (mut watcher, first) = stage.begin();
+        let (mut watcher, first) = stage.watcher();
         stage.write(&Stage::text("b.localhost", "/home/a"));
         let next =
             tokio::time::timeout(Duration::from_secs(10), watcher.next(&first)).await.expect("the change is noticed");
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_manifest_that_can_not_replace_the_current_one_is_an_error_with_its_reason() {
         let stage = Stage::new();
-        let (watcher, first) = stage.begin();
+        let (watcher, first) = stage.watcher();
         let refused = |text: &str| {
             stage.write(text);
             watcher.read(&first).expect_err("refused").to_string()

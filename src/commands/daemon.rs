@@ -17,7 +17,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
     // This account can't read certificates and secrets: nginx reads the certificates, systemd the secrets.
-    let (mut source, loaded) = ManifestWatcher::begin(path, CheckScope::Host)?;
+    let (mut source, loaded) = ManifestWatcher::start(path, CheckScope::Host)?;
     let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(async {

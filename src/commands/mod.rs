@@ -87,13 +87,13 @@ enum Subcommand {
         #[arg(long)]
         json: bool,
     },
-    /// Start a workspace and wait until its editor answers.
+    /// Start a workspace and wait until its editor responds.
     Start(Target),
     /// Freeze a running workspace until its owner's next visit or "csm start".
     Freeze(Target),
     /// Stop a workspace and wait until it has stopped.
     Stop(Target),
-    /// Stop and start a workspace, and wait until its editor answers.
+    /// Stop and start a workspace, and wait until its editor responds.
     Restart(Target),
     /// Show what a workspace printed.
     Logs {

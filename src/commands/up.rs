@@ -32,7 +32,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
-    let (source, loaded) = ManifestWatcher::begin(path, CheckScope::Files)?;
+    let (source, loaded) = ManifestWatcher::start(path, CheckScope::Files)?;
     let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(up(source, manifest, layout))

@@ -327,7 +327,7 @@ async fn a_failed_stop_says_why_and_the_next_resync_tries_again() {
     let handle = with_failed_stop(&fake, Verb::Stop).await;
     let view = until(&handle, "dan", "failed").await;
     assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("stopping failed", Some("podman is slow")));
-    assert!(view.settled, "who waits for the outcome is told");
+    assert!(view.settled, "a request that waits for the outcome gets it");
     assert!(view.may_run, "Ctrl-C waits for it, and warns");
     assert_eq!(fake.calls(), ["start dan", "stop dan"]);
     let view = until(&handle, "dan", "stopped").await;
