@@ -1,7 +1,7 @@
-//! VS Code and coding agents in the browser, for a few dozen people on one machine.
+//! VS Code and coding agents in the browser, for a few dozen users on one host.
 //!
-//! Layers, each using only those below it: `commands`, `http`, `daemon`, `adapters`, `ports`, then the pure ones: `plan` and
-//! `access`, `model`. `ARCHITECTURE.md` tells how they work together.
+//! Layers, each of which uses only the ones after it: `commands`, `http`, `daemon`, `adapters`, `ports`, then the pure ones: `plan` and
+//! `access`, `model`. `ARCHITECTURE.md` describes how they work together.
 
 pub mod access;
 pub mod adapters;

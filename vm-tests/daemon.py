@@ -145,7 +145,7 @@ with subtest("a manifest that is cut off changes nothing"):
         code, page = try_sign_in()
         assert code == "303", f"with {kept} bytes of it, a sign-in is answered with {code}: {page}"
     machine.succeed(f"mv {manifest}.whole {manifest} && {told} > /dev/null && systemctl reload {DAEMON}")
-    machine.wait_until_succeeds(f"{told} | grep 'a new manifest is in force'")
+    machine.wait_until_succeeds(f"{told} | grep 'applied a new manifest'")
     assert main_pid(DAEMON) == pid, "the daemon was restarted"
     assert_unharmed()
 
@@ -172,8 +172,8 @@ with subtest("a disk that is full keeps people from signing in, until there is r
     while answers[-1][0] == "303" and len(answers) < 100:
         answers.append(try_sign_in())
     code, page = answers[-1]
-    assert code == "500" and "Something failed" in page, f"sign-in {len(answers)} is answered with {code}: {page}"
-    machine.succeed(f"journalctl --no-pager --unit={DAEMON} | grep 'a session could not be kept.*is full'")
+    assert code == "500" and "Internal error" in page, f"sign-in {len(answers)} is answered with {code}: {page}"
+    machine.succeed(f"journalctl --no-pager --unit={DAEMON} | grep 'can't store a session.*is full'")
     # A stranger is not let in for that.
     wait_for_status("https://ada.code.test/", 303)
     assert_unharmed()

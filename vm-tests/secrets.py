@@ -46,7 +46,7 @@ with subtest("what crashes leaves no core dump"):
 
 with subtest("a secret that is missing or empty stops that workspace alone, and the page says why"):
     before = processes("ada")
-    reason = "the secret /run/test/late is empty or not there; write its value into it"
+    reason = "the secret /run/test/late: it is empty or missing; write its value into it"
     grace = Visitor("grace")
     machine.succeed("rm -f /run/test/late")
     grace.sign_in(expect=reason)

@@ -67,7 +67,7 @@ with subtest("a frozen workspace uses no CPU, keeps its connections, and goes on
     assert machine.succeed(used) == at_first, "it goes on"
     assert status("ada")["state"] == "frozen"
     said = machine.fail("csm shell ada -- true 2>&1")
-    assert "it is frozen; let it go on first: csm start ada" in said, f"a shell there says {said}"
+    assert "ada is frozen; thaw it first: csm start ada" in said, f"a shell there says {said}"
     visitors["ada"].editor()
     assert wait_for_state("ada", "running")["reason"] == "opened by ada"
     assert processes("ada") == before, "it was restarted"
@@ -87,7 +87,7 @@ with subtest("what ends by itself is said, and how"):
     # EX_SOFTWARE of sysexits(3): nothing ran out of memory.
     assert code == "70", f"its launcher ended with {code}"
     ended, said = machine.execute("csm shell grace -- true 2>&1")
-    assert ended == 1 and "grace does not run; start it first: csm start grace" in said, f"a shell there ends with {ended}: {said}"
+    assert ended == 1 and "can't open a shell in grace: it is not running; start it: csm start grace" in said, f"a shell there ends with {ended}: {said}"
 
 with subtest("a workspace whose account shares subordinate ids with another's does not start, and says whose"):
     machine.succeed("cp /etc/subuid /run/test/subuid", "sed -n 's/^csm-ada:/csm-grace:/p' /run/test/subuid >> /etc/subuid")

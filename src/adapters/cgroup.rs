@@ -1,4 +1,4 @@
-//! The cgroup of this process's own unit, in which Podman makes one for the container.
+//! The cgroup of the unit that this process runs in. Podman creates the container's cgroup in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ pub(super) const ROOT: &str = "/sys/fs/cgroup";
 pub struct UnitCgroup(PathBuf);
 
 impl UnitCgroup {
-    /// The one that this process is in, if it runs as a service.
+    /// The cgroup of this process's unit. `None` if this process is not in a service.
     pub fn own() -> Option<Self> {
         let path = fs::read_to_string("/proc/self/cgroup").ok()?;
         Some(Self(Path::new(ROOT).join(of_unit(&path)?)))
     }
 
-    /// What changes below it: cgroups that are made, and what the kernel counts.
+    /// Watches its directory: a change is reported when a cgroup is created in it.
     pub fn changes(&self) -> Changes {
         watch::directory(&self.0)
     }
 
-    /// Whether Podman has made the container's.
+    /// Whether Podman has created the container's cgroup.
     pub fn has_payload(&self) -> bool {
         let children = fs::read_dir(&self.0).into_iter().flatten().flatten();
         children.into_iter().any(|child| child.file_name().to_string_lossy().starts_with("libpod-payload-"))
@@ -35,26 +35,27 @@ impl UnitCgroup {
         Self(path.to_owned())
     }
 
-    /// The CPU time that all its processes have used.
+    /// The CPU time that all processes of the cgroup have used.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(self.0.join("cpu.stat")).unwrap_or_default();
         let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
         Duration::from_micros(used.unwrap_or(0))
     }
 
-    /// How many processes the kernel has ended here because memory ran out.
+    /// How many processes of the cgroup the kernel has killed because it was out of memory.
     pub fn killed(&self) -> u64 {
         let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
         events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
     }
 }
 
-/// From `/proc/PID/cgroup`: the path in the unified hierarchy, relative.
+/// The path in the unified hierarchy, relative to its root, from the content of `/proc/PID/cgroup`.
 pub(super) fn unified(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::/"))
 }
 
-/// From `/proc/PID/cgroup`: the unit's part of the path in the unified hierarchy, relative. Podman moves processes further down.
+/// The unit's path in the unified hierarchy, relative to its root, from the content of `/proc/PID/cgroup`. The process itself may be in
+/// a cgroup under the unit's, because Podman moves it there.
 fn of_unit(text: &str) -> Option<&str> {
     let path = unified(text)?;
     let end = path.match_indices(".service").map(|(at, unit)| at + unit.len());
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_found_from_below() {
+    fn a_units_path_is_found_from_the_cgroups_under_it() {
         let unit = "system.slice/code-server-dan.slice/code-server-dan@main.service";
         assert_eq!(of_unit(&format!("0::/{unit}\n")), Some(unit));
         assert_eq!(of_unit(&format!("1:memory:/x\n0::/{unit}/runtime\n")), Some(unit));

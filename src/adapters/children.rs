@@ -1,4 +1,4 @@
-//! Programs that live and die with this one.
+//! Child processes that the kernel kills when csm dies.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,27 +9,29 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// A program by its name: from `PATH`, or from where administrators' programs are, which ordinary accounts have not in theirs.
+/// Finds a program in `PATH`, or in the directories of administrators' programs, which are not in an ordinary account's `PATH`.
 pub fn find(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found =
-        std::env::split_paths(&path).chain(more).map(|directory| directory.join(program)).find(|path| path.is_file());
+    let administrators = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(administrators)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file());
     found.unwrap_or_else(|| program.into())
 }
 
-/// A program that the kernel ends when csm dies, however it dies.
-pub struct Tied {
+/// A child process. The kernel signals it when csm dies, even if csm is killed.
+pub struct ChildProcess {
     name: &'static str,
     child: Child,
-    /// Its process group, which it leads.
+    /// The process group that it leads.
     group: Option<Pid>,
 }
 
-impl Tied {
-    /// Starts it. What it prints goes to the log. `signal` is what it gets when csm dies: `TERM`, `QUIT`.
+impl ChildProcess {
+    /// Starts a program. Its standard error goes to the log. `signal` is sent to it when csm dies: `TERM` or `QUIT`.
     pub fn spawn(name: &'static str, signal: &str, program: &str, arguments: &[&str]) -> io::Result<Self> {
-        // setpriv (util-linux) sets the parent-death signal and becomes the program: the same process id, and no unsafe code here.
+        // setpriv (util-linux) sets the parent-death signal and then execs the program, which keeps the process id. Setting the signal here would need unsafe code.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", signal, "--"])
             .arg(find(program))
@@ -37,12 +39,12 @@ impl Tied {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // A Ctrl-C in the terminal goes to csm, which stops its children in order.
+            // In a process group of its own, so that Ctrl-C signals only csm, which stops its children in order.
             .process_group(0)
             .spawn()?;
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(async move {
-                // Any bytes: a reader that ends early breaks the pipe, and with it the program.
+                // Read as bytes, not as text: if reading stopped, the pipe would break and kill the program.
                 let mut lines = BufReader::new(stderr).split(b'\n');
                 while let Ok(Some(line)) = lines.next_segment().await {
                     tracing::debug!(program = name, "{}", String::from_utf8_lossy(&line));
@@ -53,20 +55,20 @@ impl Tied {
         Ok(Self { name, child, group })
     }
 
-    /// The process id, until it has ended.
+    /// The process id; `None` once it has exited.
     pub fn pid(&self) -> Option<Pid> {
         raw_pid(&self.child)
     }
 
-    /// Sends a signal to the processes that it started and that have outlived it.
+    /// Sends a signal to the processes that it started and that still run after it has exited.
     pub fn signal_orphans(&self, signal: Signal) {
         if let Some(group) = self.group {
-            // Mostly there are none.
+            // Usually there are none, and the call fails.
             let _ = rustix::process::kill_process_group(group, signal);
         }
     }
 
-    /// Waits for its end, and tells how that came.
+    /// Waits until it exits. Returns its exit status as text.
     pub async fn wait(&mut self) -> String {
         self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
     }
@@ -75,15 +77,15 @@ impl Tied {
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         match self.pid() {
             Some(pid) => Ok(rustix::process::kill_process(pid, signal)?),
-            None => Err(io::Error::other(format!("{} has ended", self.name))),
+            None => Err(io::Error::other(format!("{} has exited", self.name))),
         }
     }
 
-    /// Ends it: politely, and after 5 s not so.
+    /// Stops it with SIGTERM, and with SIGKILL after 5 s.
     pub async fn stop(mut self) {
         let _ = self.signal(Signal::TERM);
         if tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await.is_err() {
-            tracing::warn!(program = self.name, "it did not end in 5 s; killing it");
+            tracing::warn!(program = self.name, "it did not exit within 5 s; killing it");
             let _ = self.child.kill().await;
         }
     }
@@ -98,11 +100,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_program_that_prints_no_text_can_still_print() {
+    async fn output_that_is_not_utf8_does_not_break_the_pipe() {
         let script =
             r"printf '\377\n' >&2; for n in 1 2 3; do head -c 100000 /dev/zero >&2 && echo >&2 || exit 1; done";
-        let mut child = Tied::spawn("sh", "TERM", "sh", &["-c", script]).expect("started");
-        let how = tokio::time::timeout(Duration::from_secs(60), child.wait()).await.expect("it ends");
-        assert_eq!(how, "exit status: 0");
+        let mut child = ChildProcess::spawn("sh", "TERM", "sh", &["-c", script]).expect("started");
+        let status = tokio::time::timeout(Duration::from_secs(60), child.wait()).await.expect("it exits");
+        assert_eq!(status, "exit status: 0");
     }
 }

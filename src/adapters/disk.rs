@@ -1,4 +1,4 @@
-//! What workspaces take on disk.
+//! Measures the disk space that workspaces use.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,23 +9,23 @@ use tokio::time::Instant;
 
 use super::cgroup::UnitCgroup;
 
-/// The bytes of a workspace's home and project, unless this account may not read them.
+/// The size of a workspace's home and project in bytes. `None` if this account can't read them.
 pub fn disk_usage(home: &Path, project: &Path) -> Option<u64> {
-    Some(size_below(home)? + size_below(project)?)
+    Some(size_of(home)? + size_of(project)?)
 }
 
-/// The bytes free where a path lies or will lie.
+/// The free bytes of the file system that contains a path, which need not exist yet.
 pub fn disk_free(path: &Path) -> Option<u64> {
-    let there = path.ancestors().find(|path| path.exists())?;
-    let stat = rustix::fs::statvfs(there).ok()?;
+    let existing = path.ancestors().find(|path| path.exists())?;
+    let stat = rustix::fs::statvfs(existing).ok()?;
     Some(stat.f_bavail * stat.f_frsize)
 }
 
 /// How many levels of directories are measured.
 const MAX_LEVELS: usize = 256;
 
-/// The owner decides how many directories there are and how deep they are, so this keeps one open directory a level, and no list.
-fn size_below(directory: &Path) -> Option<u64> {
+/// The size of everything in a directory. The owner decides how many directories there are and how deeply they are nested, so this keeps one open directory for each level, and no list.
+fn size_of(directory: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt as _;
     let mut total = 0;
     let mut open = match fs::read_dir(directory) {
@@ -48,43 +48,43 @@ fn size_below(directory: &Path) -> Option<u64> {
     Some(total)
 }
 
-/// The least time between two measurements by a launcher.
+/// The minimum time between two measurements by a launcher.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How much CPU time a workspace uses before it is worth measuring again: while nothing happens, nothing is read.
+/// The CPU time that a workspace must have used since the last measurement before it is measured again, so that an idle workspace causes no reads.
 const MEASURE_AFTER: Duration = Duration::from_secs(60);
 
-/// Measures one workspace's disk beside other work.
+/// Measures one workspace's disk space in the background.
 pub struct DiskMeter {
     home: PathBuf,
     project: PathBuf,
-    /// What was measured last.
+    /// The result of the last measurement.
     pub bytes: Option<u64>,
-    /// When that was begun, and the CPU time that the workspace had used then.
-    begun: Option<(Instant, Duration)>,
+    /// When the last measurement started, and the CPU time that the workspace had used by then.
+    started: Option<(Instant, Duration)>,
     task: Option<JoinHandle<Option<u64>>>,
 }
 
 impl DiskMeter {
     /// A meter for a home and what is mounted at `~/project`.
     pub fn new(home: &Path, project: &Path) -> Self {
-        Self { home: home.to_owned(), project: project.to_owned(), bytes: None, begun: None, task: None }
+        Self { home: home.to_owned(), project: project.to_owned(), bytes: None, started: None, task: None }
     }
 
-    /// Measures if it is time to. [`DiskMeter::measured`] says when that is done.
+    /// Starts a measurement if one is due. [`DiskMeter::measured`] resolves when it is finished.
     pub fn tick(&mut self, cgroup: Option<&UnitCgroup>) {
         let cpu = cgroup.map_or(Duration::MAX, UnitCgroup::cpu_time);
         let due = self
-            .begun
+            .started
             .is_none_or(|(at, before)| at.elapsed() >= MEASURE_INTERVAL && cpu.saturating_sub(before) >= MEASURE_AFTER);
         if due && self.task.is_none() {
             let (home, project) = (self.home.clone(), self.project.clone());
-            self.begun = Some((Instant::now(), if cgroup.is_some() { cpu } else { Duration::ZERO }));
+            self.started = Some((Instant::now(), if cgroup.is_some() { cpu } else { Duration::ZERO }));
             self.task = Some(tokio::task::spawn_blocking(move || disk_usage(&home, &project)));
         }
     }
 
-    /// Resolves when a measurement has ended.
+    /// Resolves when a measurement has finished.
     pub async fn measured(&mut self) {
         match &mut self.task {
             Some(task) => {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_not_be_read_is_unknown_and_what_is_not_there_is_nothing() {
+    fn an_unreadable_directory_is_unknown_and_a_missing_one_is_empty() {
         let dir = tempfile::tempdir().expect("a directory");
         let (home, project) = (dir.path().join("home"), dir.path().join("project"));
         assert_eq!(disk_usage(&home, &project), Some(0));
@@ -118,7 +118,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("f"), vec![1; 10_000]).expect("written");
         std::os::unix::fs::symlink("/", dir.path().join("root")).expect("linked");
-        let bytes = size_below(dir.path()).expect("readable");
+        let bytes = size_of(dir.path()).expect("readable");
         assert!((10_000..100_000).contains(&bytes), "{bytes}");
     }
 
@@ -136,6 +136,6 @@ mod tests {
         assert!(meter.task.is_none());
         fs::write(dir.path().join("cpu.stat"), "usage_usec 70000000\n").expect("written");
         meter.tick(Some(&idle));
-        assert!(meter.task.is_some(), "it has worked since");
+        assert!(meter.task.is_some(), "it has used CPU time since");
     }
 }

@@ -1,19 +1,19 @@
-//! Files written whole or not at all, and secrets read without surprises.
+//! Writes files atomically, and reads secrets and manifests without waiting for FIFOs or reading devices.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Secrets, passwords and settings are small, in bytes; a bigger file is a mistake.
-const SMALL: u64 = 1 << 20;
+/// The maximum size in bytes of secrets, passwords and settings; a bigger file is a mistake.
+const MAX_SMALL: u64 = 1 << 20;
 
-/// A manifest of tens of thousands of people is smaller, in bytes.
-const MANIFEST: u64 = 16 << 20;
+/// The maximum size in bytes of a manifest; one with tens of thousands of users is smaller.
+const MAX_MANIFEST: u64 = 16 << 20;
 
-/// Puts a file in place: a reader sees the old one or the new one, also after a power cut.
+/// Writes a file atomically: readers see either the old content or the new content, even after a power failure.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
+    let directory = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = directory.join(format!(".{name}.{}", std::process::id()));
     let written = (|| {
@@ -30,54 +30,54 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()
     written
 }
 
-/// Makes a directory and those above it; the last one gets exactly this mode.
+/// Creates a directory and its missing parents. The directory gets exactly this mode.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// A secret, and whether others than its owner can read the file. It is opened once and judged by that descriptor.
+/// Reads a secret. Returns whether every account can read the file, too: the mode is that of the file that was read.
 pub fn read_secret(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let file = open(path)?;
-    let readable = file.metadata()?.permissions().mode() & 0o004 != 0;
-    Ok((read_small(file)?, readable))
+    let world_readable = file.metadata()?.permissions().mode() & 0o004 != 0;
+    Ok((read_small(file)?, world_readable))
 }
 
-/// A manifest's text.
+/// Reads a manifest's text.
 pub fn read_manifest(path: &Path) -> io::Result<String> {
-    let content = read_bounded(open(path)?, MANIFEST)?;
+    let content = read_bounded(open(path)?, MAX_MANIFEST)?;
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
-/// A FIFO or a device must not hang whoever reads it.
+/// Opens a file. Does not wait if the path is a FIFO or a device.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)
 }
 
-/// How to open what somebody else may have made: as a flag of `open(2)`.
+/// The flag of `open(2)` for files that another account may have created: with it, opening a FIFO does not wait for a writer.
 pub fn nonblocking() -> i32 {
     i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
 }
 
-/// What a regular file of at most 1 MiB holds; anything else is an error.
+/// Reads a regular file of at most 1 MiB; anything else is an error.
 pub fn read_small(file: File) -> io::Result<Vec<u8>> {
-    read_bounded(file, SMALL)
+    read_bounded(file, MAX_SMALL)
 }
 
-fn read_bounded(file: File, most: u64) -> io::Result<Vec<u8>> {
+fn read_bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut content = Vec::new();
-    // One byte more shows that there is more, whatever size the file was said to have.
-    if file.take(most + 1).read_to_end(&mut content)? as u64 > most {
-        return Err(io::Error::other(format!("it is bigger than {} MiB", most >> 20)));
+    // One byte beyond the maximum shows that the file is too big, even if its metadata gives a smaller size.
+    if file.take(max + 1).read_to_end(&mut content)? as u64 > max {
+        return Err(io::Error::other(format!("it is bigger than {} MiB", max >> 20)));
     }
     Ok(content)
 }
 
-/// For `or_else`, after a removal: what is not there needs none.
-pub fn missing_is_fine(error: io::Error) -> io::Result<()> {
+/// For `or_else` after a removal: turns `NotFound` into success.
+pub fn ignore_not_found(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_replaces_and_leaves_nothing_beside_it() {
+    fn a_write_replaces_the_file_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("f");
         write_atomically(&path, b"one", 0o600).expect("written");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_regular_files_of_a_sane_size() {
+    fn secrets_are_regular_files_of_limited_size() {
         let dir = tempfile::tempdir().expect("a directory");
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
@@ -105,12 +105,12 @@ mod tests {
         assert!(read_secret(dir.path()).is_err());
         assert!(read_secret(Path::new("/dev/zero")).is_err());
         let big = dir.path().join("big");
-        File::create(&big).and_then(|file| file.set_len(SMALL + 1)).expect("made");
+        File::create(&big).and_then(|file| file.set_len(MAX_SMALL + 1)).expect("made");
         assert!(read_secret(&big).expect_err("refused").to_string().contains("1 MiB"));
     }
 
     #[test]
-    fn manifests_are_regular_files_of_a_sane_size() {
+    fn manifests_are_regular_files_of_limited_size() {
         let dir = tempfile::tempdir().expect("a directory");
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
@@ -119,11 +119,11 @@ mod tests {
         }
         let big = dir.path().join("big");
         let file = File::create(&big).expect("made");
-        file.set_len(MANIFEST + 1).expect("set");
+        file.set_len(MAX_MANIFEST + 1).expect("set");
         assert!(read_manifest(&big).expect_err("refused").to_string().contains("bigger than 16 MiB"));
-        file.set_len(MANIFEST).expect("set");
-        assert_eq!(read_manifest(&big).expect("read").len() as u64, MANIFEST);
-        // What the kernel makes says that it is empty.
+        file.set_len(MAX_MANIFEST).expect("set");
+        assert_eq!(read_manifest(&big).expect("read").len() as u64, MAX_MANIFEST);
+        // Files in /proc have a size of 0 in their metadata.
         assert!(read_manifest(Path::new("/proc/self/status")).expect("read").contains("Pid:"));
     }
 }

@@ -1,4 +1,4 @@
-//! The manifest's file: read, checked, and read again whenever it changes.
+//! Reads and checks the manifest's file, and reads it again whenever it changes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use crate::model::manifest::{Machine, Manifest};
 pub enum CheckScope {
     /// This host and the files on it, as this account sees them.
     Files,
-    /// This host. The files that it names are others' to read: systemd's, nginx's.
+    /// This host, but not the files on it, which only systemd and nginx can read.
     Host,
-    /// Nothing but itself: it is for another host.
+    /// Only its own text, because it is for another host.
     Text,
 }
 
 /// Why a manifest can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Its file can't be read.
+    /// The file can't be read.
     #[error("can't read {path}: {source}; check the path, and that this account can read it")]
     Unreadable {
         /// The file.
@@ -32,12 +32,12 @@ pub enum ManifestError {
         /// Why.
         source: io::Error,
     },
-    /// It has errors, and another one was loaded before.
+    /// The manifest has errors; csm keeps the previous one.
     #[error("{path} is invalid; still using the previous manifest: {}", errors(issues))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its errors and warnings.
         issues: Vec<Issue>,
     },
 }
@@ -47,24 +47,24 @@ fn errors(issues: &[Issue]) -> String {
     errors.join(" · ")
 }
 
-/// What a manifest's file holds.
+/// The content of a manifest's file.
 pub struct Loaded {
-    /// The manifest, unless there are errors among the issues.
+    /// The manifest; `None` if one of the issues is an error.
     pub manifest: Option<Manifest>,
-    /// What is wrong with it, or may be.
+    /// The errors and warnings.
     pub issues: Vec<Issue>,
 }
 
-/// A manifest's text.
+/// Reads a manifest's text.
 pub fn read(path: &Path) -> Result<String, ManifestError> {
     read_manifest(path).map_err(|source| ManifestError::Unreadable { path: path.to_owned(), source })
 }
 
-/// A manifest with its issues.
+/// Reads and checks a manifest.
 pub fn load(path: &Path, scope: CheckScope) -> Result<Loaded, ManifestError> {
     let text = read(path)?;
-    let boundless = Machine { memory: u64::MAX, cpus: u32::MAX };
-    let machine = if scope == CheckScope::Text { boundless } else { machine() };
+    let unlimited = Machine { memory: u64::MAX, cpus: u32::MAX };
+    let machine = if scope == CheckScope::Text { unlimited } else { machine() };
     let (manifest, mut issues) = Manifest::parse(&text, &machine);
     if let Some(manifest) = manifest.as_ref().filter(|_| scope == CheckScope::Files) {
         issues.extend(check_files(manifest));
@@ -72,7 +72,7 @@ pub fn load(path: &Path, scope: CheckScope) -> Result<Loaded, ManifestError> {
     Ok(Loaded { manifest: manifest.filter(|_| !has_errors(&issues)), issues })
 }
 
-/// A manifest's file that is read again whenever it changes.
+/// Watches a manifest's file and reads it again whenever it changes.
 pub struct ManifestWatcher {
     path: PathBuf,
     scope: CheckScope,
@@ -80,27 +80,27 @@ pub struct ManifestWatcher {
 }
 
 impl ManifestWatcher {
-    /// The file's first content, and what follows. It is watched before it is read: whatever is written while csm starts is seen.
-    pub fn begin(path: &Path, scope: CheckScope) -> Result<(Self, Loaded), ManifestError> {
+    /// Starts to watch the file, and then loads it, so that changes made while csm starts are not missed.
+    pub fn start(path: &Path, scope: CheckScope) -> Result<(Self, Loaded), ManifestError> {
         let changes = watch::file(path);
         let loaded = load(path, scope)?;
         Ok((Self { path: path.to_owned(), scope, changes }, loaded))
     }
 
-    /// The next content: a manifest that can take the place of `current`, or why it can't.
+    /// Waits for a change and reads the file. Returns a manifest that can replace `current`, or why the file's can't.
     pub async fn next(&mut self, current: &Manifest) -> Result<Manifest, ManifestError> {
         self.changes.recv().await;
         self.read(current)
     }
 
-    /// The content now, whether it has changed or not.
+    /// Reads the file, even if it has not changed.
     pub fn read(&self, current: &Manifest) -> Result<Manifest, ManifestError> {
         let invalid = |issues| ManifestError::Invalid { path: self.path.clone(), issues };
         let Loaded { manifest, issues } = load(&self.path, self.scope)?;
         let Some(manifest) = manifest else { return Err(invalid(issues)) };
         if manifest.workspace_base != current.workspace_base {
-            let moved = "restart csm; a running one can't move users' homes";
-            let issue = Issue::error("workspaceBase", &manifest.workspace_base, "it has changed", moved);
+            let moved = "restart csm, which can't move users' homes while it runs";
+            let issue = Issue::error("workspaceBase", &manifest.workspace_base, "changed", moved);
             return Err(invalid(vec![issue]));
         }
         for issue in &issues {
@@ -141,8 +141,8 @@ mod tests {
             write_atomically(&self.path(), text.as_bytes(), 0o600).expect("written");
         }
 
-        fn begin(&self) -> (ManifestWatcher, Manifest) {
-            let (watcher, loaded) = ManifestWatcher::begin(&self.path(), CheckScope::Text).expect("readable");
+        fn watcher(&self) -> (ManifestWatcher, Manifest) {
+            let (watcher, loaded) = ManifestWatcher::start(&self.path(), CheckScope::Text).expect("readable");
             (watcher, loaded.manifest.expect("valid"))
         }
     }
@@ -150,16 +150,17 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_written_while_csm_starts_is_read() {
         let stage = Stage::new();
-        let (mut watcher, first) = stage.begin();
+        let (mut watcher, first) = stage.watcher();
         stage.write(&Stage::text("b.localhost", "/home/a"));
-        let next = tokio::time::timeout(Duration::from_secs(10), watcher.next(&first)).await.expect("it was seen");
+        let next =
+            tokio::time::timeout(Duration::from_secs(10), watcher.next(&first)).await.expect("the change is noticed");
         assert_eq!(next.expect("valid").domain.to_string(), "b.localhost");
     }
 
     #[test]
-    fn whatever_can_not_take_the_place_of_the_current_one_is_refused_with_its_reason() {
+    fn a_manifest_that_can_not_replace_the_current_one_is_an_error_with_its_reason() {
         let stage = Stage::new();
-        let (watcher, first) = stage.begin();
+        let (watcher, first) = stage.watcher();
         let refused = |text: &str| {
             stage.write(text);
             watcher.read(&first).expect_err("refused").to_string()
@@ -167,7 +168,7 @@ mod tests {
         let moved = refused(&Stage::text("a.localhost", "/home/b"));
         let says = "manifest.json is invalid; still using the previous manifest: error: workspaceBase: found /home/b";
         assert!(
-            moved.contains(says) && moved.ends_with("restart csm; a running one can't move users' homes"),
+            moved.contains(says) && moved.ends_with("restart csm, which can't move users' homes while it runs"),
             "{moved}"
         );
         let text = Stage::text("a.localhost", "/home/a");

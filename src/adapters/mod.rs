@@ -1,4 +1,4 @@
-//! The edges: systemd, Podman, nginx, files, SQLite, the clock. Each adapts one thing to what the daemon needs.
+//! Access to systemd, Podman, nginx, files, SQLite and the clock: each module adapts one of them to what the rest of csm needs.
 
 pub mod account;
 pub mod cgroup;

@@ -11,20 +11,20 @@ use super::files::read_secret;
 use crate::access::token::equal_in_constant_time;
 use crate::model::digest::sha256_hex;
 
-/// The hash of nothing anybody types, so that every try costs the same.
+/// A hash that no password matches. Sign-ins without an argon2 hash are verified against it, so that every attempt takes the same time.
 const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$Y3NtLWR1bW15LXNhbHQ$bI4C7uVyRQiSfs5LTTFtJqIqIHnmuRmIV+tOW6uqG0s";
 
-/// How many browsers can wait for a turn: some seconds of work. Beyond that, waiting would only fill the memory.
+/// How many browsers can wait for a turn: some seconds of work. More would only use memory.
 const MAX_WAITING: usize = 64;
 
-/// Verifies passwords, few at a time: each takes 19 MiB and some 20 ms.
+/// Verifies a few passwords at a time: each verification takes 19 MiB of memory and about 20 ms.
 #[derive(Clone)]
 pub struct Passwords {
     unknown: Queue,
     known: Queue,
 }
 
-/// Verifications that take turns.
+/// A queue of verifications.
 #[derive(Clone)]
 struct Queue {
     turns: Arc<Semaphore>,
@@ -32,8 +32,8 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(side_by_side: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(side_by_side)), places: Arc::new(Semaphore::new(MAX_WAITING)) }
+    fn new(concurrent: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(concurrent)), places: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 }
 
@@ -44,8 +44,8 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Waits for a turn; `None` when too many wait already. Browsers that signed in before (`known`) have a queue of their own, so
-    /// that no number of others is in front of them.
+    /// Waits for a turn; `None` if too many are already waiting. Browsers that have signed in before (`known`) have a separate queue, so
+    /// that they never wait for unknown ones.
     pub async fn turn(&self, known: bool) -> Option<Turn> {
         let queue = if known { &self.known } else { &self.unknown };
         let place = queue.places.try_acquire().ok()?;
@@ -61,10 +61,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// What the file holds, if the password is the one in it. `None` for a name that nobody has: the work is the same.
+    /// Returns the file's content if the password matches it. Pass `None` as the file of an unknown name: it takes as long.
     pub async fn verify(self, file: Option<PathBuf>, password: String) -> Option<Vec<u8>> {
         let verified = tokio::task::spawn_blocking(move || {
-            // The turn lasts as long as the work, even when nobody waits for its end any more.
+            // The turn ends with the work, even if the caller has stopped waiting for it.
             let _turn = self;
             let stored = file.and_then(|file| stored(&file));
             let right = matches(stored.as_deref(), &password);
@@ -74,18 +74,18 @@ impl Turn {
     }
 }
 
-/// What a password file holds.
+/// Reads a password file.
 pub fn stored(file: &Path) -> Option<Vec<u8>> {
     match read_secret(file) {
         Ok((content, _)) => Some(content),
         Err(error) => {
-            tracing::error!(file = %file.display(), %error, "can't read a password file: nobody signs in with it");
+            tracing::error!(file = %file.display(), %error, "can't read a password file, so its user can't sign in; let csm's account read it");
             None
         }
     }
 }
 
-/// The password in a file: its content without the line's end. `None` when there is none.
+/// The password or hash in a file's content, without its trailing newlines. `None` if it is empty or not text.
 pub fn content(stored: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(stored).ok()?.trim_end_matches(['\r', '\n']);
     (!text.is_empty()).then_some(text)
@@ -98,15 +98,15 @@ fn matches(stored: Option<&[u8]>, password: &str) -> bool {
     match stored {
         None => false,
         Some(stored) if stored.starts_with("$argon2") => hashed,
-        // Digests of equal length, so that the comparison tells nothing of the password's.
+        // Digests have equal length, so the comparison's duration does not reveal the password's length.
         Some(plain) => {
             equal_in_constant_time(sha256_hex(plain.as_bytes()).as_bytes(), sha256_hex(password.as_bytes()).as_bytes())
         }
     }
 }
 
-/// What argon2's own `verify_password` does, in memory that goes back to the kernel afterwards. glibc keeps what was freed once
-/// for the next time, unless it is bigger than 32 MiB; what is reserved here and never touched costs nothing.
+/// Verifies like argon2's `verify_password`, but in memory that is returned to the kernel afterwards. glibc caches freed blocks unless
+/// they are bigger than 32 MiB, so this reserves more than that; the part that is never written costs nothing.
 fn verify(hash: &PasswordHash<'_>, password: &str) -> Option<bool> {
     const BLOCKS_RETURNED: usize = (33 << 20) / Block::SIZE;
     let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
@@ -122,7 +122,7 @@ fn verify(hash: &PasswordHash<'_>, password: &str) -> Option<bool> {
     Some(equal_in_constant_time(&computed, stored.as_bytes()))
 }
 
-/// The argon2id hash of a password, for a password file. `salt` is random.
+/// The argon2id hash of a password, for a password file. `salt` must be random.
 pub fn hash(password: &str, salt: [u8; 32]) -> Result<String, argon2::password_hash::Error> {
     let salt = SaltString::encode_b64(&salt[..16])?;
     Ok(Argon2::default().hash_password(password.as_bytes(), &salt)?.to_string())
@@ -133,9 +133,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_crowd_is_turned_away_and_known_browsers_do_not_wait_for_it() {
+    async fn a_full_queue_refuses_more_and_known_browsers_do_not_wait_for_it() {
         let passwords = Passwords::default();
-        let _working = (passwords.turn(false).await.expect("free"), passwords.turn(false).await.expect("free"));
+        let _turns = (passwords.turn(false).await.expect("free"), passwords.turn(false).await.expect("free"));
         let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(passwords.turn(false))).collect();
         for one in &mut waiting {
             assert!(futures_util::poll!(one).is_pending());
@@ -154,12 +154,12 @@ mod tests {
         let hashed = hash("secret", [3; 32]).expect("hashed");
         assert!(hashed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert!(matches(Some(hashed.as_bytes()), "secret"));
-        assert!(!matches(Some(hashed.as_bytes()), &hashed), "the hash is no password");
+        assert!(!matches(Some(hashed.as_bytes()), &hashed), "the hash is not a password");
         assert!(!matches(Some(hashed.as_bytes()), "other"));
     }
 
     #[test]
-    fn nothing_never_matches() {
+    fn an_empty_missing_or_invalid_file_never_matches() {
         for stored in [None, Some(b"".as_slice()), Some(b"\n"), Some(b"\xff\xfe"), Some(b"$argon2id$broken")] {
             for password in ["", "\n", "$argon2id$broken"] {
                 assert!(!matches(stored, password), "{stored:?} {password:?}");
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dummy_hash_is_one() {
+    fn the_dummy_hash_is_valid() {
         assert!(PasswordHash::new(DUMMY).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! What only a look at the machine's files can tell about a manifest.
+//! Checks the files that a manifest names, and the port that it listens on.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::passwords;
 use crate::model::issue::Issue;
 use crate::model::manifest::Manifest;
 
-/// Findings about the files that the manifest names.
+/// The issues of the files and the port.
 pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
     let mut issues = Vec::new();
     for owner in manifest.owners.values() {
@@ -28,10 +28,10 @@ pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     if let Some(first) = first.trim().parse::<u16>().ok().filter(|first| listen.port() < *first) {
         let remedy = format!(
-            "as root: sysctl net.ipv4.ip_unprivileged_port_start={}, or let another proxy listen there",
+            "as root: sysctl net.ipv4.ip_unprivileged_port_start={}, or let another proxy listen on that port",
             listen.port()
         );
-        let problem = format!("\"csm up\" can't listen below port {first}, as no account but root can");
+        let problem = format!("\"csm up\" can't listen below port {first}: only root can");
         issues.push(Issue::warning("frontDoor.listen", listen, problem, remedy));
     }
     if let Some((certificate, key)) = &manifest.front_door.tls {
@@ -54,7 +54,7 @@ fn check_password(path: &str, file: &Path, issues: &mut Vec<Issue>) {
                 issues.push(Issue::warning(
                     path,
                     file.display(),
-                    "everyone on this machine can read the password",
+                    "every account of this host can read the password",
                     remedy,
                 ));
             }
@@ -73,9 +73,9 @@ fn unreadable(path: &str, file: &Path, error: &io::Error) -> Issue {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "create it, or correct the path",
         io::ErrorKind::PermissionDenied => "let the account that runs csm read it",
-        _ => "name a readable regular file",
+        _ => "set the path of a regular file that this account can read",
     };
-    Issue::error(path, file.display(), format!("can't read it: {error}"), remedy)
+    Issue::error(path, file.display(), format!("can't read the file: {error}"), remedy)
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         one(|_| (), true, "create it, or correct the path");
         one(with_mode("", 0o600), true, "is empty");
         one(with_mode("\n", 0o600), true, "is empty");
-        one(with_mode("x", 0o644), false, "everyone on this machine");
+        one(with_mode("x", 0o644), false, "every account of this host");
         one(|file| fs::create_dir(file).expect("made"), true, "regular file");
     }
 }

@@ -1,7 +1,7 @@
-//! What must lie on the disk before a workspace starts.
+//! Prepares a workspace's directories, secrets and settings on disk before it starts.
 //!
-//! The owner writes in their home while this runs, so everything below it goes through a handle that no symbolic link leads out
-//! of (cap-std: `openat2` with `RESOLVE_BENEATH`).
+//! The owner can change their home while this runs. So everything in it is accessed through a directory handle from which no symbolic
+//! link leads out (cap-std: `openat2` with `RESOLVE_BENEATH`).
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -13,70 +13,74 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptionsExt as _};
 use serde_json::{Map, Value};
 
-use super::files::{make_directory, missing_is_fine, nonblocking, read_secret, read_small};
+use super::files::{ignore_not_found, make_directory, nonblocking, read_secret, read_small};
 use crate::model::container::{HOME, SecretCopy};
 use crate::model::settings;
 use crate::ports::StartRequest;
 
+/// The directory of code-server's settings, in the home.
 const SETTINGS: &str = ".local/share/code-server/User";
-/// How many levels of directories are removed from what an owner left.
-const DEPTH: u32 = 32;
 
-const GIVEN: &str = ".local/share/code-server/csm-settings.json";
+/// The file in the home that lists the settings that csm has already merged.
+const MERGED: &str = ".local/share/code-server/csm-settings.json";
 
-/// Makes directories, copies secrets, merges settings. The error names what could not be done. With `credentials`, systemd has read
-/// the secrets and put them there.
+/// How many levels of directories are removed from the socket's directory.
+const MAX_DEPTH: u32 = 32;
+
+/// Creates directories, copies secrets and merges settings. If `credentials` is given, systemd has put the secrets into that directory.
 pub fn prepare(request: &StartRequest, secrets: &Path, credentials: Option<&Path>) -> Result<(), String> {
     let context = |what: &str, path: &Path| {
         let text = format!("can't {what} {}", path.display());
-        move |error: io::Error| format!("{text}: {error}")
+        move |error: io::Error| {
+            format!("{text}: {error}; check the owner, mode and free space of the directory above it")
+        }
     };
-    // The socket's directory lets nginx's group through, and nobody else.
+    // Only this account and nginx's group can enter the socket's directory.
     if let Some(directory) = request.socket.parent() {
-        make_directory(directory, 0o710).map_err(context("make", directory))?;
+        make_directory(directory, 0o710).map_err(context("create", directory))?;
     }
-    // The owner of an earlier container may have put anything into the directory that it wrote to.
+    // The owner may have put anything into the directory that an earlier container could write to.
     if let Some(inside) = request.bound.parent() {
-        renew(inside, |old| remove(old, DEPTH)).map_err(context("make anew", inside))?;
+        recreate(inside, |old| remove(old, MAX_DEPTH)).map_err(context("recreate", inside))?;
     }
     for mount in request.spec.mounts.iter().filter(|mount| !mount.read_only) {
-        make_directory(&mount.source, 0o700).map_err(context("make", &mount.source))?;
+        make_directory(&mount.source, 0o700).map_err(context("create", &mount.source))?;
     }
     let old = &request.socket;
-    fs::remove_file(old).or_else(missing_is_fine).map_err(context("remove the old", old))?;
+    fs::remove_file(old).or_else(ignore_not_found).map_err(context("remove the old", old))?;
     copy_secrets(&request.secrets, secrets, credentials)?;
     let home = Dir::open_ambient_dir(&request.home, ambient_authority()).map_err(context("open", &request.home))?;
     for mount in &request.spec.mounts {
         if let Some(below) = mount.target.strip_prefix(HOME).and_then(|rest| rest.strip_prefix('/')) {
-            let made = make_mount_point(&home, below, mount.source.is_dir());
-            made.map_err(context("make the mount point", &request.home.join(below)))?;
+            let created = create_mount_point(&home, below, mount.source.is_dir());
+            created.map_err(context("create the mount point", &request.home.join(below)))?;
         }
     }
     if let Err(error) = merge_settings(&home, &request.settings) {
-        tracing::warn!(home = %request.home.display(), %error, "the declared settings were not merged");
+        tracing::warn!(home = %request.home.display(), %error, "can't merge the declared settings");
     }
     Ok(())
 }
 
-/// Makes a directory that only its owner enters, in place of what is there. What `clean` can't remove, such as files of ids that are
-/// not this account's, is put aside: it must not keep a workspace from starting.
-fn renew(directory: &Path, clean: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+/// Replaces a directory with an empty one that only its owner can enter. If `clean` can't remove the old one, for example because of
+/// files of another account's ids, the old one is renamed, so that the workspace can start.
+fn recreate(directory: &Path, clean: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     if let Err(error) = clean(directory) {
-        let aside = (0..u32::MAX)
+        let new_name = (0..u32::MAX)
             .map(|number| directory.with_extension(format!("old-{number}")))
-            .find(|aside| fs::symlink_metadata(aside).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
-            .ok_or_else(|| io::Error::other("too much was put aside before"))?;
-        fs::rename(directory, &aside)?;
-        tracing::warn!(directory = %directory.display(), aside = %aside.display(), %error, "can't remove it; put it aside");
+            .find(|name| fs::symlink_metadata(name).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+            .ok_or_else(|| io::Error::other("too many old directories"))?;
+        fs::rename(directory, &new_name)?;
+        tracing::warn!(directory = %directory.display(), new_name = %new_name.display(), %error, "can't remove the directory; renamed it");
     }
     fs::DirBuilder::new().mode(0o700).create(directory)
 }
 
-/// Removes a file or a link, or a directory with all in it. Not deeper than that: each level takes memory and a descriptor.
+/// Removes a file, a link, or a directory with its content. `depth` limits the levels, because each takes memory and a descriptor.
 fn remove(path: &Path, depth: u32) -> io::Result<()> {
     let is_directory = match fs::symlink_metadata(path) {
         Ok(meta) => meta.is_dir(),
-        Err(error) => return missing_is_fine(error),
+        Err(error) => return ignore_not_found(error),
     };
     if !is_directory {
         return fs::remove_file(path);
@@ -99,25 +103,28 @@ fn empty(directory: &Dir, depth: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the copies of secrets. The directory itself may be somebody else's to make and to remove.
+/// Removes the copies of secrets, but not their directory, which systemd may have created.
 pub fn clear(secrets: &Path) -> io::Result<()> {
     match fs::read_dir(secrets) {
         Ok(old) => old.flatten().try_for_each(|old| fs::remove_dir_all(old.path())),
-        Err(error) => missing_is_fine(error),
+        Err(error) => ignore_not_found(error),
     }
 }
 
 fn copy_secrets(copies: &[SecretCopy], to: &Path, credentials: Option<&Path>) -> Result<(), String> {
-    let failed = |error: io::Error| format!("can't write secrets below {}: {error}", to.display());
+    let failed = |error: io::Error| {
+        format!("can't write secrets in {}: {error}; check that it belongs to this account", to.display())
+    };
     clear(to).map_err(failed)?;
     for copy in copies {
         let source = credentials.map_or_else(|| copy.source.clone(), |directory| directory.join(copy.credential()));
-        let (content, _) = read_secret(&source)
-            .map_err(|error| format!("can't read the secret {}: {error}", copy.source.display()))?;
-        // The module's stand-in for a file that is not there is an empty line.
+        let (content, _) = read_secret(&source).map_err(|error| {
+            format!("can't read the secret {}: {error}; check its path and mode", copy.source.display())
+        })?;
+        // If the file is missing, the module's unit passes a credential that is only a newline.
         if content.is_empty() || content == b"\n" {
-            let gone = if credentials.is_some() { "is empty or not there" } else { "is empty" };
-            return Err(format!("the secret {} {gone}; write its value into it", copy.source.display()));
+            let problem = if credentials.is_some() { "it is empty or missing" } else { "it is empty" };
+            return Err(format!("can't use the secret {}: {problem}; write its value into it", copy.source.display()));
         }
         let target = to.join(&copy.name);
         target.parent().map_or(Ok(()), |directory| make_directory(directory, 0o700)).map_err(failed)?;
@@ -127,8 +134,8 @@ fn copy_secrets(copies: &[SecretCopy], to: &Path, credentials: Option<&Path>) ->
     Ok(())
 }
 
-/// Podman would make it too, but owned by an id that the owner can't remove.
-fn make_mount_point(home: &Dir, below: &str, directory: bool) -> io::Result<()> {
+/// Creates a mount point. Podman would create it as well, but owned by an id whose files the owner can't remove.
+fn create_mount_point(home: &Dir, below: &str, directory: bool) -> io::Result<()> {
     if directory {
         return home.create_dir_all(below);
     }
@@ -142,18 +149,18 @@ fn make_mount_point(home: &Dir, below: &str, directory: bool) -> io::Result<()> 
 }
 
 fn merge_settings(home: &Dir, declared: &Map<String, Value>) -> io::Result<()> {
-    let mut given: BTreeSet<String> = serde_json::from_str(&read(home, GIVEN)?).unwrap_or_default();
+    let mut given: BTreeSet<String> = serde_json::from_str(&read(home, MERGED)?).unwrap_or_default();
     let before = given.len();
     let path = format!("{SETTINGS}/settings.json");
     let Some(merged) = settings::merge(&read(home, &path)?, declared, &mut given) else {
-        return if given.len() == before { Ok(()) } else { write(home, GIVEN, &serde_json::to_string(&given)?) };
+        return if given.len() == before { Ok(()) } else { write(home, MERGED, &serde_json::to_string(&given)?) };
     };
     home.create_dir_all(SETTINGS)?;
     write(home, &path, &merged)?;
-    write(home, GIVEN, &serde_json::to_string(&given)?)
+    write(home, MERGED, &serde_json::to_string(&given)?)
 }
 
-/// A small file below the home; one that is not there is empty. The owner may have put a FIFO there, or something without end.
+/// Reads a small file in the home; a missing one is empty. Does not wait for a FIFO or read a device, which the owner may have put there.
 fn read(home: &Dir, path: &str) -> io::Result<String> {
     let mut options = cap_std::fs::OpenOptions::new();
     options.read(true).custom_flags(nonblocking());
@@ -165,11 +172,11 @@ fn read(home: &Dir, path: &str) -> io::Result<String> {
     String::from_utf8(content).map_err(|error| io::Error::other(format!("{path}: {error}")))
 }
 
-/// Whole or not at all, below the home.
+/// Writes a file in the home atomically.
 fn write(home: &Dir, path: &str, content: &str) -> io::Result<()> {
     let temporary = format!("{path}.csm");
-    home.remove_file(&temporary).or_else(missing_is_fine)?;
-    // A new file, whatever the owner had there.
+    home.remove_file(&temporary).or_else(ignore_not_found)?;
+    // Always a new file, because the owner may have created one with this name.
     let mut file = home.open_with(&temporary, cap_std::fs::OpenOptions::new().write(true).create_new(true))?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
@@ -186,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_arrive_once() {
+    fn settings_are_merged_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let home = Dir::open_ambient_dir(dir.path(), ambient_authority()).expect("opened");
         merge_settings(&home, &declared()).expect("merged");
@@ -194,7 +201,7 @@ mod tests {
         assert!(fs::read_to_string(&file).expect("there").contains("\"a\": 1"));
         fs::write(&file, "{}").expect("written");
         merge_settings(&home, &declared()).expect("merged");
-        assert_eq!(fs::read_to_string(&file).expect("there"), "{}", "the person took it out");
+        assert_eq!(fs::read_to_string(&file).expect("there"), "{}", "the owner removed it");
     }
 
     /// A workspace's directories, and its owner's request to start.
@@ -211,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_owner_left_in_the_sockets_directory_keeps_nothing_from_starting() {
+    fn a_workspace_starts_whatever_its_owner_left_in_the_sockets_directory() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a directory");
         let request = request(dir.path());
@@ -232,7 +239,7 @@ mod tests {
             &|| symlink(&kept, inside.join("link")).expect("a link beside it"),
             &|| {
                 let mut deep = Dir::open_ambient_dir(inside, ambient_authority()).expect("opened");
-                for _ in 0..DEPTH + 8 {
+                for _ in 0..MAX_DEPTH + 8 {
                     deep.create_dir("d").expect("made");
                     deep = deep.open_dir("d").expect("many levels");
                 }
@@ -250,28 +257,28 @@ mod tests {
         }
         prepare(&request, &dir.path().join("secrets"), None).expect("prepared");
         assert_eq!(fs::read_to_string(kept.join("file")).expect("there"), "kept", "no link was followed");
-        // So deep that it is somebody else's to remove.
+        // The last one is nested too deeply to be removed.
         assert!(inside.with_extension("old-0").is_dir());
     }
 
     #[test]
-    fn what_can_not_be_removed_is_put_aside() {
+    fn a_directory_that_can_not_be_removed_is_renamed() {
         let dir = tempfile::tempdir().expect("a directory");
         let inside = dir.path().join("inside");
         for at in 0..3 {
             fs::create_dir_all(inside.join(format!("of-another-id-{at}"))).expect("made");
-            renew(&inside, |_| Err(io::ErrorKind::PermissionDenied.into())).expect("made anew");
+            recreate(&inside, |_| Err(io::ErrorKind::PermissionDenied.into())).expect("recreated");
             assert_eq!(fs::read_dir(&inside).expect("listed").count(), 0);
             assert!(dir.path().join(format!("inside.old-{at}/of-another-id-{at}")).is_dir());
         }
         fs::remove_dir(&inside).expect("removed");
         symlink(dir.path(), &inside).expect("linked");
-        renew(&inside, |old| remove(old, DEPTH)).expect("made anew");
+        recreate(&inside, |old| remove(old, MAX_DEPTH)).expect("recreated");
         assert!(fs::symlink_metadata(&inside).expect("there").is_dir());
     }
 
     #[test]
-    fn what_never_ends_is_not_read() {
+    fn fifos_and_files_without_end_are_not_read() {
         let dir = tempfile::tempdir().expect("a directory");
         let home = Dir::open_ambient_dir(dir.path(), ambient_authority()).expect("opened");
         let settings = dir.path().join(SETTINGS);
@@ -298,13 +305,13 @@ mod tests {
         symlink(outside.path(), dir.path().join(".local")).expect("linked");
         symlink(outside.path(), dir.path().join("project")).expect("linked");
         assert!(merge_settings(&home, &declared()).is_err());
-        assert!(make_mount_point(&home, ".local/x/y", false).is_err());
-        assert!(make_mount_point(&home, "project/y", true).is_err());
+        assert!(create_mount_point(&home, ".local/x/y", false).is_err());
+        assert!(create_mount_point(&home, "project/y", true).is_err());
         assert_eq!(fs::read_dir(outside.path()).expect("listed").count(), 0);
     }
 
     #[test]
-    fn secrets_are_copied_anew_with_their_modes() {
+    fn each_start_copies_the_secrets_again_with_their_modes() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a directory");
         let source = dir.path().join("source");
@@ -325,7 +332,7 @@ mod tests {
         for nothing in ["", "\n"] {
             fs::write(credentials.join("environment.NEW"), nothing).expect("written");
             let error = copy_secrets(std::slice::from_ref(&copy), &to, Some(&credentials)).expect_err("refused");
-            assert!(error.contains("source is empty or not there"), "{error}");
+            assert!(error.contains("source: it is empty or missing"), "{error}");
         }
         let missing = SecretCopy { source: dir.path().join("none"), ..copy };
         let error = copy_secrets(&[missing], &to, None).expect_err("refused");

@@ -1,4 +1,4 @@
-//! What is being done to each workspace: one thing at a time, while a stop interrupts starts.
+//! Serialises the operations on each workspace: one runs at a time, but a stop interrupts starts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,32 +13,33 @@ use crate::ports::RuntimeError;
 pub(super) struct Slots(Arc<Mutex<BTreeMap<WorkspaceId, Arc<Slot>>>>);
 
 impl Slots {
+    /// A workspace's slot, which is created if there is none.
     pub(super) fn of(&self, id: &WorkspaceId) -> Arc<Slot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default().clone()
     }
 }
 
-/// What is being done to one workspace.
+/// The operations on one workspace.
 #[derive(Default)]
 pub(super) struct Slot {
-    /// Held by whoever changes it. First come, first served.
+    /// Each operation holds this lock; operations get it in the order of their requests.
     pub(super) lock: AsyncMutex<()>,
     stops: watch::Sender<()>,
 }
 
 impl Slot {
-    /// Interrupts the starts that were asked for so far.
+    /// Interrupts the starts that were requested before this call.
     pub(super) fn interrupt(&self) {
         self.stops.send_replace(());
     }
 
-    /// Changes when this workspace is stopped from now on.
+    /// A receiver that reports every stop of this workspace from now on.
     pub(super) fn stops(&self) -> watch::Receiver<()> {
         self.stops.subscribe()
     }
 }
 
-/// A start that a stop interrupted.
+/// The error of a start that a stop interrupted.
 pub(super) fn interrupted() -> RuntimeError {
     RuntimeError::Interrupted("it was stopped while it started".to_owned())
 }

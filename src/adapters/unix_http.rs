@@ -1,4 +1,4 @@
-//! HTTP over a unix socket: code-server's health, Podman's pull progress, and the command line's way to the daemon.
+//! An HTTP client for unix sockets: code-server's health, Podman's pull progress, and the command line's requests to the daemon.
 
 use std::io;
 use std::path::Path;
@@ -9,24 +9,24 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-/// An answer whose body is still to come.
-pub struct Answer {
+/// A response whose body has not been read yet.
+pub struct HttpResponse {
     response: Response<Incoming>,
     line: Vec<u8>,
 }
 
-/// Sends one request. The connection ends with the answer.
+/// Sends a request on a new connection, which is closed after the response.
 pub async fn request(
     socket: &Path,
     method: Method,
     path: &str,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
-) -> io::Result<Answer> {
+) -> io::Result<HttpResponse> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // It ends when the answer is read or dropped; what went wrong is seen there.
+    // This task ends when the response has been read or dropped. The reader gets the connection's errors.
     tokio::spawn(async move { drop(connection.await) });
     let mut request = Request::builder().method(method).uri(path).header(hyper::header::HOST, "localhost");
     for (name, value) in headers {
@@ -34,21 +34,21 @@ pub async fn request(
     }
     let request = request.body(Full::new(body.into())).map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    Ok(Answer { response, line: Vec::new() })
+    Ok(HttpResponse { response, line: Vec::new() })
 }
 
-impl Answer {
+impl HttpResponse {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.response.status()
     }
 
-    /// The whole body.
+    /// Reads the whole body.
     pub async fn body(self) -> io::Result<Bytes> {
         Ok(self.response.into_body().collect().await.map_err(io::Error::other)?.to_bytes())
     }
 
-    /// The next bytes of the body; `None` at its end.
+    /// Reads the next bytes of the body; `None` at its end.
     pub async fn next_bytes(&mut self) -> io::Result<Option<Bytes>> {
         while let Some(frame) = self.response.frame().await {
             if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
@@ -58,7 +58,7 @@ impl Answer {
         Ok(None)
     }
 
-    /// The next line of the body, without its end.
+    /// Reads the next line of the body, without its newline; `None` at the end of the body.
     pub async fn next_line(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
@@ -79,7 +79,7 @@ impl Answer {
 pub(super) mod tests {
     use super::*;
 
-    /// Makes what runs in the place of code-server (tests/e2e/lib/contract.pl) exit.
+    /// Makes the program that replaces code-server in tests (tests/e2e/lib/contract.pl) exit.
     pub(in super::super) async fn ask_to_exit(socket: &Path, code: u8) {
         let path = format!("/exit/{code}");
         assert!(request(socket, Method::GET, &path, &[], "").await.is_err(), "it exits without a response");

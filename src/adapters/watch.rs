@@ -1,18 +1,18 @@
-//! Being told when files change.
+//! Watches files and directories with inotify.
 
 use std::path::{Path, PathBuf};
 
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-/// Changes of one directory. Dropped, it stops watching.
+/// Reports changes in a directory, until it is dropped.
 pub struct Changes {
     events: mpsc::Receiver<()>,
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Changes {
-    /// The next change. Without a watcher (the limit of inotify is reached) it never comes: callers look by themselves too.
+    /// Waits for the next change. If inotify's limit is reached, this waits forever, so callers must also check from time to time.
     pub async fn recv(&mut self) {
         if self.events.recv().await.is_none() {
             std::future::pending::<()>().await;
@@ -20,12 +20,12 @@ impl Changes {
     }
 }
 
-/// Watches a directory's entries, not what lies below them.
+/// Watches a directory's entries, but not those of its subdirectories.
 pub fn directory(path: &Path) -> Changes {
     watch(path, |_| true)
 }
 
-/// Watches one file by its directory, so that renames into place and swapped symbolic links are seen.
+/// Watches one file through its directory, so that a file renamed to its path and a replaced symbolic link are noticed.
 pub fn file(path: &Path) -> Changes {
     let name = path.file_name().map(PathBuf::from);
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -33,14 +33,14 @@ pub fn file(path: &Path) -> Changes {
 }
 
 fn watch(directory: &Path, relevant: impl Fn(&Path) -> bool + Send + 'static) -> Changes {
-    let (tell, events) = mpsc::channel(1);
+    let (tx, events) = mpsc::channel(1);
     let on_event = move |event: notify::Result<notify::Event>| {
-        let told = event.is_ok_and(|event| {
+        let changed = event.is_ok_and(|event| {
             !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| relevant(path))
         });
-        if told {
-            // A full channel already holds the news.
-            let _ = tell.try_send(());
+        if changed {
+            // If the channel is full, a change is already pending.
+            let _ = tx.try_send(());
         }
     };
     let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
@@ -48,7 +48,7 @@ fn watch(directory: &Path, relevant: impl Fn(&Path) -> bool + Send + 'static) ->
         Ok(watcher)
     });
     if let Err(error) = &watcher {
-        tracing::warn!(directory = %directory.display(), %error, "can't watch it; changes are seen later");
+        tracing::warn!(directory = %directory.display(), %error, "can't watch the directory; changes are noticed later");
     }
     Changes { events, _watcher: watcher.ok() }
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_rename_into_place_is_seen_and_other_files_are_not() {
+    async fn a_file_renamed_to_the_watched_path_is_noticed() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("manifest.json");
         let mut changes = file(&path);

@@ -17,8 +17,8 @@ pub(super) fn run(path: &Path, scope: CheckScope, json: bool) -> Result<ExitCode
             eprintln!("{}: {issue}", path.display());
         }
         if let Some(manifest) = manifest {
-            let people = manifest.owners.len();
-            println!("{}: sound; {people} {}", path.display(), if people == 1 { "person" } else { "people" });
+            let users = manifest.owners.len();
+            println!("{}: valid; {users} {}", path.display(), if users == 1 { "user" } else { "users" });
         }
     }
     Ok(if has_errors(&issues) { ExitCode::FAILURE } else { ExitCode::SUCCESS })

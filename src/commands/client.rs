@@ -1,4 +1,4 @@
-//! The way to the running csm.
+//! Sends requests to the running csm over its unix socket.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,23 +7,24 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::{Client, Failure, environment};
-use crate::adapters::unix_http::{self, Answer};
+use crate::adapters::unix_http::{self, HttpResponse};
 use crate::model::size::Bytes;
 use crate::model::workspace::Progress;
 
-/// How long csm may take over what it does immediately. The most that it takes itself is 20 s, for a log that can't be read.
+/// How long to wait for a response that csm sends without waiting for a workspace. csm itself takes at most 20 s, for a log that it
+/// can't read.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What to do about a csm that does not respond.
+/// What to do if csm does not respond.
 const FIX: &str = "check that csm runs as this account, or name another socket with --socket or CSM_SOCKET";
 
-/// A workspace as the API shows it.
+/// A workspace in the API's JSON.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Workspace {
     pub(super) id: String,
     pub(super) state: String,
-    /// How far a start has come.
+    /// The progress of a start.
     #[serde(flatten)]
     pub(super) progress: Option<Progress>,
     #[serde(default)]
@@ -38,20 +39,20 @@ pub(super) struct Workspace {
     pub(super) url: String,
 }
 
-/// What it uses.
+/// What a workspace uses.
 #[derive(Debug, Deserialize)]
 pub(super) struct Usage {
     pub(super) memory: u64,
 }
 
-/// What it can use.
+/// The limits of a workspace.
 #[derive(Debug, Deserialize)]
 pub(super) struct Limits {
     pub(super) memory: Bytes,
 }
 
 impl Client {
-    fn path(&self) -> Result<PathBuf, Failure> {
+    fn socket_path(&self) -> Result<PathBuf, Failure> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }
@@ -62,56 +63,56 @@ impl Client {
         }
     }
 
-    /// Sends a request, and takes as long as csm does. A response that is not a success becomes the failure.
-    pub(super) async fn ask(&self, method: Method, path: &str, body: String) -> Result<Answer, Failure> {
-        let socket = self.path()?;
-        let answer = unix_http::request(&socket, method, path, &[], body)
+    /// Sends a request and waits for the response, without a timeout. An unsuccessful response is a failure.
+    pub(super) async fn send(&self, method: Method, path: &str, body: String) -> Result<HttpResponse, Failure> {
+        let socket = self.socket_path()?;
+        let response = unix_http::request(&socket, method, path, &[], body)
             .await
             .map_err(|error| Failure::new(format!("can't reach csm on {}: {error}; {FIX}", socket.display())))?;
-        if answer.status().is_success() {
-            return Ok(answer);
+        if response.status().is_success() {
+            return Ok(response);
         }
-        let status = answer.status();
-        let body = answer.body().await.unwrap_or_default();
-        let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        Err(Failure::new(match (said["error"].as_str(), said["remedy"].as_str()) {
+        let status = response.status();
+        let body = response.body().await.unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        Err(Failure::new(match (json["error"].as_str(), json["remedy"].as_str()) {
             (Some(error), Some(remedy)) => format!("{error}: {remedy}"),
-            _ => format!("csm answered {status}"),
+            _ => format!("can't use csm's response: its status is {status}; check that both are the same version"),
         }))
     }
 
-    /// The body of a response that csm makes immediately.
-    pub(super) async fn bytes(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, Failure> {
-        self.in_time(async { self.read(self.ask(method, path, body).await?).await }).await
+    /// Sends a request and reads the response's body, within [`RESPONSE_TIMEOUT`].
+    pub(super) async fn fetch(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, Failure> {
+        self.with_timeout(async { self.read_body(self.send(method, path, body).await?).await }).await
     }
 
-    /// The same as JSON.
+    /// Sends a GET request and parses the response's JSON, within [`RESPONSE_TIMEOUT`].
     pub(super) async fn get<T: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<T, Failure> {
-        parse(&self.bytes(Method::GET, path, String::new()).await?)
+        parse(&self.fetch(Method::GET, path, String::new()).await?)
     }
 
-    /// The whole body of a response.
-    pub(super) async fn read(&self, answer: Answer) -> Result<Vec<u8>, Failure> {
+    /// Reads a response's body until its end.
+    pub(super) async fn read_body(&self, response: HttpResponse) -> Result<Vec<u8>, Failure> {
         let interrupted = |error| Failure::new(format!("can't read csm's response: {error}; {FIX}"));
-        Ok(answer.body().await.map_err(interrupted)?.to_vec())
+        Ok(response.body().await.map_err(interrupted)?.to_vec())
     }
 
-    /// Work that csm does not need long for.
-    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let Ok(done) = tokio::time::timeout(RESPONSE_TIMEOUT, work).await else {
-            let (socket, late) = (self.path()?, RESPONSE_TIMEOUT.as_secs());
+    /// Fails if the work takes longer than [`RESPONSE_TIMEOUT`].
+    pub(super) async fn with_timeout<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let Ok(outcome) = tokio::time::timeout(RESPONSE_TIMEOUT, work).await else {
+            let (socket, late) = (self.socket_path()?, RESPONSE_TIMEOUT.as_secs());
             return Err(Failure::new(format!(
                 "can't get a response from csm on {}: none within {late} s; see its log, and restart it",
                 socket.display()
             )));
         };
-        done
+        outcome
     }
 }
 
 /// Parses a response's body.
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Failure> {
-    let other =
-        |error| Failure::new(format!("can't understand csm's response: {error}; check that both are the same version"));
-    serde_json::from_slice(body).map_err(other)
+    let unparsable =
+        |error| Failure::new(format!("can't parse csm's response: {error}; check that both are the same version"));
+    serde_json::from_slice(body).map_err(unparsable)
 }

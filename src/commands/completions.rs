@@ -1,4 +1,4 @@
-//! `csm completions` and `csm man`: made from the command line's own definition.
+//! `csm completions` and `csm man`: generated from the command line's definition.
 
 use std::process::ExitCode;
 
@@ -11,5 +11,6 @@ pub(super) fn completions(command: &mut clap::Command, shell: clap_complete::She
 
 pub(super) fn man(command: clap::Command) -> Result<ExitCode, Failure> {
     let page = clap_mangen::Man::new(command).render(&mut std::io::stdout());
-    page.map(|()| ExitCode::SUCCESS).map_err(|error| Failure::new(format!("can't write the man page: {error}")))
+    page.map(|()| ExitCode::SUCCESS)
+        .map_err(|error| Failure::new(format!("can't write the man page: {error}; check standard output")))
 }

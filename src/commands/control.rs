@@ -1,4 +1,4 @@
-//! `csm start`, `freeze`, `stop`, `restart`: ask, and wait for the outcome.
+//! `csm start`, `freeze`, `stop` and `restart`: send the request, and wait for its outcome.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use super::{Client, Failure, Target, block_on};
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Progress;
 
-/// How long nothing is said: most of what is asked for is done by then.
-const QUIET: Duration = Duration::from_secs(2);
+/// How long to wait before progress is printed: most requests take less.
+const REPORT_DELAY: Duration = Duration::from_secs(2);
 
-/// How often it is looked how far csm has come, for the words about it. Its response comes without being looked for.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often to ask for the workspace's state, to print it. The request's own response is the outcome.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the outcome is waited for. A big image may take longer; csm goes on with it.
-const WAIT_LIMIT: Duration = Duration::from_secs(600);
+/// How long to wait for the outcome. Pulling a big image may take longer; csm continues then.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
     let now = block_on(change(&target.client, &target.workspace, verb, |text| eprintln!("{text}")))?;
@@ -35,7 +35,7 @@ pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
         _ => "running",
     };
     if now.state != wanted {
-        // Somebody else may have asked for something else meanwhile; and what does not run can't be frozen.
+        // Another request may have superseded this one; and a workspace that is not running can't be frozen.
         let (id, now) = (&now.id, describe(&now));
         return Err(Failure::new(format!("can't {verb} {id}: {now}; run \"csm status {id}\", then try again")));
     }
@@ -43,61 +43,62 @@ pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks for something, and waits until the workspace has settled. What takes long is said, and so is each further state.
-async fn change(client: &Client, id: &WorkspaceId, verb: &str, say: impl Fn(&str)) -> Result<Workspace, Failure> {
+/// Sends the request and waits until the workspace has settled. If that takes longer than [`REPORT_DELAY`], prints its state and each
+/// change of it.
+async fn change(client: &Client, id: &WorkspaceId, verb: &str, print: impl Fn(&str)) -> Result<Workspace, Failure> {
     let mut last = "csm has not responded yet".to_owned();
     let outcome = async {
         let path = format!("/api/v1/workspaces/{id}/{verb}?wait=true");
-        let answer = client.ask(Method::POST, &path, String::new()).await?;
-        parse(&client.read(answer).await?)
+        let response = client.send(Method::POST, &path, String::new()).await?;
+        parse(&client.read_body(response).await?)
     };
-    let ended = timeout(WAIT_LIMIT, async {
+    let finished = timeout(WAIT_TIMEOUT, async {
         tokio::select! {
-            outcome = outcome => outcome,
-            failure = report(client, id, &mut last, say) => Err(failure),
-        }
+                outcome = outcome => outcome,
+        failure = report(client, id, &mut last, print) => Err(failure),
+            }
     });
-    if let Ok(outcome) = ended.await {
+    if let Ok(outcome) = finished.await {
         return outcome;
     }
-    let minutes = WAIT_LIMIT.as_secs() / 60;
+    let minutes = WAIT_TIMEOUT.as_secs() / 60;
     Err(Failure::new(format!(
-        "can't wait longer than {minutes} min to {verb} {id}: {last}; csm continues, so see \"csm status {id}\" and \"csm logs {id}\""
+        "can't wait longer than {minutes} min to {verb} {id}: {last}; csm continues in the background: run \"csm status {id}\" and \"csm logs {id}\""
     )))
 }
 
-/// Says what is waited for, as long as csm responds; its failure to respond is the outcome.
-async fn report(client: &Client, id: &WorkspaceId, last: &mut String, say: impl Fn(&str)) -> Failure {
+/// Prints the workspace's state whenever it changes. Returns only if csm does not respond. `last` is the state last seen.
+async fn report(client: &Client, id: &WorkspaceId, last: &mut String, print: impl Fn(&str)) -> Failure {
     let path = format!("/api/v1/workspaces/{id}");
-    let mut told = None;
-    sleep(QUIET).await;
+    let mut last_printed = None;
+    sleep(REPORT_DELAY).await;
     loop {
-        let mut asked = Box::pin(client.get::<Workspace>(&path));
-        let in_time = timeout(QUIET, &mut asked).await.ok();
+        let mut request = Box::pin(client.get::<Workspace>(&path));
+        let in_time = timeout(REPORT_DELAY, &mut request).await.ok();
         if in_time.is_none() {
-            say(&format!("waiting: csm has not responded to a question about {id} yet"));
-            told = None;
+            print(&format!("waiting: csm has not sent the state of {id} yet"));
+            last_printed = None;
         }
         let found = match in_time {
             Some(found) => found,
-            None => asked.await,
+            None => request.await,
         };
         let workspace = match found {
             Ok(workspace) => workspace,
             Err(failure) => return failure,
         };
         *last = describe(&workspace);
-        let news = (workspace.state, workspace.progress.map(step));
-        if told.as_ref() != Some(&news) {
-            say(&format!("waiting: {last}"));
-            told = Some(news);
+        let current = (workspace.state, workspace.progress.map(round));
+        if last_printed.as_ref() != Some(&current) {
+            print(&format!("waiting: {last}"));
+            last_printed = Some(current);
         }
-        sleep(LOOK_INTERVAL).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// A start's progress as far as it is news: not each percent.
-fn step(progress: Progress) -> Progress {
+/// Rounds a pull's percentage down to tens, so that not every percent is printed.
+fn round(progress: Progress) -> Progress {
     match progress {
         Progress::Pulling { percent } => Progress::Pulling { percent: percent.map(|percent| percent / 10) },
         other => other,
@@ -121,15 +122,15 @@ mod tests {
 
     use super::*;
 
-    /// What a csm on a socket says to questions about a workspace, the last one again and again.
-    struct Fake {
+    /// A csm that responds to each request for the workspace's state with the next state, and then repeats the last one.
+    struct FakeCsm {
         states: Vec<&'static str>,
         then: Then,
     }
 
-    /// What it does about the start that it was asked for, when it has said the last state.
+    /// How the fake csm treats the start request once it has sent the last state.
     enum Then {
-        Nothing,
+        KeepWaiting,
         Respond(&'static str),
         Close,
     }
@@ -155,8 +156,8 @@ mod tests {
         connection.write_all((head + &body).as_bytes()).await.unwrap();
     }
 
-    /// The outcome of a start, and what was said meanwhile.
-    async fn start(fake: Fake) -> (Result<Workspace, Failure>, Vec<String>) {
+    /// Starts a workspace. Returns the outcome and what was printed.
+    async fn start(fake: FakeCsm) -> (Result<Workspace, Failure>, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("api.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -174,7 +175,7 @@ mod tests {
                         continue;
                     }
                     match fake.then {
-                        Then::Nothing => {}
+                        Then::KeepWaiting => {}
                         Then::Close => waiting.clear(),
                         Then::Respond(state) => {
                             for connection in &mut waiting {
@@ -187,14 +188,14 @@ mod tests {
                 }
             }
         };
-        let said = RefCell::new(Vec::new());
+        let printed = RefCell::new(Vec::new());
         let client = Client { socket: Some(socket.clone()) };
         let id = "dan".parse().unwrap();
         let outcome = tokio::select! {
-            outcome = change(&client, &id, "start", |text| said.borrow_mut().push(text.to_owned())) => outcome,
+            outcome = change(&client, &id, "start", |text| printed.borrow_mut().push(text.to_owned())) => outcome,
             () = serve => unreachable!(),
         };
-        (outcome, said.into_inner())
+        (outcome, printed.into_inner())
     }
 
     const QUEUED: &str = r#""state":"starting","step":"queued""#;
@@ -202,21 +203,21 @@ mod tests {
     const RUNNING: &str = r#""state":"running","since":5"#;
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_that_takes_long_says_each_state_once() {
+    async fn a_long_start_prints_each_state_once() {
         let pulling = [
             r#""state":"starting","step":"pulling","percent":11"#,
             r#""state":"starting","step":"pulling","percent":12"#,
         ];
         let states = vec![QUEUED, QUEUED, pulling[0], pulling[1], WAITING, WAITING];
-        let (outcome, said) = start(Fake { states, then: Then::Respond(RUNNING) }).await;
+        let (outcome, printed) = start(FakeCsm { states, then: Then::Respond(RUNNING) }).await;
         assert_eq!(outcome.unwrap().state, "running");
         let expected = ["waiting for its turn", "pulling image 11 %", "waiting for code-server"];
-        assert_eq!(said, expected.map(|step| format!("waiting: dan is starting ({step})")));
+        assert_eq!(printed, expected.map(|step| format!("waiting: dan is starting ({step})")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_that_never_settles_has_an_end_that_says_what_to_do() {
-        let (outcome, said) = start(Fake { states: vec![WAITING], then: Then::Nothing }).await;
+    async fn waiting_for_a_start_times_out_with_the_state_and_a_fix() {
+        let (outcome, printed) = start(FakeCsm { states: vec![WAITING], then: Then::KeepWaiting }).await;
         let failure = outcome.unwrap_err().to_string();
         assert!(
             failure
@@ -224,23 +225,23 @@ mod tests {
             "{failure}"
         );
         assert!(failure.contains("\"csm logs dan\""), "{failure}");
-        assert_eq!(said.len(), 1);
+        assert_eq!(printed.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_csm_that_goes_away_is_an_error_that_says_what_to_do() {
-        let (outcome, _) = start(Fake { states: vec![QUEUED, WAITING], then: Then::Close }).await;
+    async fn a_csm_that_exits_is_an_error_with_a_fix() {
+        let (outcome, _) = start(FakeCsm { states: vec![QUEUED, WAITING], then: Then::Close }).await;
         let failure = outcome.unwrap_err().to_string();
         assert!(failure.starts_with("can't reach csm on /") && failure.contains("; check that csm runs"), "{failure}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_csm_that_never_responds_is_said_and_then_an_error() {
-        let begun = tokio::time::Instant::now();
-        let (outcome, said) = start(Fake { states: vec![], then: Then::Nothing }).await;
+    async fn a_csm_that_never_responds_is_reported_and_then_an_error() {
+        let started = tokio::time::Instant::now();
+        let (outcome, printed) = start(FakeCsm { states: vec![], then: Then::KeepWaiting }).await;
         let failure = outcome.unwrap_err().to_string();
         assert!(failure.contains(": none within 30 s; see its log, and restart it"), "{failure}");
-        assert_eq!(said, ["waiting: csm has not responded to a question about dan yet"]);
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert_eq!(printed, ["waiting: csm has not sent the state of dan yet"]);
+        assert!(started.elapsed() < Duration::from_secs(60));
     }
 }

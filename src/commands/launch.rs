@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::daemon::tell;
+use super::daemon::notify_systemd;
 use super::doctor::subids::refuse_shared;
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::cgroup::UnitCgroup;
@@ -64,7 +64,7 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
         Reason(Exit::Config, format!("{} declares no workspace \"{id}\"; its users are {known}", path.display()))
     })?;
     let request = StartRequest::new(&manifest, workspace, &layout);
-    let credentials = environment::given("CREDENTIALS_DIRECTORY");
+    let credentials = environment::path_variable("CREDENTIALS_DIRECTORY");
     let secrets = layout.secrets(id);
     let prepared = make_home().and_then(|()| prepare(&request, &secrets, credentials.as_deref()));
     let outcome = match prepared {
@@ -80,7 +80,7 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
 
 /// Creates the directory that Podman keeps its storage in: one for each workspace of an owner.
 fn make_home() -> Result<(), String> {
-    let Some(home) = environment::given("HOME") else { return Ok(()) };
+    let Some(home) = environment::path_variable("HOME") else { return Ok(()) };
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home);
     made.map_err(|error| {
         format!("can't create {}: {error}; the directory above must belong to this account", home.display())
@@ -88,7 +88,7 @@ fn make_home() -> Result<(), String> {
 }
 
 fn report(status: &Status) {
-    tell(&[NotifyState::Status(&status.to_string())]);
+    notify_systemd(&[NotifyState::Status(&status.to_string())]);
 }
 
 async fn launch(request: &StartRequest) -> Result<(), Reason> {
@@ -195,7 +195,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 ready = true;
                 told = killed();
                 let status = ready_status(told, None).to_string();
-                tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+                notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
                 disk.tick(cgroup.as_ref());
                 tracing::info!(workspace = %request.spec.workspace, "ready");
             }
@@ -229,7 +229,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
             }
             Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
                 kill_at = Some(Instant::now() + Duration::from_secs(request.spec.stop_seconds.into()));
-                tell(&[NotifyState::Stopping, NotifyState::Status(&Status::Stopping.to_string())]);
+                notify_systemd(&[NotifyState::Stopping, NotifyState::Status(&Status::Stopping.to_string())]);
                 forward(&run);
             }
         }

@@ -11,17 +11,17 @@ pub(super) fn run(target: &Target, lines: usize, follow: bool) -> Result<ExitCod
     block_on(async {
         let path = format!("/api/v1/workspaces/{}/logs?lines={lines}&follow={follow}", target.workspace);
         let client = &target.client;
-        let asked = client.ask(Method::GET, &path, String::new());
-        // A log that is followed may be silent for days.
-        let mut answer = if follow { asked.await? } else { client.in_time(asked).await? };
+        let request = client.send(Method::GET, &path, String::new());
+        // Without a timeout while following: a workspace may print nothing for days.
+        let mut response = if follow { request.await? } else { client.with_timeout(request).await? };
         loop {
             let next = async {
                 let interrupted =
-                    |error| Failure::new(format!("can't read more of the log: {error}; check that csm runs"));
-                answer.next_line().await.map_err(interrupted)
+                    |error| Failure::new(format!("can't continue reading the log: {error}; check that csm runs"));
+                response.next_line().await.map_err(interrupted)
             };
-            let Some(line) = (if follow { next.await? } else { client.in_time(next).await? }) else { break };
-            // A reader such as head has seen enough: no failure.
+            let Some(line) = (if follow { next.await? } else { client.with_timeout(next).await? }) else { break };
+            // A reader such as head closed the pipe, which is not a failure.
             if writeln!(std::io::stdout(), "{line}").is_err() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! The command line: parses arguments and wires adapters together. One file a verb.
+//! The command line: parses arguments and connects the adapters. One file for each subcommand.
 
 mod check;
 mod client;
@@ -23,51 +23,51 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser};
 
 use crate::adapters::manifest::{CheckScope, ManifestError};
 use crate::model::label::WorkspaceId;
 use crate::model::launch::LauncherUnit;
 
-/// VS Code and coding agents in the browser, for a few dozen people on one machine.
+/// VS Code and coding agents in the browser, for a few dozen users on one host.
 #[derive(Parser)]
 #[command(name = "csm", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    subcommand: Subcommand,
 }
 
-#[derive(Subcommand)]
-enum Verb {
-    /// Run everything in the foreground, without systemd: daemon, nginx and workspaces. Ctrl-C stops all of it.
+#[derive(clap::Subcommand)]
+enum Subcommand {
+    /// Run the daemon, nginx and the workspaces in the foreground, without systemd. Ctrl-C stops them all.
     Up(ManifestFile),
-    /// Run the daemon alone, behind an nginx that somebody else runs.
+    /// Run only the daemon; systemd runs nginx and the workspaces.
     Daemon(ManifestFile),
-    /// Run one workspace in the foreground; this is what a workspace's systemd unit runs.
+    /// Run one workspace in the foreground. A workspace's systemd unit runs this.
     Launch {
         #[command(flatten)]
         file: ManifestFile,
         /// The unit that runs it (%n), which names the workspace: code-server-OWNER@main.service.
         unit: LauncherUnit,
     },
-    /// Check a manifest: all errors and warnings at once. Exit status 1 on errors.
+    /// Check a manifest and print all its errors and warnings. Exit status 1 on errors.
     Check {
         #[command(flatten)]
         file: ManifestFile,
-        /// Check the text alone: the manifest is for another machine.
+        /// Check only the text, because the manifest is for another host.
         #[arg(long)]
         text_only: bool,
-        /// Print the findings as JSON.
+        /// Print the issues as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Print the JSON Schema of the manifest, or its reference for people.
+    /// Print the JSON Schema of the manifest, or its reference.
     Schema {
-        /// Print Markdown instead.
+        /// Print the reference, as Markdown.
         #[arg(long)]
         markdown: bool,
     },
-    /// Tell what a manifest would change in the running csm, without changing it.
+    /// Show what a manifest would change, without applying it.
     Plan {
         #[command(flatten)]
         file: ManifestFile,
@@ -77,51 +77,51 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Show the workspaces: state, reason, what they use.
+    /// Show the workspaces: state, reason, memory.
     Status {
-        /// Only this one.
+        /// Show only this workspace: its owner's name.
         workspace: Option<WorkspaceId>,
         #[command(flatten)]
         client: Client,
-        /// Print them as JSON.
+        /// Print the workspaces as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Start a workspace and wait until its editor answers.
+    /// Start a workspace and wait until its editor responds.
     Start(Target),
-    /// Hold all processes of a running workspace where they are, until its owner's next visit or "csm start".
+    /// Freeze a running workspace until its owner's next visit or "csm start".
     Freeze(Target),
     /// Stop a workspace and wait until it has stopped.
     Stop(Target),
-    /// Stop and start a workspace, and wait until its editor answers.
+    /// Stop and start a workspace, and wait until its editor responds.
     Restart(Target),
     /// Show what a workspace printed.
     Logs {
         #[command(flatten)]
         target: Target,
-        /// How many lines.
+        /// The number of lines.
         #[arg(short = 'n', long, default_value_t = 100)]
         lines: usize,
-        /// Go on with what comes.
+        /// Follow the log.
         #[arg(short, long)]
         follow: bool,
     },
-    /// Print a workspace's address, and open it in a browser when there is one.
+    /// Print a workspace's address, and open it in a browser if there is a desktop.
     Open(Target),
-    /// Open a shell in a running workspace, or run a command there.
+    /// Open a shell or run a command in a running workspace.
     Shell {
         /// The workspace: its owner's name.
         workspace: WorkspaceId,
-        /// The command; without one, a shell in tmux.
+        /// The command; by default a shell in tmux.
         #[arg(last = true)]
         command: Vec<String>,
     },
-    /// Check that this machine and account can run workspaces, and say the remedy for what is missing.
+    /// Check that this host and account can run workspaces, and show how to fix what is missing.
     Doctor {
-        /// Also check code-server's version in this manifest's images.
+        /// Also check the version of code-server in this manifest's images.
         #[arg(value_name = "MANIFEST")]
         manifest: Option<PathBuf>,
-        /// Print the findings as JSON.
+        /// Print the checks as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -136,15 +136,15 @@ enum Verb {
     Man,
 }
 
-/// A manifest.
+/// Names a manifest.
 #[derive(Args)]
 struct ManifestFile {
-    /// The manifest: a JSON file; docs/manifest.md tells its fields.
+    /// The manifest: a JSON file; docs/manifest.md describes its fields.
     #[arg(value_name = "MANIFEST")]
     manifest: PathBuf,
 }
 
-/// The way to the running csm.
+/// Sends requests to the running csm.
 #[derive(Args)]
 struct Client {
     /// The socket of the running csm.
@@ -152,7 +152,7 @@ struct Client {
     socket: Option<PathBuf>,
 }
 
-/// One workspace of the running csm.
+/// Names a workspace of the running csm.
 #[derive(Args)]
 struct Target {
     /// The workspace: its owner's name.
@@ -161,7 +161,7 @@ struct Target {
     client: Client,
 }
 
-/// Why a command failed; printed once, by [`main`].
+/// Why a command failed. [`main`] prints it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Failure(String);
@@ -178,31 +178,31 @@ impl From<ManifestError> for Failure {
     }
 }
 
-/// Runs the command line.
+/// Parses the command line and runs the subcommand.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.verb {
-        Verb::Up(file) => up::run(&file.manifest),
-        Verb::Daemon(file) => daemon::run(&file.manifest),
-        Verb::Launch { file, unit } => launch::run(&file.manifest, &unit.0),
-        Verb::Check { file, text_only, json } => {
+    let outcome = match cli.subcommand {
+        Subcommand::Up(file) => up::run(&file.manifest),
+        Subcommand::Daemon(file) => daemon::run(&file.manifest),
+        Subcommand::Launch { file, unit } => launch::run(&file.manifest, &unit.0),
+        Subcommand::Check { file, text_only, json } => {
             let scope = if text_only { CheckScope::Text } else { CheckScope::Files };
             check::run(&file.manifest, scope, json)
         }
-        Verb::Schema { markdown } => schema::run(markdown),
-        Verb::Plan { file, client, json } => plan::run(&file.manifest, &client, json),
-        Verb::Status { workspace, client, json } => status::run(workspace.as_ref(), &client, json),
-        Verb::Start(target) => control::run(&target, "start"),
-        Verb::Freeze(target) => control::run(&target, "freeze"),
-        Verb::Stop(target) => control::run(&target, "stop"),
-        Verb::Restart(target) => control::run(&target, "restart"),
-        Verb::Logs { target, lines, follow } => logs::run(&target, lines, follow),
-        Verb::Open(target) => open::run(&target),
-        Verb::Shell { workspace, command } => shell::run(&workspace, &command),
-        Verb::Doctor { manifest, json } => doctor::run(manifest.as_deref(), json),
-        Verb::HashPassword => hash_password::run(),
-        Verb::Completions { shell } => completions::completions(&mut Cli::command(), shell),
-        Verb::Man => completions::man(Cli::command()),
+        Subcommand::Schema { markdown } => schema::run(markdown),
+        Subcommand::Plan { file, client, json } => plan::run(&file.manifest, &client, json),
+        Subcommand::Status { workspace, client, json } => status::run(workspace.as_ref(), &client, json),
+        Subcommand::Start(target) => control::run(&target, "start"),
+        Subcommand::Freeze(target) => control::run(&target, "freeze"),
+        Subcommand::Stop(target) => control::run(&target, "stop"),
+        Subcommand::Restart(target) => control::run(&target, "restart"),
+        Subcommand::Logs { target, lines, follow } => logs::run(&target, lines, follow),
+        Subcommand::Open(target) => open::run(&target),
+        Subcommand::Shell { workspace, command } => shell::run(&workspace, &command),
+        Subcommand::Doctor { manifest, json } => doctor::run(manifest.as_deref(), json),
+        Subcommand::HashPassword => hash_password::run(),
+        Subcommand::Completions { shell } => completions::completions(&mut Cli::command(), shell),
+        Subcommand::Man => completions::man(Cli::command()),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("csm: {failure}");
@@ -210,22 +210,32 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Containers are never started by root.
+/// Describes a kernel that gives no random bytes.
+fn random_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("can't get random bytes from the kernel: {error}; check that seccomp allows getrandom"))
+}
+
+/// Fails if the account is root: root never starts containers.
 fn refuse_root() -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
-        let remedy = "run it as an account of its own: User= in a unit, or \"make demo\", which makes one";
-        return Err(Failure::new(format!("workspaces never run as root; {remedy}")));
+        let remedy =
+            "run csm as an unprivileged account: set User= in its unit, or run \"make demo\", which creates one";
+        return Err(Failure::new(format!("refusing to run as root; {remedy}")));
     }
     Ok(())
 }
 
-/// Runs a future to its end, on one thread: everything that csm waits for is input and output.
+/// Runs a future until it completes. One thread is enough, because csm mostly waits for input and output.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("can't start: {error}")))?.block_on(work)
+    let failed = |error| {
+        let remedy = "check the account's limits of open files and processes";
+        Failure::new(format!("can't start the asynchronous runtime: {error}; {remedy}"))
+    };
+    runtime.map_err(failed)?.block_on(work)
 }
 
-/// Logs to standard error; `RUST_LOG` chooses what. systemd adds the time itself.
+/// Sets up the log on standard error. `RUST_LOG` selects what is logged; the journal adds the time.
 fn log() {
     use std::io::IsTerminal as _;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
@@ -235,7 +245,7 @@ fn log() {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time();
-    // A second call in one process (tests) keeps the first.
+    // Tests call this more than once in a process; the first call applies.
     let _ = log.try_init();
 }
 
@@ -244,7 +254,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_definition_is_valid() {
         super::Cli::command().debug_assert();
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn run(target: &Target) -> Result<ExitCode, Failure> {
     let found: Workspace = block_on(target.client.get(&format!("/api/v1/workspaces/{}", target.workspace)))?;
     println!("{}", found.url);
     if ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some()) {
-        // The address is printed already: a browser that does not start is no failure.
+        // The address is already printed, so a browser that does not start is not a failure.
         let quiet = || Stdio::null();
         let _ = Command::new("xdg-open").arg(&found.url).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn();
     }

@@ -11,13 +11,13 @@ use super::{Client, Failure, block_on, table};
 use crate::adapters::manifest;
 
 #[derive(Deserialize)]
-struct Planned {
-    issues: Vec<Finding>,
+struct Plan {
+    issues: Vec<Issue>,
     changes: Vec<Change>,
 }
 
 #[derive(Deserialize)]
-struct Finding {
+struct Issue {
     severity: String,
     path: String,
     problem: String,
@@ -32,17 +32,17 @@ struct Change {
 
 pub(super) fn run(path: &Path, client: &Client, json: bool) -> Result<ExitCode, Failure> {
     let text = manifest::read(path)?;
-    let body = block_on(client.bytes(Method::POST, "/api/v1/plan", text))?;
-    let planned: Planned = parse(&body)?;
+    let body = block_on(client.fetch(Method::POST, "/api/v1/plan", text))?;
+    let plan: Plan = parse(&body)?;
     if json {
         println!("{}", String::from_utf8_lossy(&body));
     } else {
-        for found in &planned.issues {
-            eprintln!("{}: {}: {}: {}; {}", path.display(), found.severity, found.path, found.problem, found.remedy);
+        for issue in &plan.issues {
+            eprintln!("{}: {}: {}: {}; {}", path.display(), issue.severity, issue.path, issue.problem, issue.remedy);
         }
-        let rows: Vec<_> = planned.changes.into_iter().map(|change| vec![change.workspace, change.change]).collect();
-        print!("{}", if rows.is_empty() { "nothing changes\n".to_owned() } else { table::render(&rows) });
+        let rows: Vec<_> = plan.changes.into_iter().map(|change| vec![change.workspace, change.change]).collect();
+        print!("{}", if rows.is_empty() { "no changes\n".to_owned() } else { table::render(&rows) });
     }
-    let refused = planned.issues.iter().any(|found| found.severity == "error");
-    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let invalid = plan.issues.iter().any(|issue| issue.severity == "error");
+    Ok(if invalid { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,4 +1,4 @@
-//! `csm schema`: the manifest's JSON Schema, and `docs/manifest.md` made from it.
+//! `csm schema`: the manifest's JSON Schema, and the reference generated from it, `docs/manifest.md`.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -22,24 +22,24 @@ fn schema() -> Result<String, Failure> {
     Ok(text + "\n")
 }
 
-/// The reference, field by field.
+/// The reference: a table of fields for each object.
 fn reference() -> String {
     let schema = value();
     let mut text = String::from(
         "# The manifest\n\n<!-- Made by `csm schema --markdown`; a test compares. -->\n\n\
-         JSON, version 1. `csm check FILE` reports everything that is wrong with one; `csm schema` prints its JSON Schema. On NixOS the\n\
-         module writes it. Unknown fields are errors. Sizes are written as `3G`, `2560M`, `512K`; CPUs as `1.5`.\n\n",
+         JSON, version 1. `csm check FILE` prints all errors and warnings of a manifest; `csm schema` prints its JSON Schema. On NixOS the\n\
+module writes it. Unknown fields are errors. Sizes are written as `3G`, `2560M`, `512K`; CPUs as `1.5`.\n\n",
     );
-    describe(&mut text, &schema, "The file", &schema);
+    describe_object(&mut text, &schema, "The file", &schema);
     for (title, name) in
         [("`frontDoor`", "FrontDoorFile"), ("A user", "UserFile"), ("A secret file", "SecretFileEntry")]
     {
-        describe(&mut text, &schema["$defs"][name], title, &schema);
+        describe_object(&mut text, &schema["$defs"][name], title, &schema);
     }
     text
 }
 
-fn describe(text: &mut String, object: &Value, title: &str, root: &Value) {
+fn describe_object(text: &mut String, object: &Value, title: &str, root: &Value) {
     let about = object["description"].as_str().unwrap_or_default().replace('\n', " ");
     let _ = write!(text, "## {title}\n\n{about}\n\n| field | type | meaning |\n| --- | --- | --- |\n");
     let required = object["required"].as_array();
@@ -54,7 +54,7 @@ fn describe(text: &mut String, object: &Value, title: &str, root: &Value) {
     text.push('\n');
 }
 
-/// The type of a field in a word or two.
+/// The type of a field, in one or two words.
 fn kind(field: &Value, root: &Value) -> String {
     if let Some(name) = field["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return match name {
@@ -80,33 +80,33 @@ fn kind(field: &Value, root: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// The committed copy is what the code says; `UPDATE_DOCS=1 cargo test` rewrites it.
-    fn committed(path: &str, text: &str) {
+    /// Fails if the committed file differs from what the code generates. `UPDATE_DOCS=1` rewrites it instead.
+    fn assert_committed(path: &str, text: &str) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, text).expect("written");
         }
-        let there = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(there == text, "{} has drifted; run UPDATE_DOCS=1 cargo test", path.display());
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == text, "{} has drifted; run UPDATE_DOCS=1 cargo test", path.display());
     }
 
     #[test]
     fn the_schema_has_not_drifted() {
-        committed("docs/manifest.schema.json", &schema().expect("serializes"));
+        assert_committed("docs/manifest.schema.json", &schema().expect("serializes"));
     }
 
     #[test]
     fn the_reference_has_not_drifted() {
-        committed("docs/manifest.md", &reference());
+        assert_committed("docs/manifest.md", &reference());
     }
 
     #[test]
     fn the_api_reference_has_not_drifted() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
-        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
         let (start, end) = ("<!-- endpoints: made from src/http/api.rs -->\n\n", "<!-- end of endpoints -->\n");
-        let (before, rest) = there.split_once(start).expect("the mark where endpoints begin");
-        let (_, after) = rest.split_once(end).expect("the mark where endpoints end");
-        committed("docs/api.md", &format!("{before}{start}{}{end}{after}", crate::http::api::reference()));
+        let (before, rest) = committed.split_once(start).expect("the mark before the endpoints");
+        let (_, after) = rest.split_once(end).expect("the mark after the endpoints");
+        assert_committed("docs/api.md", &format!("{before}{start}{}{end}{after}", crate::http::api::reference()));
     }
 }

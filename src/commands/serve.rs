@@ -1,13 +1,14 @@
-//! What `up` and `daemon` have in common: the daemon, its pages, and a manifest that is read again when it changes.
+//! What `up` and `daemon` share: the daemon, its sockets, and the current manifest.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::Failure;
 use super::tasks::Tasks;
+use super::{Failure, random_failure};
 use crate::adapters::state::State;
 use crate::adapters::{files, machine};
 use crate::daemon::{Daemon, Handle};
@@ -16,90 +17,96 @@ use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::ports::Runtime;
 
-/// A daemon at work.
-pub(super) struct Served {
-    /// The way to it.
+/// The running daemon.
+pub(super) struct Server {
+    /// Sends commands to the daemon.
     pub(super) handle: Handle,
-    /// The manifest in force.
+    /// The current manifest.
     pub(super) manifest: watch::Sender<Arc<Manifest>>,
     _lock: std::fs::File,
 }
 
-/// Makes the directories and takes the lock, so that no second csm uses them. `mode`: who may pass through the runtime directory.
+/// Creates the directories and takes the lock, so that a second csm can't use them. `mode` is the runtime directory's: it decides which
+/// accounts reach the sockets in it.
 pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure> {
+    let failed = |path: &Path, error: std::io::Error| {
+        let path = path.display();
+        Failure::new(format!("can't create {path}: {error}; let this account write to the directory above it"))
+    };
     for (directory, mode) in [(&layout.run, mode), (&layout.state, 0o700)] {
-        files::make_directory(directory, mode)
-            .map_err(|error| Failure::new(format!("can't make {}: {error}", directory.display())))?;
+        files::make_directory(directory, mode).map_err(|error| failed(directory, error))?;
     }
     let path = layout.lock();
-    let lock = std::fs::File::create(&path)
-        .map_err(|error| Failure::new(format!("can't make {}: {error}", path.display())))?;
+    let lock = std::fs::File::create(&path).map_err(|error| failed(&path, error))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         Failure::new(format!(
-            "another csm uses {}; stop it first, or work with it: \"csm status\"",
+            "can't use {}: another csm uses it; stop that one first, or ask it with \"csm status\"",
             layout.run.display()
         ))
     })?;
     Ok(lock)
 }
 
-/// How long callers wait for a runtime that does not tell what runs; after that they get the picture as far as it is known.
-const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How long requests wait for the runtime's first observation. After that, responses show what is known until then.
+const FIRST_OBSERVATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts daemon and pages, for workspaces that this runtime runs. Calls are taken at once, and answered when it is known what runs.
-/// What does the work are the tasks: when one of them ends, csm has to.
+/// Starts the daemon and its sockets, for the workspaces of this runtime. The sockets accept connections immediately, and respond after
+/// the first observation. The work is done by the tasks: if one of them ends, csm must exit.
 pub(super) fn serve(
     layout: &Layout,
     manifest: Manifest,
     runtime: impl Runtime,
     lock: std::fs::File,
-) -> Result<(Served, Tasks), Failure> {
-    let random = machine::random().map_err(|error| {
-        Failure::new(format!("can't get random bytes from the kernel: {error}; check that getrandom is allowed here"))
-    })?;
-    let (state, kept) =
+) -> Result<(Server, Tasks), Failure> {
+    let random = machine::random().map_err(random_failure)?;
+    let (state, stored) =
         State::open(&layout.database(), random, machine::now()).map_err(|error| Failure::new(error.to_string()))?;
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
-    let app = App::new(receiver, handle.clone(), runtime, (state.clone(), kept), layout.clone(), machine::now);
+    let app = App::new(receiver, handle.clone(), runtime, (state.clone(), stored), layout.clone(), machine::now);
     let mut tasks = Tasks::default();
     for (socket, path, mode) in [
         (Socket::Front, layout.front_socket(), 0o660),
         (Socket::Question, layout.question_socket(), 0o660),
         (Socket::Api, layout.api_socket(), 0o600),
     ] {
-        let listener = http::listen(&path, mode)
-            .map_err(|error| Failure::new(format!("can't listen on {}: {error}", path.display())))?;
+        let listener = http::listen(&path, mode).map_err(|error| {
+            Failure::new(format!("can't listen on {}: {error}; check its directory's permissions", path.display()))
+        })?;
         let (app, handle) = (app.clone(), handle.clone());
         let name = format!("the server on {}", path.display());
         tasks.spawn(name, async move {
-            let _ = tokio::time::timeout(FIRST_LOOK, handle.observed()).await;
+            let _ = tokio::time::timeout(FIRST_OBSERVATION_TIMEOUT, handle.first_observation()).await;
             if let Err(error) = http::serve(socket, listener, app).await {
-                tracing::error!(socket = %path.display(), %error, "no longer served");
+                tracing::error!(socket = %path.display(), %error, "can't serve the socket any more");
             }
         });
     }
     tasks.spawn("the comparison of sessions with passwords", app.revoke_forever());
     tasks.spawn("the state database's thread", async move { state.ended().await });
     tasks.spawn("the daemon's loop", daemon.run(std::future::pending()));
-    Ok((Served { handle, manifest: sender, _lock: lock }, tasks))
+    Ok((Server { handle, manifest: sender, _lock: lock }, tasks))
 }
 
-impl Served {
-    /// Puts a manifest into force, here and in the daemon.
-    pub(super) fn adopt(&self, manifest: Manifest) {
+impl Server {
+    /// Makes a manifest the current one, for the pages and the daemon.
+    pub(super) fn apply(&self, manifest: Manifest) {
         let manifest = Arc::new(manifest);
         self.handle.set_manifest(manifest.clone());
         self.manifest.send_replace(manifest);
     }
 }
 
-/// Resolves on SIGINT or SIGTERM. From the call on, not from the first poll, neither ends the process by itself.
-pub(super) fn asked_to_end() -> Result<impl Future<Output = ()>, Failure> {
-    let failed = |error| Failure::new(format!("can't receive signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+/// Describes a signal that can't be received.
+pub(super) fn signal_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("can't receive signals: {error}; check the account's limit of open files"))
+}
+
+/// Resolves on SIGINT or SIGTERM. Once this has been called, neither kills the process, even before the future is polled.
+pub(super) fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_failure)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(signal_failure)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -119,25 +126,25 @@ mod tests {
     use crate::ports::fake::Fake;
 
     #[tokio::test]
-    async fn csm_fails_with_the_daemons_loop_and_says_why() {
+    async fn a_panic_in_the_daemons_loop_is_csms_failure() {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
         let text = r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
         let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap();
         let lock = claim(&layout, 0o700).unwrap();
-        let fatal = Fake::default();
-        fatal.world().changes_panic = true;
-        let (_served, mut tasks) = serve(&layout, manifest, fatal, lock).unwrap();
-        let failure = tokio::time::timeout(Duration::from_secs(60), tasks.failed()).await.expect("it is noticed");
+        let runtime = Fake::default();
+        runtime.world().changes_panic = true;
+        let (_server, mut tasks) = serve(&layout, manifest, runtime, lock).unwrap();
+        let failure = tokio::time::timeout(Duration::from_secs(60), tasks.failed()).await.expect("the task ended");
         assert!(failure.to_string().contains("the daemon's loop panicked: on purpose; "), "{failure}");
     }
 
     #[tokio::test]
-    async fn a_signal_before_anybody_waits_for_it_is_kept() {
+    async fn a_signal_before_the_first_poll_is_not_lost() {
         for early in [Signal::INT, Signal::TERM] {
-            let end = asked_to_end().unwrap();
+            let shutdown = shutdown_signal().unwrap();
             kill_process(getpid(), early).unwrap();
-            tokio::time::timeout(Duration::from_secs(10), end).await.expect("it was asked to end");
+            tokio::time::timeout(Duration::from_secs(10), shutdown).await.expect("the signal was received");
         }
     }
 }

@@ -8,12 +8,18 @@ use super::Failure;
 use crate::adapters::account::Account;
 use crate::model::container::{HOME, USER, container_name};
 use crate::model::label::WorkspaceId;
+use crate::model::launch::unit_name;
 
 pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCode, Failure> {
-    let missing = |error| Failure::new(format!("can't run podman: {error}; \"csm doctor\" tells what is missing"));
-    let stopped = || Failure::new(format!("{workspace} does not run; start it first: csm start {workspace}"));
-    // Root has no workspaces of its own: it means the one that a unit runs.
-    let unreachable = |error| Failure::new(format!("can't reach the unit of {workspace}: {error}"));
+    let missing = |error| Failure::new(format!("can't run podman: {error}; run \"csm doctor\" to see what is missing"));
+    let stopped = || {
+        Failure::new(format!("can't open a shell in {workspace}: it is not running; start it: csm start {workspace}"))
+    };
+    let unreachable = |error| {
+        let unit = unit_name(workspace);
+        Failure::new(format!("can't enter {unit}: {error}; check \"systemctl status {unit}\""))
+    };
+    // Root runs no workspaces, so for root this is a workspace that a unit runs.
     let account = if rustix::process::geteuid().is_root() {
         Some(Account::of(workspace).map_err(unreachable)?.ok_or_else(stopped)?)
     } else {
@@ -22,15 +28,18 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     let podman = || account.as_ref().map_or_else(|| Command::new("podman"), Account::podman);
     let name = container_name(workspace);
     let inspect = ["container", "inspect", "--format={{.State.Running}}", &name];
-    let asked = podman().args(inspect).output().map_err(missing)?;
-    let why = String::from_utf8_lossy(&asked.stderr);
-    if !asked.status.success() && !why.contains("no such container") {
-        return Err(Failure::new(format!("podman can't tell whether {workspace} runs: {}", why.trim())));
+    let inspected = podman().args(inspect).output().map_err(missing)?;
+    let stderr = String::from_utf8_lossy(&inspected.stderr);
+    if !inspected.status.success() && !stderr.contains("no such container") {
+        let error = stderr.trim();
+        return Err(Failure::new(format!(
+            "can't inspect the container of {workspace}: {error}; run \"podman info\" as its account"
+        )));
     }
-    if asked.stdout.trim_ascii() != b"true" {
+    if inspected.stdout.trim_ascii() != b"true" {
         return Err(stopped());
     }
-    // Not before: in there, the workspace's limits count.
+    // Only now, because the workspace's limits apply to everything in its cgroup.
     account.as_ref().map_or(Ok(()), Account::enter).map_err(unreachable)?;
     let mut podman = podman();
     podman.args(["exec", "--interactive", &format!("--user={USER}:{USER}"), &format!("--workdir={HOME}/project")]);
@@ -43,6 +52,6 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     } else {
         podman.args(command);
     }
-    // It takes this process's place, so that its exit status is ours. It only returns when it could not.
+    // exec replaces this process, so Podman's exit status is csm's. It returns only on failure.
     Err(missing(podman.exec()))
 }

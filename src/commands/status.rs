@@ -17,14 +17,16 @@ pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) 
     block_on(async {
         if json {
             let path = workspace.map_or_else(|| LIST.to_owned(), |id| format!("/api/v1/workspaces/{id}"));
-            println!("{}", String::from_utf8_lossy(&client.bytes(Method::GET, &path, String::new()).await?));
+            println!("{}", String::from_utf8_lossy(&client.fetch(Method::GET, &path, String::new()).await?));
             return Ok(ExitCode::SUCCESS);
         }
         let mut all: Vec<Workspace> = client.get(LIST).await?;
         if let Some(id) = workspace {
-            all.retain(|one| one.id == id.to_string());
+            all.retain(|workspace| workspace.id == id.to_string());
             if all.is_empty() {
-                return Err(Failure::new(format!("there is no workspace \"{id}\"; \"csm status\" lists them")));
+                return Err(Failure::new(format!(
+                    "can't find workspace \"{id}\"; run \"csm status\" to list the workspaces"
+                )));
             }
         }
         let header = ["WORKSPACE", "STATE", "SINCE", "MEMORY", "REASON"].map(str::to_owned).to_vec();
@@ -34,11 +36,17 @@ pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) 
     })
 }
 
-fn row(one: &Workspace) -> Vec<String> {
-    let since = machine::now().saturating_sub(one.since.unwrap_or(one.at));
-    let used = one.usage.as_ref().map_or_else(|| "–".to_owned(), |usage| human_bytes(usage.memory));
-    let memory = format!("{used} of {}", human_bytes(one.limits.memory.get()));
-    let pending = if one.update_pending { " (update pending)" } else { "" };
-    let failure = one.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
-    vec![one.id.clone(), one.state.clone(), human_seconds(since), memory, format!("{}{failure}{pending}", one.reason)]
+fn row(workspace: &Workspace) -> Vec<String> {
+    let since = machine::now().saturating_sub(workspace.since.unwrap_or(workspace.at));
+    let used = workspace.usage.as_ref().map_or_else(|| "–".to_owned(), |usage| human_bytes(usage.memory));
+    let memory = format!("{used} of {}", human_bytes(workspace.limits.memory.get()));
+    let pending = if workspace.update_pending { " (update pending)" } else { "" };
+    let failure = workspace.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
+    vec![
+        workspace.id.clone(),
+        workspace.state.clone(),
+        human_seconds(since),
+        memory,
+        format!("{}{failure}{pending}", workspace.reason),
+    ]
 }

@@ -1,6 +1,6 @@
-//! Tables for people.
+//! Text tables.
 
-/// Columns as wide as their widest cell, two spaces apart; the last one as it is.
+/// Renders rows as lines. Each column is as wide as its widest cell, and two spaces separate columns.
 pub(super) fn render(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -15,7 +15,7 @@ pub(super) fn render(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "é".to_owned()]];
         assert_eq!(super::render(&rows), "a     b\nlong  é\n");
     }

@@ -1,5 +1,5 @@
-//! The tasks that must run as long as csm does. The end of one of them, a panic too, is csm's: a daemon without its loop, or a socket
-//! that nobody serves, would look alive and do nothing.
+//! The tasks that must run as long as csm does. If one of them ends or panics, csm exits: a daemon without its loop, or a socket that
+//! no task serves, would look alive and do nothing.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Starts one. Its name is for the message: `the daemon's loop`.
+    /// Starts a task. The failure's message contains its name, such as `the daemon's loop`.
     pub(super) fn spawn(&mut self, name: impl Into<String>, task: impl Future<Output = ()> + Send + 'static) {
         let id = self.running.spawn(task).id();
         self.names.insert(id, name.into());
     }
 
-    /// Resolves when one of them ends: with which one, and how.
+    /// Resolves when a task ends. The failure says which task ended, and how.
     pub(super) async fn failed(&mut self) -> Failure {
         let (id, how) = match self.running.join_next_with_id().await {
             Some(Ok((id, ()))) => (id, "ended".to_owned()),
@@ -53,19 +53,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn which_task_ended_and_how_is_said() {
-        let said = failed("the loop", async { panic!("no {}", "way") }).await;
-        assert_eq!(said, "can't continue: the loop panicked: no way; start csm again, and report this with its log");
-        let said = failed("the loop", async { panic!("plain") }).await;
-        assert!(said.starts_with("can't continue: the loop panicked: plain; "), "{said}");
-        let said = failed("the loop", async {}).await;
-        assert!(said.starts_with("can't continue: the loop ended; "), "{said}");
+    async fn the_failure_says_which_task_ended_and_how() {
+        let failure = failed("the loop", async { panic!("bug {}", 7) }).await;
+        assert_eq!(failure, "can't continue: the loop panicked: bug 7; start csm again, and report this with its log");
+        let failure = failed("the loop", async { panic!("plain") }).await;
+        assert!(failure.starts_with("can't continue: the loop panicked: plain; "), "{failure}");
+        let failure = failed("the loop", async {}).await;
+        assert!(failure.starts_with("can't continue: the loop ended; "), "{failure}");
     }
 
     #[tokio::test]
-    async fn nothing_is_said_while_all_of_them_run() {
+    async fn there_is_no_failure_while_all_tasks_run() {
         let mut tasks = Tasks::default();
-        assert!(futures_util::poll!(Box::pin(tasks.failed())).is_pending(), "there is none");
+        assert!(futures_util::poll!(Box::pin(tasks.failed())).is_pending(), "there are no tasks");
         tasks.spawn("the loop", pending());
         tokio::task::yield_now().await;
         assert!(futures_util::poll!(Box::pin(tasks.failed())).is_pending());

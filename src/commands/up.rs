@@ -1,4 +1,4 @@
-//! `csm up`: daemon, nginx and workspaces in one foreground process.
+//! `csm up`: the daemon, nginx and Podman's service under one foreground process.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::serve::{Served, asked_to_end, claim, serve};
+use super::serve::{Server, claim, serve, shutdown_signal};
 use super::{Failure, block_on, environment, log, refuse_root};
-use crate::adapters::children::Tied;
-use crate::adapters::files::missing_is_fine;
+use crate::adapters::children::ChildProcess;
+use crate::adapters::files::ignore_not_found;
 use crate::adapters::manifest::{CheckScope, ManifestWatcher};
 use crate::adapters::nginx::Nginx;
 use crate::adapters::podman::PodmanRuntime;
@@ -20,81 +20,81 @@ use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::plan::{Cause, Verb};
 
-/// How long a program that ended by itself stays down.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long to wait before a program that exited is restarted.
+const RESTART_DELAY: Duration = Duration::from_secs(2);
 
-/// How long Podman's service has to begin to listen.
-const LISTEN: Duration = Duration::from_secs(30);
+/// How long to wait until Podman's service listens.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long workspaces have to stop.
-const STOP: Duration = Duration::from_secs(30);
+/// How long to wait until all workspaces have stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
     refuse_root()?;
     log();
-    let (source, loaded) = ManifestWatcher::begin(path, CheckScope::Files)?;
+    let (source, loaded) = ManifestWatcher::start(path, CheckScope::Files)?;
     let manifest = environment::valid(path, loaded)?;
     let layout = environment::layout()?;
     block_on(up(source, manifest, layout))
 }
 
 async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
-    // Before anything starts: a signal from now on stops what is there.
-    let mut end = pin!(asked_to_end()?);
+    // Before anything starts: from now on a signal stops what has started.
+    let mut shutdown = pin!(shutdown_signal()?);
     let lock = claim(&layout, 0o710)?;
-    // Watched before nginx reads it, as the manifest is before csm does.
-    let certificate = certificate(&manifest);
+    // Watched before nginx reads the files, so that no change is missed.
+    let certificate = watch_certificate(&manifest);
     let (podman, nginx) = tokio::select! {
-        // What has begun ends with csm.
-        () = &mut end => return Ok(ExitCode::SUCCESS),
-        begun = begin(&layout, &manifest) => begun?,
+        // The kernel kills the children that have started when csm exits.
+        () = &mut shutdown => return Ok(ExitCode::SUCCESS),
+        started = start_programs(&layout, &manifest) => started?,
     };
     let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
-    let (served, mut tasks) = serve(&layout, manifest.clone(), runtime, lock)?;
-    announce(&manifest);
-    let mut back = Back { layout: &layout, handle: &served.handle, service: Some(podman) };
-    let mut front = Front { layout: &layout, served: &served, nginx: Some(nginx), source, certificate };
+    let (server, mut tasks) = serve(&layout, manifest.clone(), runtime, lock)?;
+    print_addresses(&manifest);
+    let mut podman = PodmanSupervisor { layout: &layout, handle: &server.handle, service: Some(podman) };
+    let mut nginx = NginxSupervisor { layout: &layout, server: &server, nginx: Some(nginx), source, certificate };
     let outcome = {
-        let mut kept = pin!(back.keep());
+        let mut podman_supervision = pin!(podman.supervise());
         let outcome = tokio::select! {
-            () = end => Ok(ExitCode::SUCCESS),
+            () = shutdown => Ok(ExitCode::SUCCESS),
             failure = tasks.failed() => Err(failure),
-            never = front.keep() => match never {},
-            never = &mut kept => match never {},
+            never = nginx.supervise() => match never {},
+            never = &mut podman_supervision => match never {},
         };
         match &outcome {
             Ok(_) => eprintln!("stopping"),
-            // The panic itself has been printed, and the failure is printed at the end.
+            // The panic hook has printed the panic, and `main` prints the failure.
             Err(_) => eprintln!("stopping; workspaces keep running"),
         }
-        // In order: nobody new comes in, the workspaces stop, then what they needed.
-        if let Some(nginx) = front.nginx.take() {
+        // The order matters: nginx stops first, so that no new request arrives; Podman's service last, because stopping needs it.
+        if let Some(nginx) = nginx.nginx.take() {
             nginx.stop().await;
         }
         match outcome {
             Ok(code) => tokio::select! {
-                () = stop_workspaces(&served) => Ok(code),
+                () = stop_workspaces(&server) => Ok(code),
                 failure = tasks.failed() => Err(failure),
-                never = &mut kept => match never {},
+                never = &mut podman_supervision => match never {},
             },
-            // Workspaces keep running: nobody asked for their end, and the next csm takes them over.
+            // Workspaces keep running, because this was not a shutdown; the next csm takes them over.
             failed => failed,
         }
     };
-    if let Some(podman) = back.service {
+    if let Some(podman) = podman.service {
         podman.stop().await;
     }
     outcome
 }
 
-/// Before the daemon, which starts workspaces: when one of these can't run, there is nothing to stop yet.
-async fn begin(layout: &Layout, manifest: &Manifest) -> Result<(Tied, Nginx), Failure> {
+/// Starts Podman's service and nginx. They start before the daemon: if one fails, there are no workspaces to stop.
+async fn start_programs(layout: &Layout, manifest: &Manifest) -> Result<(ChildProcess, Nginx), Failure> {
     let podman = podman_service(layout).await?;
     let nginx = Nginx::start(layout, manifest).await.map_err(|error| Failure::new(error.to_string()))?;
     Ok((podman, nginx))
 }
 
-fn announce(manifest: &Manifest) {
+fn print_addresses(manifest: &Manifest) {
     println!("dashboard   {}/", manifest.dashboard_origin());
     for id in manifest.workspaces.keys() {
         println!("{:<11} {}", id.to_string(), editor_url(manifest, id));
@@ -102,65 +102,65 @@ fn announce(manifest: &Manifest) {
     println!("Ctrl-C stops everything");
 }
 
-/// nginx and the manifest: a new manifest counts only once nginx has taken it.
-struct Front<'a> {
+/// Keeps nginx running and applies new manifests. A new manifest takes effect only once nginx has accepted its configuration.
+struct NginxSupervisor<'a> {
     layout: &'a Layout,
-    served: &'a Served,
+    server: &'a Server,
     nginx: Option<Nginx>,
     source: ManifestWatcher,
     certificate: Option<(Changes, Changes)>,
 }
 
-/// Changes of the certificate's and the key's file, which nginx reads only when it is told to.
-fn certificate(manifest: &Manifest) -> Option<(Changes, Changes)> {
+/// Watches the files of the certificate and its key, which nginx reads only at a reload.
+fn watch_certificate(manifest: &Manifest) -> Option<(Changes, Changes)> {
     let (certificate, key) = manifest.front_door.tls.as_ref()?;
     Some((watch::file(certificate.path()), watch::file(key.path())))
 }
 
-impl Front<'_> {
-    /// One future for all that happens: dropped after each event, it could take one with it.
-    async fn keep(&mut self) -> Infallible {
+impl NginxSupervisor<'_> {
+    /// Handles events forever. A single future, because one that is dropped after each event could lose the next one.
+    async fn supervise(&mut self) -> Infallible {
         loop {
-            self.tend().await;
+            self.handle_event().await;
         }
     }
 
-    /// Waits for one thing to happen, and sees to it.
-    async fn tend(&mut self) {
-        let current = self.served.manifest.borrow().clone();
+    /// Waits for one event and handles it.
+    async fn handle_event(&mut self) {
+        let current = self.server.manifest.borrow().clone();
         let renewed = async {
             match &mut self.certificate {
-                // One is written before the other: nginx refuses the pair until both fit.
+                // The files are written one after the other: nginx refuses the pair until both match.
                 Some((certificate, key)) => tokio::select! { () = certificate.recv() => {}, () = key.recv() => {} },
                 None => std::future::pending().await,
             }
         };
-        let ended = async {
+        let exited = async {
             if let Some(nginx) = &mut self.nginx {
                 return Some(nginx.wait().await);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RESTART_DELAY).await;
             None
         };
         tokio::select! {
             next = self.source.next(&current) => {
                 let outcome = match next {
-                    Ok(next) => self.change(&current, next).await,
-                    Err(refusal) => Err(refusal.to_string()),
+                    Ok(next) => self.apply(&current, next).await,
+                    Err(error) => Err(error.to_string()),
                 };
-                if let Err(refusal) = &outcome {
-                    tracing::error!("{refusal}");
+                if let Err(error) = &outcome {
+                    tracing::error!("{error}");
                 }
-                self.served.handle.alarm("manifest", outcome.err());
+                self.server.handle.alarm("manifest", outcome.err());
             }
             () = renewed => {
                 tracing::info!("the certificate has changed");
-                let outcome = self.change(&current, (*current).clone()).await;
-                self.served.handle.alarm("certificate", outcome.err());
+                let outcome = self.apply(&current, (*current).clone()).await;
+                self.server.handle.alarm("certificate", outcome.err());
             }
-            how = ended => {
-                if let Some(how) = how {
-                    tracing::error!(how, "nginx ended; starting it again");
+            status = exited => {
+                if let Some(status) = status {
+                    tracing::error!(status, "nginx exited; restarting it");
                 }
                 self.nginx = match Nginx::start(self.layout, &current).await {
                     Ok(nginx) => Some(nginx),
@@ -173,49 +173,50 @@ impl Front<'_> {
         }
     }
 
-    async fn change(&mut self, current: &Manifest, next: Manifest) -> Result<(), String> {
+    /// Reloads nginx with the next manifest, and makes that the current one. A certificate's renewal passes the current one.
+    async fn apply(&mut self, current: &Manifest, next: Manifest) -> Result<(), String> {
         if let Some(nginx) = &self.nginx {
-            let refused = |error| format!("what was in force before stays so: {error}");
-            nginx.reload(current, &next).await.map_err(refused)?;
+            let failed = |error| format!("still using the previous manifest and certificate: {error}");
+            nginx.reload(current, &next).await.map_err(failed)?;
         }
         if next != *current {
-            tracing::info!(people = next.owners.len(), "a new manifest is in force");
-            self.certificate = certificate(&next);
-            self.served.adopt(next);
+            tracing::info!(users = next.owners.len(), "applied a new manifest");
+            self.certificate = watch_certificate(&next);
+            self.server.apply(next);
         }
         Ok(())
     }
 }
 
-/// Podman's service.
-struct Back<'a> {
+/// Keeps Podman's service running.
+struct PodmanSupervisor<'a> {
     layout: &'a Layout,
     handle: &'a Handle,
-    service: Option<Tied>,
+    service: Option<ChildProcess>,
 }
 
-impl Back<'_> {
-    /// Starts it again whenever it ends.
-    async fn keep(&mut self) -> Infallible {
+impl PodmanSupervisor<'_> {
+    /// Restarts the service whenever it exits.
+    async fn supervise(&mut self) -> Infallible {
         loop {
             if let Some(service) = &mut self.service {
-                let how = service.wait().await;
-                tracing::error!(%how, "podman's service ended; starting it again");
+                let status = service.wait().await;
+                tracing::error!(%status, "podman's service exited; restarting it");
             }
             self.service = None;
-            let service = start_again(|| podman_service(self.layout), |alarm| self.handle.alarm("podman", alarm)).await;
+            let service = restart(|| podman_service(self.layout), |alarm| self.handle.alarm("podman", alarm)).await;
             self.service = Some(service);
         }
     }
 }
 
-/// Starts a program that ended: after a pause, and as often as it takes. An alarm tells why it is not there.
-async fn start_again<T, F: Future<Output = Result<T, Failure>>>(
+/// Restarts a program that exited: after [`RESTART_DELAY`], and again until it runs. Until then an alarm says why it does not.
+async fn restart<T, F: Future<Output = Result<T, Failure>>>(
     start: impl Fn() -> F,
     alarm: impl Fn(Option<String>),
 ) -> T {
     loop {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RESTART_DELAY).await;
         match start().await {
             Ok(started) => {
                 alarm(None);
@@ -229,46 +230,49 @@ async fn start_again<T, F: Future<Output = Result<T, Failure>>>(
     }
 }
 
-async fn podman_service(layout: &Layout) -> Result<Tied, Failure> {
+async fn podman_service(layout: &Layout) -> Result<ChildProcess, Failure> {
     let socket = layout.podman_socket();
-    std::fs::remove_file(&socket)
-        .or_else(missing_is_fine)
-        .map_err(|error| Failure::new(format!("can't remove {}: {error}", socket.display())))?;
+    std::fs::remove_file(&socket).or_else(ignore_not_found).map_err(|error| {
+        Failure::new(format!("can't remove {}: {error}; check its directory's permissions", socket.display()))
+    })?;
     let address = format!("unix://{}", socket.display());
     let arguments = ["system", "service", "--time=0", &address];
-    let missing = |error| Failure::new(format!("can't run podman ({error}); \"csm doctor\" tells what is missing"));
-    let mut service = Tied::spawn("podman", "TERM", "podman", &arguments).map_err(missing)?;
+    let missing = |error| Failure::new(format!("can't run podman: {error}; run \"csm doctor\" to see what is missing"));
+    let mut service = ChildProcess::spawn("podman", "TERM", "podman", &arguments).map_err(missing)?;
     let mut changes = watch::directory(&layout.run);
-    let answers = async {
+    let listening = async {
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
             let _ = tokio::time::timeout(Duration::from_secs(1), changes.recv()).await;
         }
     };
     tokio::select! {
-        () = answers => return Ok(service),
-        how = service.wait() => {
-            return Err(Failure::new(format!("podman's service ended at once ({how}); \"csm doctor\" tells what is missing, RUST_LOG=debug what it said")));
+        () = listening => return Ok(service),
+        status = service.wait() => {
+            return Err(Failure::new(format!("can't start podman's service: it exited ({status}); run \"csm doctor\" to see what is missing, or set RUST_LOG=debug to see its messages")));
         }
-        () = tokio::time::sleep(LISTEN) => {}
+        () = tokio::time::sleep(LISTEN_TIMEOUT) => {}
     }
-    // Another one may take its place.
+    // Stopped, so that the next attempt can use the socket.
     service.stop().await;
-    let late = LISTEN.as_secs();
+    let late = LISTEN_TIMEOUT.as_secs();
     Err(Failure::new(format!(
-        "podman's service did not begin to listen within {late} s; \"csm doctor\" tells what is missing"
+        "can't start podman's service: it did not listen within {late} s; run \"csm doctor\" to see what is missing"
     )))
 }
 
-async fn stop_workspaces(served: &Served) {
-    let mut snapshots = served.handle.follow();
+async fn stop_workspaces(server: &Server) {
+    let mut snapshots = server.handle.follow();
     let ids: Vec<_> = snapshots.borrow().workspaces.keys().cloned().collect();
     for id in ids {
-        // Stopping what does not run does nothing.
-        let _ = served.handle.act(id, Verb::Stop, Cause::ShutDown).await;
+        // A stop does nothing if the workspace is not running.
+        let _ = server.handle.request(id, Verb::Stop, Cause::ShutDown).await;
     }
     let all_stopped = snapshots.wait_for(|snapshot| snapshot.workspaces.values().all(|view| !view.may_run));
-    if tokio::time::timeout(STOP, all_stopped).await.is_err() {
-        tracing::error!("not all workspaces stopped within {} s; the next csm up takes them over", STOP.as_secs());
+    if tokio::time::timeout(STOP_TIMEOUT, all_stopped).await.is_err() {
+        tracing::error!(
+            "timed out after {} s waiting for workspaces to stop; the next \"csm up\" takes them over",
+            STOP_TIMEOUT.as_secs()
+        );
     }
 }
 
@@ -279,15 +283,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_ended_is_started_until_it_runs_with_an_alarm_meanwhile() {
+    async fn a_program_that_exited_is_restarted_until_it_runs_with_an_alarm_until_then() {
         let (tries, alarms) = (Cell::new(0), RefCell::new(Vec::new()));
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let start = || async {
             tries.set(tries.get() + 1);
             if tries.get() < 3 { Err(Failure::new(format!("no {}", tries.get()))) } else { Ok("runs") }
         };
-        assert_eq!(start_again(start, |alarm| alarms.borrow_mut().push(alarm)).await, "runs");
+        assert_eq!(restart(start, |alarm| alarms.borrow_mut().push(alarm)).await, "runs");
         assert_eq!(*alarms.borrow(), [Some("no 1".to_owned()), Some("no 2".to_owned()), None]);
-        assert_eq!(begun.elapsed().as_secs(), PAUSE.as_secs() * 3);
+        assert_eq!(started.elapsed().as_secs(), RESTART_DELAY.as_secs() * 3);
     }
 }

@@ -1,4 +1,4 @@
-//! One workspace as the daemon keeps it: its lifecycle, and what is shown beside it.
+//! A workspace's data in the daemon: its lifecycle and its usage.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::model::workspace::{Timestamp, Usage, Workspace};
 use crate::plan::{Cause, Lifecycle, Stage};
 use crate::ports::LastOutcome;
 
-/// One declared workspace.
+/// A declared workspace.
 pub(super) struct Entry {
     pub(super) lifecycle: Lifecycle,
-    /// The digest of what the manifest asks for now.
+    /// The digest of the container that the current manifest specifies.
     pub(super) digest: String,
-    /// When its last step began or finished: an observation that began before shows the past.
+    /// The daemon's generation when the workspace's last step started or finished. An observation of an earlier generation is outdated.
     pub(super) generation: u64,
-    /// Cancels the start that is under way.
+    /// Aborts the start that is in progress.
     pub(super) start: Option<AbortHandle>,
     usage: Option<Usage>,
     cpu: Option<u64>,
@@ -48,23 +48,24 @@ impl Entry {
         }
     }
 
-    pub(super) fn set_usage(&mut self, usage: Option<Usage>, over: Duration) {
+    /// Sets the usage, and computes the CPU use since the previous measurement, `interval` ago.
+    pub(super) fn set_usage(&mut self, usage: Option<Usage>, interval: Duration) {
         self.cpu = match (self.usage, usage) {
-            (Some(before), Some(now)) => {
-                let millis = u64::try_from(over.as_millis()).unwrap_or(u64::MAX).max(1);
-                Some(now.cpu_millis.saturating_sub(before.cpu_millis) * 1000 / millis)
+            (Some(previous), Some(current)) => {
+                let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+                Some(current.cpu_millis.saturating_sub(previous.cpu_millis) * 1000 / millis)
             }
             _ => None,
         };
         self.usage = usage;
     }
 
-    /// What could not be measured this time is as it was.
+    /// `None` keeps the last measurement.
     pub(super) fn set_disk(&mut self, disk: Option<u64>) {
         self.disk = disk.or(self.disk);
     }
 
-    /// Nobody looks any more: figures would only grow old.
+    /// Clears the usage, which is outdated once it is no longer measured.
     pub(super) fn clear_usage(&mut self) {
         (self.usage, self.cpu) = (None, None);
     }
@@ -77,7 +78,7 @@ impl Entry {
             _ => (self.lifecycle.container().and_then(|container| container.warning.clone()), Vec::new()),
         };
         let container = self.lifecycle.container();
-        let made_from = container.and_then(|container| container.digest.as_ref());
+        let created_from = container.and_then(|container| container.digest.as_ref());
         View {
             id: workspace.id.clone(),
             state: self.lifecycle.state(),
@@ -89,7 +90,7 @@ impl Entry {
             usage: self.usage.filter(|_| container.is_some()),
             cpu: self.cpu.filter(|_| container.is_some()),
             disk: self.disk,
-            update_pending: made_from.is_some_and(|digest| *digest != self.digest),
+            update_pending: created_from.is_some_and(|digest| *digest != self.digest),
             settled: self.lifecycle.is_settled(),
             may_run: self.lifecycle.may_run(),
             url: editor_url(manifest, &workspace.id),

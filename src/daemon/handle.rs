@@ -1,4 +1,4 @@
-//! The way in to the daemon: what can be asked of it, and its snapshots.
+//! The daemon's interface for the other tasks: its commands and its snapshots.
 
 use std::sync::Arc;
 
@@ -9,30 +9,30 @@ use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Cause, Verb};
 
-/// A request refused.
+/// The manifest declares no such workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such workspace")]
-pub struct Unknown;
+pub struct UnknownWorkspace;
 
 pub(super) enum Command {
-    Act { id: WorkspaceId, verb: Verb, cause: Cause, reply: oneshot::Sender<Result<(), Unknown>> },
+    Request { id: WorkspaceId, verb: Verb, cause: Cause, reply: oneshot::Sender<Result<(), UnknownWorkspace>> },
     Manifest(Arc<Manifest>),
     Alarm { about: &'static str, alarm: Option<String> },
-    Alive(oneshot::Sender<()>),
+    Ping(oneshot::Sender<()>),
     Watch(Measure),
     Unwatch(Measure),
 }
 
-/// What is measured for somebody who looks.
+/// What is measured for a watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// Memory and CPU.
     Usage,
-    /// The disk as well, which may be a walk over all homes.
+    /// Disk space as well, which may need to read all directories of all homes.
     UsageAndDisk,
 }
 
-/// How everything else talks to the daemon.
+/// Sends commands to the daemon and reads its snapshots.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) commands: mpsc::UnboundedSender<Command>,
@@ -45,41 +45,41 @@ impl Handle {
         self.snapshot.borrow().clone()
     }
 
-    /// Follows the snapshots; while it lives, what it asks for is measured.
-    pub fn watch(&self, measure: Measure) -> Watching {
+    /// Follows the snapshots. Until the returned value is dropped, the daemon measures what it asks for.
+    pub fn watch(&self, measure: Measure) -> Watcher {
         let _ = self.commands.send(Command::Watch(measure));
-        Watching { handle: self.clone(), measure }
+        Watcher { handle: self.clone(), measure }
     }
 
-    /// Follows the snapshots without asking for figures.
+    /// Follows the snapshots without measuring anything.
     pub fn follow(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
     }
 
-    /// Asks for something. `cause` is shown as the reason.
-    pub async fn act(&self, id: WorkspaceId, verb: Verb, cause: Cause) -> Result<(), Unknown> {
-        let (reply, replied) = oneshot::channel();
-        let _ = self.commands.send(Command::Act { id, verb, cause, reply });
-        replied.await.unwrap_or(Err(Unknown))
+    /// Requests something for a workspace, and waits until the daemon has received it. `cause` is shown as the reason.
+    pub async fn request(&self, id: WorkspaceId, verb: Verb, cause: Cause) -> Result<(), UnknownWorkspace> {
+        let (reply, rx) = oneshot::channel();
+        let _ = self.commands.send(Command::Request { id, verb, cause, reply });
+        rx.await.unwrap_or(Err(UnknownWorkspace))
     }
 
-    /// Asks for something without waiting until it is heard.
-    pub fn ask(&self, id: WorkspaceId, verb: Verb, cause: Cause) {
+    /// Requests something for a workspace, without waiting.
+    pub fn enqueue(&self, id: WorkspaceId, verb: Verb, cause: Cause) {
         let (reply, _) = oneshot::channel();
-        let _ = self.commands.send(Command::Act { id, verb, cause, reply });
+        let _ = self.commands.send(Command::Request { id, verb, cause, reply });
     }
 
-    /// Resolves when the runtime has said what runs, or why it can't.
-    pub async fn observed(&self) {
+    /// Resolves when the first observation has succeeded or failed.
+    pub async fn first_observation(&self) {
         let _ = self.snapshot.clone().wait_for(|snapshot| snapshot.observed).await;
     }
 
-    /// Resolves when the daemon's loop has come around.
-    pub async fn alive(&self) {
-        let (reply, replied) = oneshot::channel();
-        let _ = self.commands.send(Command::Alive(reply));
-        if replied.await.is_err() {
-            // The loop has ended: no sign of life.
+    /// Resolves when the daemon's loop has handled this command, which proves that the loop runs.
+    pub async fn ping(&self) {
+        let (reply, rx) = oneshot::channel();
+        let _ = self.commands.send(Command::Ping(reply));
+        if rx.await.is_err() {
+            // The loop has ended, so there will be no reply.
             std::future::pending::<()>().await;
         }
     }
@@ -89,27 +89,27 @@ impl Handle {
         let _ = self.commands.send(Command::Manifest(manifest));
     }
 
-    /// Raises an alarm on the dashboard, or takes it back. `about` tells alarms apart.
+    /// Raises an alarm on the dashboard, or clears it with `None`. Each `about` has at most one alarm.
     pub fn alarm(&self, about: &'static str, alarm: Option<String>) {
         let _ = self.commands.send(Command::Alarm { about, alarm });
     }
 }
 
-/// Somebody looks.
-pub struct Watching {
+/// Makes the daemon measure usage until it is dropped.
+pub struct Watcher {
     handle: Handle,
     measure: Measure,
 }
 
-impl Watching {
-    /// The next snapshot.
+impl Watcher {
+    /// Waits for the next snapshot. `None` if the daemon's loop has ended.
     pub async fn changed(&mut self) -> Option<Arc<Snapshot>> {
         self.handle.snapshot.changed().await.ok()?;
         Some(self.handle.snapshot.borrow_and_update().clone())
     }
 }
 
-impl Drop for Watching {
+impl Drop for Watcher {
     fn drop(&mut self) {
         let _ = self.handle.commands.send(Command::Unwatch(self.measure));
     }

@@ -26,27 +26,27 @@ use crate::plan::{self, Cause, Effects, Failure, JobId, Observed, Step, Verb};
 use crate::ports::{Clock, DiskUsage, History, LastOutcome, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
 use handle::Command;
-pub use handle::{Handle, Measure, Unknown, Watching};
+pub use handle::{Handle, Measure, UnknownWorkspace, Watcher};
 use view::Snapshot;
 
-/// At most this many workspaces are created at a time; more would only make all of them slow. A pull is not one of them.
+/// How many workspaces are created at the same time; more would slow down all of them. Pulls are not counted.
 const CONCURRENT_STARTS: usize = 4;
 
-/// How often the runtime is observed, and what failed is tried again, without a change being reported.
+/// How often the runtime is observed and failed steps are retried, even if no change is reported.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often usage is measured while somebody looks.
+/// How often usage is measured while there are watchers.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The least time between two measurements of the disk: each may be a walk over all homes.
+/// The minimum time between two measurements of disk space: each may need to read all directories of all homes.
 const DISK_INTERVAL: Duration = Duration::from_secs(60);
 
 enum Event {
-    /// What an observation showed, and the generation in which it began.
+    /// The result of an observation, and the generation in which it started.
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
     Progress(WorkspaceId, JobId, Progress),
     Finished(WorkspaceId, JobId, Step, Result<(), RuntimeError>),
-    /// A workspace that is not declared was stopped or removed.
+    /// A workspace that is not declared was stopped or removed, or that failed.
     Removed(WorkspaceId, Result<(), RuntimeError>),
     LogRead(WorkspaceId, Vec<String>),
     Sampled(BTreeMap<WorkspaceId, Usage>),
@@ -54,37 +54,37 @@ enum Event {
     Notes(Vec<String>),
 }
 
-/// Whether the runtime is being observed.
+/// Whether an observation is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Observation {
     None,
-    UnderWay,
-    /// One is under way, and something changed since it began: it may not show that.
+    InProgress,
+    /// In progress, but a change was reported since it started, which it may not include.
     Outdated,
 }
 
-/// Something that is measured now and then, once at a time.
+/// Schedules a repeated measurement: at most one is in progress.
 #[derive(Default)]
 struct Measurement {
-    under_way: bool,
-    ended: Option<Instant>,
+    in_progress: bool,
+    finished: Option<Instant>,
 }
 
 impl Measurement {
-    /// Whether to begin: not while one is under way, nor within `interval` after the last one.
-    fn begin(&mut self, interval: Duration) -> bool {
-        let recent = self.ended.is_some_and(|at| at.elapsed() < interval);
-        !recent && !std::mem::replace(&mut self.under_way, true)
+    /// Marks a measurement as started, and returns true, unless one is in progress or finished less than `interval` ago.
+    fn start(&mut self, interval: Duration) -> bool {
+        let recent = self.finished.is_some_and(|at| at.elapsed() < interval);
+        !recent && !std::mem::replace(&mut self.in_progress, true)
     }
 
-    /// The time since the last one ended.
-    fn end(&mut self) -> Option<Duration> {
-        self.under_way = false;
-        self.ended.replace(Instant::now()).map(|before| before.elapsed())
+    /// Marks the measurement as finished. Returns the time since the previous one finished.
+    fn finish(&mut self) -> Option<Duration> {
+        self.in_progress = false;
+        self.finished.replace(Instant::now()).map(|previous| previous.elapsed())
     }
 }
 
-/// The daemon. [`Daemon::run`] is its loop; [`Handle`] is the way in.
+/// The daemon. [`Daemon::run`] is its loop; [`Handle`] sends it commands.
 pub struct Daemon<R, H> {
     runtime: R,
     history: H,
@@ -94,7 +94,7 @@ pub struct Daemon<R, H> {
     entries: BTreeMap<WorkspaceId, Entry>,
     /// Workspaces that are not declared and are being stopped or removed.
     removing: BTreeSet<WorkspaceId>,
-    /// Those of them for which that failed. It is tried again at the next resync: an immediate retry could loop forever.
+    /// Those of them for which that failed. The next resync tries again: an immediate retry could loop forever.
     retry_later: BTreeSet<WorkspaceId>,
     alarms: BTreeMap<&'static str, String>,
     notes: Vec<String>,
@@ -102,25 +102,25 @@ pub struct Daemon<R, H> {
     watchers: usize,
     disk_watchers: usize,
     creations: Arc<Semaphore>,
-    /// Counts the steps that began or finished.
+    /// The number of times that a step has started or finished.
     generation: u64,
-    /// Whether the runtime has been observed.
+    /// Whether an observation has succeeded.
     observed: bool,
     observation: Observation,
     usage: Measurement,
     disk: Measurement,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedReceiver<Event>,
-    report: mpsc::UnboundedSender<Event>,
-    publish: watch::Sender<Arc<Snapshot>>,
+    events_tx: mpsc::UnboundedSender<Event>,
+    snapshot_tx: watch::Sender<Arc<Snapshot>>,
 }
 
 impl<R: Runtime, H: History> Daemon<R, H> {
-    /// A daemon for a manifest, and the way to talk to it.
+    /// Creates a daemon for a manifest, and the handle for it.
     pub fn new(runtime: R, history: H, clock: Clock, layout: Layout, manifest: Arc<Manifest>) -> (Self, Handle) {
-        let (commands_in, commands) = mpsc::unbounded_channel();
-        let (report, events) = mpsc::unbounded_channel();
-        let (publish, snapshot) = watch::channel(Arc::default());
+        let (commands_tx, commands) = mpsc::unbounded_channel();
+        let (events_tx, events) = mpsc::unbounded_channel();
+        let (snapshot_tx, snapshot) = watch::channel(Arc::default());
         let last = history.load();
         let mut daemon = Self {
             runtime,
@@ -144,12 +144,12 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             disk: Measurement::default(),
             commands,
             events,
-            report,
-            publish,
+            events_tx,
+            snapshot_tx,
         };
         daemon.declare(last);
         daemon.publish();
-        (daemon, Handle { commands: commands_in, snapshot })
+        (daemon, Handle { commands: commands_tx, snapshot })
     }
 
     /// Runs until `shutdown` resolves. Workspaces keep running.
@@ -167,13 +167,13 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 () = &mut shutdown => return,
                 Some(command) = self.commands.recv() => {
                     let watched = self.watchers > 0;
-                    self.command(command);
+                    self.handle_command(command);
                     if self.watchers > 0 && !watched {
-                        // Whoever begins to look wants figures now.
+                        // The first watcher needs a measurement now.
                         sample.reset_immediately();
                     }
                 }
-                Some(event) = self.events.recv() => self.event(event),
+                Some(event) = self.events.recv() => self.handle_event(event),
                 Some(()) = changes.next() => self.observe(),
                 _ = resync.tick() => self.resync(),
                 _ = sample.tick(), if self.watchers > 0 => self.sample(),
@@ -182,13 +182,13 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         }
     }
 
-    /// Does some work beside the loop, and reports how it ended: a panic too, so that nothing waits for it forever.
+    /// Runs work in a separate task, and reports its result as an event. A panic is reported too, so that no stage waits for it forever.
     fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
         event: impl FnOnce(Result<T, RuntimeError>) -> Event + Send + 'static,
     ) -> AbortHandle {
-        let report = self.report.clone();
+        let events = self.events_tx.clone();
         let work = tokio::spawn(work);
         let abort = work.abort_handle();
         tokio::spawn(async move {
@@ -196,7 +196,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 reason: format!("csm: internal error: {error}"),
                 log: Vec::new(),
             });
-            let _ = report.send(event(outcome));
+            let _ = events.send(event(outcome));
         });
         abort
     }
@@ -206,7 +206,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             self.observation = Observation::Outdated;
             return;
         }
-        self.observation = Observation::UnderWay;
+        self.observation = Observation::InProgress;
         let (runtime, generation) = (self.runtime.clone(), self.generation);
         self.spawn(async move { runtime.observe().await }, move |outcome| {
             Event::Observed(generation, outcome.flatten())
@@ -217,7 +217,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         self.retry_later.clear();
         let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
         for id in ids {
-            self.on(&id, plan::Event::Retry);
+            self.handle_lifecycle_event(&id, plan::Event::Retry);
         }
         self.observe();
     }
@@ -226,29 +226,29 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         if self.disk_watchers > 0 {
             self.measure_disk();
         }
-        if !self.usage.begin(Duration::ZERO) {
+        if !self.usage.start(Duration::ZERO) {
             return;
         }
         let runtime = self.runtime.clone();
         self.spawn(async move { runtime.usage().await }, |usage| Event::Sampled(usage.unwrap_or_default()));
     }
 
-    /// Usage does not wait for it.
+    /// Measures disk space separately, because it takes longer than measuring usage.
     fn measure_disk(&mut self) {
-        if !self.disk.begin(DISK_INTERVAL) {
+        if !self.disk.start(DISK_INTERVAL) {
             return;
         }
         let (runtime, manifest) = (self.runtime.clone(), self.manifest.clone());
         self.spawn(async move { runtime.disk(&manifest).await }, |disk| Event::DiskMeasured(disk.unwrap_or_default()));
     }
 
-    fn command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Act { id, verb, cause, reply } => {
+            Command::Request { id, verb, cause, reply } => {
                 let known = self.entries.contains_key(&id);
-                let _ = reply.send(if known { Ok(()) } else { Err(Unknown) });
+                let _ = reply.send(if known { Ok(()) } else { Err(UnknownWorkspace) });
                 if known {
-                    self.on(&id, plan::Event::Requested(verb, cause));
+                    self.handle_lifecycle_event(&id, plan::Event::Requested(verb, cause));
                 }
             }
             Command::Manifest(manifest) => {
@@ -260,7 +260,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 Some(alarm) => drop(self.alarms.insert(about, printed::to_one_line(&alarm))),
                 None => drop(self.alarms.remove(about)),
             },
-            Command::Alive(reply) => drop(reply.send(())),
+            Command::Ping(reply) => drop(reply.send(())),
             Command::Watch(measure) => {
                 self.watchers += 1;
                 self.disk_watchers += usize::from(measure == Measure::UsageAndDisk);
@@ -275,7 +275,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         }
     }
 
-    /// Brings the entries to the manifest: what is newly declared appears, what no longer is goes.
+    /// Updates the entries from the manifest: adds newly declared workspaces, and removes those that are no longer declared.
     fn declare(&mut self, mut last: BTreeMap<WorkspaceId, LastOutcome>) {
         let now = (self.clock)();
         let mut before = std::mem::take(&mut self.entries);
@@ -284,7 +284,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             let mut entry = before.remove(id).unwrap_or_else(|| {
                 let mut entry = Entry::new(now, last.remove(id));
                 if workspace.auto_start {
-                    // Nothing is done before the first observation.
+                    // The lifecycle does nothing before the first observation.
                     entry.lifecycle.handle(plan::Event::Requested(Verb::Start, Cause::AutoStart), &digest, now);
                 }
                 entry
@@ -292,20 +292,20 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             entry.digest = digest;
             self.entries.insert(id.clone(), entry);
         }
-        // What they already created is found by the next observation, and stopped.
-        for mut gone in before.into_values() {
-            gone.cancel_start();
+        // The next observation finds and stops what the aborted starts have already created.
+        for mut removed in before.into_values() {
+            removed.cancel_start();
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
             Event::Observed(generation, outcome) => {
                 let outdated = std::mem::replace(&mut self.observation, Observation::None) == Observation::Outdated;
                 match outcome {
                     Ok(observed) => {
                         self.alarms.remove("runtime");
-                        self.observed(generation, observed);
+                        self.apply_observation(generation, observed);
                     }
                     Err(error) => drop(self.alarms.insert("runtime", error.to_string())),
                 }
@@ -313,30 +313,32 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                     self.observe();
                 }
             }
-            Event::Progress(id, job, progress) => self.on(&id, plan::Event::Progress(job, progress)),
+            Event::Progress(id, job, progress) => {
+                self.handle_lifecycle_event(&id, plan::Event::Progress(job, progress));
+            }
             Event::Finished(id, job, step, outcome) => {
                 self.generation += 1;
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.generation = self.generation;
                 }
                 if let Err(error) = &outcome {
-                    tracing::warn!(workspace = %id, ?step, %error, "failed");
+                    tracing::warn!(workspace = %id, ?step, %error, "a step failed");
                 }
-                self.on(&id, plan::Event::Finished(job, outcome.map_err(Failure::from)));
+                self.handle_lifecycle_event(&id, plan::Event::Finished(job, outcome.map_err(Failure::from)));
                 self.observe();
             }
             Event::Removed(id, outcome) => {
                 self.removing.remove(&id);
                 if let Err(error) = outcome {
-                    tracing::warn!(workspace = %id, %error, "can't remove what is not declared");
+                    tracing::warn!(workspace = %id, %error, "can't stop or remove a workspace that is not declared");
                     self.retry_later.insert(id);
                 }
                 self.observe();
             }
-            Event::LogRead(id, log) => self.on(&id, plan::Event::LogRead(log)),
-            Event::Sampled(usage) => self.sampled(&usage),
+            Event::LogRead(id, log) => self.handle_lifecycle_event(&id, plan::Event::LogRead(log)),
+            Event::Sampled(usage) => self.apply_usage(&usage),
             Event::DiskMeasured(disk) => {
-                self.disk.end();
+                self.disk.finish();
                 self.disk_free = disk.free;
                 for (id, entry) in &mut self.entries {
                     entry.set_disk(disk.used.get(id).copied());
@@ -346,23 +348,23 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         }
     }
 
-    fn sampled(&mut self, usage: &BTreeMap<WorkspaceId, Usage>) {
-        let over = self.usage.end().unwrap_or(SAMPLE_INTERVAL);
+    fn apply_usage(&mut self, usage: &BTreeMap<WorkspaceId, Usage>) {
+        let interval = self.usage.finish().unwrap_or(SAMPLE_INTERVAL);
         if self.watchers > 0 {
             for (id, entry) in &mut self.entries {
-                entry.set_usage(usage.get(id).copied(), over);
+                entry.set_usage(usage.get(id).copied(), interval);
             }
         }
     }
 
-    /// Each workspace takes what was seen of it, unless a step of its own began or finished meanwhile.
-    fn observed(&mut self, generation: u64, mut observed: BTreeMap<WorkspaceId, Observed>) {
+    /// Passes to each workspace what was observed of it, unless one of its steps has started or finished since the observation started.
+    fn apply_observation(&mut self, generation: u64, mut observed: BTreeMap<WorkspaceId, Observed>) {
         self.observed = true;
         let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
         for id in ids {
             let seen = observed.remove(&id);
             if self.entries.get(&id).is_some_and(|entry| entry.generation <= generation) {
-                self.on(&id, plan::Event::Observed(seen));
+                self.handle_lifecycle_event(&id, plan::Event::Observed(seen));
             }
         }
         for (id, undeclared) in observed {
@@ -370,21 +372,21 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         }
     }
 
-    /// Stops what is not declared, or removes what is left of it.
+    /// Stops a workspace that is not declared, or removes what is left of it.
     fn remove(&mut self, id: WorkspaceId, is_up: bool) {
         if self.retry_later.contains(&id) || !self.removing.insert(id.clone()) {
             return;
         }
         if is_up {
-            tracing::info!(workspace = %id, "stopping: it is no longer declared");
+            tracing::info!(workspace = %id, "stopping the workspace: it is no longer declared");
         }
         let (runtime, workspace) = (self.runtime.clone(), id.clone());
         let work = async move { if is_up { runtime.stop(&workspace).await } else { runtime.remove(&workspace).await } };
         self.spawn(work, |outcome| Event::Removed(id, outcome.flatten()));
     }
 
-    /// Hands an event to a workspace, and does what follows from it.
-    fn on(&mut self, id: &WorkspaceId, event: plan::Event) {
+    /// Passes an event to a workspace's lifecycle, and carries out the effects.
+    fn handle_lifecycle_event(&mut self, id: &WorkspaceId, event: plan::Event) {
         let now = (self.clock)();
         let Some(entry) = self.entries.get_mut(id) else { return };
         let Effects { step, record, read_log } = entry.lifecycle.handle(event, &entry.digest, now);
@@ -398,19 +400,19 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             });
         }
         if let Some((job, step)) = step {
-            self.begin(id, job, step);
+            self.start_step(id, job, step);
         }
     }
 
-    fn begin(&mut self, id: &WorkspaceId, job: JobId, step: Step) {
+    fn start_step(&mut self, id: &WorkspaceId, job: JobId, step: Step) {
         self.generation += 1;
         let (runtime, workspace) = (self.runtime.clone(), id.clone());
         let work: futures_util::future::BoxFuture<'static, Result<(), RuntimeError>> = match step {
             Step::Start => {
                 let Some(declared) = self.manifest.workspaces.get(id) else { return };
                 let request = StartRequest::new(&self.manifest, declared, &self.layout);
-                let (creations, report) = (self.creations.clone(), self.report.clone());
-                let progress = move |progress| drop(report.send(Event::Progress(workspace.clone(), job, progress)));
+                let (creations, events) = (self.creations.clone(), self.events_tx.clone());
+                let progress = move |progress| drop(events.send(Event::Progress(workspace.clone(), job, progress)));
                 Box::pin(async move { runtime.start(request, progress, creations).await.map(drop) })
             }
             Step::Freeze => Box::pin(async move { runtime.freeze(&workspace).await }),
@@ -434,7 +436,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             notes: self.notes.clone(),
             disk_free: self.disk_free,
         };
-        self.publish.send_if_modified(|current| {
+        self.snapshot_tx.send_if_modified(|current| {
             for (id, entry) in &self.entries {
                 let Some(workspace) = self.manifest.workspaces.get(id) else { continue };
                 let view = entry.view(workspace, &self.manifest);

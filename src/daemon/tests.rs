@@ -51,7 +51,7 @@ fn with_images(users: &[(&str, &str)]) -> Arc<Manifest> {
     Arc::new(Manifest::parse(&text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap())
 }
 
-fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
+fn start_daemon(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
     let clock: fn() -> Timestamp = || 100;
     let layout = Layout { run: "/run/csm".into(), state: "/s".into(), share: "/share".into() };
     let (daemon, handle) = Daemon::new(fake.clone(), history.clone(), clock, layout, manifest(users, "1G"));
@@ -59,37 +59,37 @@ fn begin(fake: &Fake, history: &Memory, users: &[&str]) -> Handle {
     handle
 }
 
-/// Waits for the picture in which a workspace is in a state, and returns its reason.
+/// Waits until a workspace is in a state, and returns its view.
 async fn until(handle: &Handle, name: &str, word: &str) -> Arc<view::View> {
-    let mut pictures = handle.follow();
-    let there =
-        |picture: &Arc<Snapshot>| picture.workspaces.get(&id(name)).is_some_and(|view| view.state.word() == word);
-    let found = tokio::time::timeout(Duration::from_secs(60), pictures.wait_for(there)).await;
-    let picture = found.unwrap_or_else(|_| panic!("{name} never {word}: {:?}", handle.snapshot())).unwrap().clone();
-    picture.workspaces[&id(name)].clone()
+    let mut snapshots = handle.follow();
+    let reached =
+        |snapshot: &Arc<Snapshot>| snapshot.workspaces.get(&id(name)).is_some_and(|view| view.state.word() == word);
+    let found = tokio::time::timeout(Duration::from_secs(60), snapshots.wait_for(reached)).await;
+    let snapshot = found.unwrap_or_else(|_| panic!("{name} never {word}: {:?}", handle.snapshot())).unwrap().clone();
+    snapshot.workspaces[&id(name)].clone()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_visits_start_it_once() {
+async fn a_hundred_visits_start_a_workspace_once() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     for n in 0..100 {
-        handle.act(id("dan"), Verb::Start, Cause::Recorded(format!("visit {n}"))).await.unwrap();
+        handle.request(id("dan"), Verb::Start, Cause::Recorded(format!("visit {n}"))).await.unwrap();
     }
     let view = until(&handle, "dan", "running").await;
     assert_eq!(view.reason, "visit 0");
     assert_eq!(fake.calls(), ["start dan"]);
-    assert!(handle.act(id("eve"), Verb::Start, opened()).await.is_err());
+    assert!(handle.request(id("eve"), Verb::Start, opened()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
+async fn running_workspaces_are_taken_over_and_undeclared_ones_removed() {
     let fake = Fake::default();
     fake.put("dan", true);
     fake.put("eve", true);
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     let view = until(&handle, "dan", "running").await;
-    assert!(view.update_pending, "it was made from another manifest");
+    assert!(view.update_pending, "its container was created from another manifest");
     while fake.world().containers.contains_key(&id("eve")) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -97,26 +97,26 @@ async fn what_runs_is_taken_over_and_what_is_not_declared_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_it_gets_the_first_picture_that_is_true() {
+async fn waiting_for_the_first_observation_ends_with_its_result_or_error() {
     let fake = Fake::default();
     fake.put("dan", true);
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.observed().await;
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.first_observation().await;
     assert_eq!(handle.snapshot().workspaces[&id("dan")].state.word(), "running");
-    // Or what keeps it away.
+    // An observation that fails ends it too.
     fake.world().unreachable = true;
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.observed().await;
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.first_observation().await;
     assert_eq!(handle.snapshot().alarms, ["podman hangs"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_being_started_is_waited_for() {
+async fn a_workspace_that_is_already_starting_is_waited_for() {
     let fake = Fake::default();
     fake.put_phase("dan", Phase::Starting);
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     assert_eq!(until(&handle, "dan", "running").await.reason, "already starting when csm started");
-    // Restarted by somebody else.
+    // Restarted outside csm.
     fake.world().gated = true;
     fake.put_phase("dan", Phase::Starting);
     until(&handle, "dan", "starting").await;
@@ -126,12 +126,12 @@ async fn what_is_being_started_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_somebody_else_starts_is_kept_after_an_end_or_a_failure() {
+async fn a_workspace_started_outside_csm_keeps_running_after_an_exit_or_a_failure() {
     let fake = Fake::default();
     fake.world().fail = Some(RuntimeError::Refused("no such image".into()));
-    let handle = begin(&fake, &Memory::default(), &["+dan", "eve"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["+dan", "eve"]);
     until(&handle, "dan", "failed").await;
-    // It is down once it was seen to be.
+    // Until an observation has shown that it is down.
     tokio::time::sleep(RESYNC_INTERVAL).await;
     for name in ["dan", "eve"] {
         fake.put(name, true);
@@ -146,61 +146,61 @@ async fn what_somebody_else_starts_is_kept_after_an_end_or_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_went_wrong_in_one_that_runs_on_is_said() {
+async fn a_running_workspaces_warning_is_shown() {
     let fake = Fake::default();
     fake.put("dan", true);
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     until(&handle, "dan", "running").await;
-    fake.put_phase("dan", runs("memory ran out"));
-    let mut pictures = handle.follow();
-    pictures
-        .wait_for(|picture| picture.workspaces[&id("dan")].failure.as_deref() == Some("memory ran out"))
+    fake.put_phase("dan", runs("out of memory"));
+    let mut snapshots = handle.follow();
+    snapshots
+        .wait_for(|snapshot| snapshot.workspaces[&id("dan")].failure.as_deref() == Some("out of memory"))
         .await
         .unwrap();
     assert_eq!(fake.calls(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_frozen_goes_on_with_a_visit_and_can_be_stopped() {
+async fn a_visit_thaws_a_frozen_workspace_and_a_stop_stops_it() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
     for visit in ["first visit", "second visit"] {
-        handle.act(id("dan"), Verb::Freeze, by_dan(Verb::Freeze)).await.unwrap();
+        handle.request(id("dan"), Verb::Freeze, by_dan(Verb::Freeze)).await.unwrap();
         let view = until(&handle, "dan", "frozen").await;
         assert_eq!((view.reason.as_str(), view.settled), ("frozen by dan", true));
         tokio::time::sleep(RESYNC_INTERVAL * 2).await;
-        handle.act(id("dan"), Verb::Start, Cause::Recorded(visit.into())).await.unwrap();
+        handle.request(id("dan"), Verb::Start, Cause::Recorded(visit.into())).await.unwrap();
         assert_eq!(until(&handle, "dan", "running").await.reason, visit);
     }
-    // Somebody else may do it too.
+    // Frozen and thawed outside csm.
     fake.put_phase("dan", Phase::Frozen { since: 9 });
     assert_eq!(until(&handle, "dan", "frozen").await.reason, "frozen outside csm");
     fake.put("dan", true);
     assert_eq!(until(&handle, "dan", "running").await.reason, "thawed outside csm");
-    handle.act(id("dan"), Verb::Freeze, by_dan(Verb::Freeze)).await.unwrap();
+    handle.request(id("dan"), Verb::Freeze, by_dan(Verb::Freeze)).await.unwrap();
     until(&handle, "dan", "frozen").await;
-    handle.act(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+    handle.request(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     until(&handle, "dan", "stopped").await;
     let expected = ["start", "freeze", "thaw", "freeze", "thaw", "freeze", "stop"].map(|verb| format!("{verb} dan"));
     assert_eq!(fake.calls(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_not_be_frozen_or_thawed_says_why_and_stays_as_it_is() {
+async fn a_freeze_or_thaw_that_fails_says_why_and_changes_no_state() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
-    let mut pictures = handle.follow();
+    let mut snapshots = handle.follow();
     for (verb, state) in [(Verb::Freeze, "running"), (Verb::Start, "frozen")] {
         if state == "frozen" {
             fake.put_phase("dan", Phase::Frozen { since: 9 });
             until(&handle, "dan", "frozen").await;
         }
         fake.world().refusals = 1;
-        handle.act(id("dan"), verb, Cause::Recorded("asked".into())).await.unwrap();
-        pictures
-            .wait_for(|picture| picture.workspaces[&id("dan")].failure.as_deref() == Some("podman is slow"))
+        handle.request(id("dan"), verb, Cause::Recorded("asked".into())).await.unwrap();
+        snapshots
+            .wait_for(|snapshot| snapshot.workspaces[&id("dan")].failure.as_deref() == Some("podman is slow"))
             .await
             .unwrap();
         tokio::time::sleep(RESYNC_INTERVAL * 2).await;
@@ -210,52 +210,52 @@ async fn what_can_not_be_frozen_or_thawed_says_why_and_stays_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_frozen_stays_so_over_a_restart_of_the_daemon() {
+async fn a_frozen_workspace_stays_frozen_over_a_restart_of_the_daemon() {
     let fake = Fake::default();
     fake.put_phase("dan", Phase::Frozen { since: 9 });
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     assert_eq!(until(&handle, "dan", "frozen").await.reason, "already frozen when csm started");
     tokio::time::sleep(RESYNC_INTERVAL * 2).await;
     assert_eq!(fake.calls(), Vec::<String>::new());
 }
 
-/// How often somebody undeclared, whom Podman does not let go, is tried in ten resyncs.
+/// How often ten resyncs try to stop or remove an undeclared workspace that Podman keeps.
 async fn tries(running: bool) -> usize {
     let fake = Fake::default();
     fake.put("eve", running);
     fake.world().refusals = 100;
-    let _handle = begin(&fake, &Memory::default(), &["dan"]);
+    let _handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     tokio::time::sleep(RESYNC_INTERVAL * 10).await;
     fake.calls().len()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_declared_and_can_not_go_is_tried_again_after_a_pause() {
+async fn each_resync_tries_again_to_remove_an_undeclared_workspace() {
     assert!((9..=11).contains(&tries(true).await), "stop");
     assert!((9..=11).contains(&tries(false).await), "remove");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_limit_restarts_nobody_until_asked() {
+async fn a_changed_limit_takes_effect_only_at_the_next_start() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["+dan"]);
     assert!(!until(&handle, "dan", "running").await.update_pending);
     handle.set_manifest(manifest(&["+dan"], "2G"));
-    let mut pictures = handle.follow();
-    pictures.wait_for(|picture| picture.workspaces[&id("dan")].update_pending).await.unwrap();
+    let mut snapshots = handle.follow();
+    snapshots.wait_for(|snapshot| snapshot.workspaces[&id("dan")].update_pending).await.unwrap();
     assert_eq!(fake.calls(), ["start dan"]);
-    handle.act(id("dan"), Verb::Restart, by_dan(Verb::Restart)).await.unwrap();
-    pictures.wait_for(|picture| !picture.workspaces[&id("dan")].update_pending).await.unwrap();
+    handle.request(id("dan"), Verb::Restart, by_dan(Verb::Restart)).await.unwrap();
+    snapshots.wait_for(|snapshot| !snapshot.workspaces[&id("dan")].update_pending).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "restarted by dan");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_fails_says_why_and_is_not_tried_again() {
+async fn a_failed_start_says_why_and_is_not_tried_again() {
     let fake = Fake::default();
     fake.world().fail = Some(RuntimeError::Failed { reason: "no such image".into(), log: vec!["last words".into()] });
     let history = Memory::default();
-    let handle = begin(&fake, &history, &["+dan", "+eve"]);
+    let handle = start_daemon(&fake, &history, &["+dan", "+eve"]);
     let view = until(&handle, "dan", "failed").await;
     assert_eq!((view.failure.as_deref(), view.log.as_slice()), (Some("no such image"), &["last words".to_owned()][..]));
     until(&handle, "eve", "failed").await;
@@ -263,57 +263,57 @@ async fn a_start_that_fails_says_why_and_is_not_tried_again() {
     assert_eq!(fake.calls().len(), 2, "{:?}", fake.calls());
     assert!(history.load()[&id("dan")].failed);
     fake.world().fail = None;
-    handle.act(id("dan"), Verb::Start, Cause::Recorded("again".into())).await.unwrap();
+    handle.request(id("dan"), Verb::Start, Cause::Recorded("again".into())).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.failure, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_ends_by_itself_is_said_and_stays_down() {
+async fn a_workspace_that_exits_is_shown_as_failed_and_not_restarted() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "running").await;
     fake.put("dan", false);
     let view = until(&handle, "dan", "failed").await;
     assert_eq!(view.reason, "exited with code 7");
-    let mut pictures = handle.follow();
-    pictures.wait_for(|picture| picture.workspaces[&id("dan")].log == ["its last words"]).await.unwrap();
+    let mut snapshots = handle.follow();
+    snapshots.wait_for(|snapshot| snapshot.workspaces[&id("dan")].log == ["its last words"]).await.unwrap();
     assert_eq!(fake.calls(), ["start dan"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_can_be_given_up_and_what_it_made_is_stopped() {
+async fn a_stop_interrupts_a_start_and_stops_what_it_created() {
     let fake = Fake::default();
     fake.world().gated = true;
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "starting").await;
-    handle.act(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+    handle.request(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     assert_eq!(until(&handle, "dan", "stopped").await.reason, "stopped by dan");
-    // The container had just begun to run when the start was given up.
+    // The container had just started to run when the stop interrupted the start.
     fake.put("dan", true);
     while !fake.calls().contains(&"stop dan".to_owned()) {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// A daemon whose dan runs and was asked to stop or restart, which failed.
-async fn stuck(fake: &Fake, verb: Verb) -> Handle {
-    let handle = begin(fake, &Memory::default(), &["+dan"]);
+/// A daemon in which dan's workspace runs and a stop or restart of it has failed.
+async fn with_failed_stop(fake: &Fake, verb: Verb) -> Handle {
+    let handle = start_daemon(fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
     fake.world().refusals = 1;
-    handle.act(id("dan"), verb, Cause::Recorded("asked by dan".into())).await.unwrap();
+    handle.request(id("dan"), verb, Cause::Recorded("asked by dan".into())).await.unwrap();
     until(&handle, "dan", "failed").await;
-    // It stays so, whatever is observed meanwhile.
+    // Observations do not change that.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(handle.snapshot().workspaces[&id("dan")].state, State::Failed);
     handle
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stopped_late_stays_down() {
+async fn a_workspace_that_a_failed_stop_stops_late_is_not_restarted() {
     let fake = Fake::default();
-    let handle = stuck(&fake, Verb::Stop).await;
+    let handle = with_failed_stop(&fake, Verb::Stop).await;
     fake.put("dan", false);
     let view = until(&handle, "dan", "stopped").await;
     assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("asked by dan", None));
@@ -322,12 +322,12 @@ async fn what_was_stopped_late_stays_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_that_fails_says_why_and_is_tried_again_after_a_pause() {
+async fn a_failed_stop_says_why_and_the_next_resync_tries_again() {
     let fake = Fake::default();
-    let handle = stuck(&fake, Verb::Stop).await;
+    let handle = with_failed_stop(&fake, Verb::Stop).await;
     let view = until(&handle, "dan", "failed").await;
     assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("stopping failed", Some("podman is slow")));
-    assert!(view.settled, "who waits for the outcome is told");
+    assert!(view.settled, "a request that waits for the outcome gets it");
     assert!(view.may_run, "Ctrl-C waits for it, and warns");
     assert_eq!(fake.calls(), ["start dan", "stop dan"]);
     let view = until(&handle, "dan", "stopped").await;
@@ -338,9 +338,9 @@ async fn a_stop_that_fails_says_why_and_is_tried_again_after_a_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_that_fails_to_stop_says_why_and_restarts_later() {
+async fn a_restart_whose_stop_failed_says_why_and_restarts_at_the_next_resync() {
     let fake = Fake::default();
-    let handle = stuck(&fake, Verb::Restart).await;
+    let handle = with_failed_stop(&fake, Verb::Restart).await;
     let view = until(&handle, "dan", "failed").await;
     assert_eq!((view.failure.as_deref(), view.settled), (Some("podman is slow"), true));
     assert_eq!(until(&handle, "dan", "running").await.reason, "asked by dan");
@@ -348,90 +348,90 @@ async fn a_restart_that_fails_to_stop_says_why_and_restarts_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_stopped_is_stopped_or_kept_when_somebody_asks() {
+async fn after_a_failed_stop_a_request_stops_the_workspace_or_keeps_it_running() {
     let fake = Fake::default();
-    let handle = stuck(&fake, Verb::Stop).await;
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let handle = with_failed_stop(&fake, Verb::Stop).await;
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.failure, None);
     fake.world().refusals = 1;
-    handle.act(id("dan"), Verb::Stop, Cause::Recorded("stopped".into())).await.unwrap();
+    handle.request(id("dan"), Verb::Stop, Cause::Recorded("stopped".into())).await.unwrap();
     until(&handle, "dan", "failed").await;
-    handle.act(id("dan"), Verb::Stop, Cause::Recorded("at once".into())).await.unwrap();
+    handle.request(id("dan"), Verb::Stop, Cause::Recorded("immediately".into())).await.unwrap();
     let stopped = tokio::time::timeout(Duration::from_secs(1), until(&handle, "dan", "stopped")).await;
-    assert_eq!(stopped.unwrap().reason, "at once");
+    assert_eq!(stopped.unwrap().reason, "immediately");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan", "stop dan", "stop dan"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_while_it_starts_begins_anew() {
+async fn a_restart_during_a_start_starts_again() {
     let fake = Fake::default();
     fake.world().gated = true;
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "starting").await;
     fake.world().gated = false;
-    handle.act(id("dan"), Verb::Restart, Cause::Recorded("again".into())).await.unwrap();
+    handle.request(id("dan"), Verb::Restart, Cause::Recorded("again".into())).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "again");
-    // What the first start has made meanwhile would be taken for the second one's.
+    // If the first start has already created a container, that is not taken for the second one's.
     let fake = Fake::default();
     fake.world().gated = true;
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     until(&handle, "dan", "starting").await;
     fake.put_phase("dan", Phase::Starting);
     fake.world().gated = false;
-    handle.act(id("dan"), Verb::Restart, Cause::Recorded("again".into())).await.unwrap();
+    handle.request(id("dan"), Verb::Restart, Cause::Recorded("again".into())).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "again");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
 }
 
-/// A daemon that finds dan on the way up, and whose runtime never reaches dan's editor.
-async fn stranded(fake: &Fake) -> Handle {
+/// A daemon that finds dan's workspace starting, and whose runtime never reaches its editor.
+async fn with_unreachable_editor(fake: &Fake) -> Handle {
     fake.put_phase("dan", Phase::Starting);
     fake.world().fail = Some(RuntimeError::StillRunning("code-server does not answer".into()));
-    let handle = begin(fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(fake, &Memory::default(), &["dan"]);
     until(&handle, "dan", "failed").await;
     tokio::time::sleep(RESYNC_INTERVAL * 3).await;
     handle
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_and_can_not_be_reached_is_neither_stopped_nor_tried_again_and_again() {
+async fn a_workspace_with_an_unreachable_editor_is_neither_stopped_nor_retried() {
     let fake = Fake::default();
-    let handle = stranded(&fake).await;
+    let handle = with_unreachable_editor(&fake).await;
     let view = until(&handle, "dan", "failed").await;
     assert_eq!(
         (view.failure.as_deref(), view.settled, view.may_run),
         (Some("code-server does not answer"), true, true)
     );
     assert_eq!(fake.calls(), ["start dan"]);
-    // Asked for, it is tried again; and that it can be reached after all is seen.
+    // A request tries again, and csm notices if the editor can be reached after all.
     fake.world().fail = None;
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     let view = until(&handle, "dan", "running").await;
     assert_eq!((view.reason.as_str(), view.failure.as_deref()), ("opened by dan", None));
     assert_eq!(fake.calls(), ["start dan", "start dan"]);
 
     let fake = Fake::default();
-    let handle = stranded(&fake).await;
+    let handle = with_unreachable_editor(&fake).await;
     fake.put("dan", true);
     until(&handle, "dan", "running").await;
-    handle.act(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+    handle.request(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     until(&handle, "dan", "stopped").await;
     assert_eq!(fake.calls(), ["start dan", "stop dan"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_runs_and_can_not_be_reached_is_restarted_when_somebody_asks_and_may_end() {
+async fn a_workspace_with_an_unreachable_editor_can_be_restarted_and_can_exit() {
     let fake = Fake::default();
-    let handle = stranded(&fake).await;
+    let handle = with_unreachable_editor(&fake).await;
     fake.world().fail = None;
-    handle.act(id("dan"), Verb::Restart, by_dan(Verb::Restart)).await.unwrap();
+    handle.request(id("dan"), Verb::Restart, by_dan(Verb::Restart)).await.unwrap();
     assert_eq!(until(&handle, "dan", "running").await.reason, "restarted by dan");
     assert_eq!(fake.calls(), ["start dan", "stop dan", "start dan"]);
 
     let fake = Fake::default();
-    let handle = stranded(&fake).await;
+    let handle = with_unreachable_editor(&fake).await;
     fake.put("dan", false);
     let mut snapshots = handle.follow();
     let exited = |snapshot: &Arc<Snapshot>| snapshot.workspaces[&id("dan")].reason == "exited with code 7";
@@ -441,7 +441,7 @@ async fn what_runs_and_can_not_be_reached_is_restarted_when_somebody_asks_and_ma
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
+async fn text_from_outside_csm_is_escaped_and_the_last_log_has_a_size_limit() {
     const RAW: &str = "a\u{1b}[31m\nb\u{202e}";
     const SHOWN: &str = r"a\u{1b}[31m b\u{202e}";
     let fake = Fake::default();
@@ -449,9 +449,9 @@ async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
     fake.world().fail = Some(RuntimeError::Refused(RAW.into()));
     let history = Memory::default();
     history.record(&id("eve"), &LastOutcome { failed: true, reason: RAW.into(), at: 42 });
-    let handle = begin(&fake, &history, &["dan", "eve"]);
+    let handle = start_daemon(&fake, &history, &["dan", "eve"]);
     handle.alarm("manifest", Some(RAW.to_owned()));
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     assert_eq!(until(&handle, "dan", "failed").await.failure.as_deref(), Some(SHOWN));
     assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
     assert_eq!(handle.snapshot().alarms, [SHOWN]);
@@ -459,31 +459,32 @@ async fn what_others_say_is_safe_to_show_and_a_last_log_is_bounded() {
     until(&handle, "eve", "running").await;
     fake.put_phase("eve", Phase::Exited { failed: true, reason: Some(RAW.into()) });
     assert_eq!(until(&handle, "eve", "failed").await.reason, SHOWN);
-    let mut pictures = handle.follow();
-    let picture = pictures.wait_for(|picture| !picture.workspaces[&id("eve")].log.is_empty()).await.unwrap().clone();
-    let log = &picture.workspaces[&id("eve")].log;
+    let mut snapshots = handle.follow();
+    let snapshot =
+        snapshots.wait_for(|snapshot| !snapshot.workspaces[&id("eve")].log.is_empty()).await.unwrap().clone();
+    let log = &snapshot.workspaces[&id("eve")].log;
     assert_eq!((log.len(), log[0].as_str()), (4, "… (37 earlier lines left out)"));
     assert!(log[3].ends_with("<39"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runtime_that_hangs_is_an_alarm_and_changes_nothing() {
+async fn a_runtime_that_hangs_raises_an_alarm_and_changes_no_state() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
     fake.world().unreachable = true;
-    let mut pictures = handle.follow();
-    let alarmed = pictures.wait_for(|picture| picture.alarms == ["podman hangs"]).await.unwrap().clone();
+    let mut snapshots = handle.follow();
+    let alarmed = snapshots.wait_for(|snapshot| snapshot.alarms == ["podman hangs"]).await.unwrap().clone();
     assert_eq!(alarmed.workspaces[&id("dan")].state.word(), "running");
     fake.world().unreachable = false;
-    pictures.wait_for(|picture| picture.alarms.is_empty()).await.unwrap();
+    snapshots.wait_for(|snapshot| snapshot.alarms.is_empty()).await.unwrap();
     assert_eq!(fake.calls(), ["start dan"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn usage_is_measured_only_while_somebody_looks() {
+async fn usage_is_measured_only_while_there_are_watchers() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(fake.calls(), Vec::<String>::new());
     let watching = handle.watch(Measure::Usage);
@@ -500,13 +501,13 @@ fn measurements(fake: &Fake) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disks_are_measured_once_a_minute_and_for_dashboards_alone() {
+async fn disk_space_is_measured_once_a_minute_and_only_for_dashboards() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
     let watching = handle.watch(Measure::Usage);
     tokio::time::sleep(DISK_INTERVAL * 3).await;
     drop(watching);
-    assert_eq!(measurements(&fake), 0, "csm status measures none");
+    assert_eq!(measurements(&fake), 0, "csm status measures no disk space");
     for look in 0..10 {
         let watching = handle.watch(Measure::UsageAndDisk);
         tokio::time::sleep(DISK_INTERVAL / 10).await;
@@ -519,10 +520,10 @@ async fn disks_are_measured_once_a_minute_and_for_dashboards_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_disk_is_measured_once_and_keeps_no_figures_back() {
+async fn a_slow_disk_is_measured_once_and_does_not_delay_the_usage() {
     let fake = Fake::default();
     fake.world().disk_gated = true;
-    let handle = begin(&fake, &Memory::default(), &["+dan"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["+dan"]);
     until(&handle, "dan", "running").await;
     let _watching = handle.watch(Measure::UsageAndDisk);
     tokio::time::sleep(SAMPLE_INTERVAL * 100).await;
@@ -536,16 +537,16 @@ async fn a_slow_disk_is_measured_once_and_keeps_no_figures_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_four_start_at_a_time() {
+async fn at_most_four_workspaces_are_created_at_a_time() {
     let fake = Fake::default();
     fake.world().gated = true;
     let names = ["+a", "+b", "+c", "+d", "+e", "+f"];
-    let handle = begin(&fake, &Memory::default(), &names);
-    let mut pictures = handle.follow();
-    let queued = |picture: &Arc<Snapshot>| {
-        picture.workspaces.values().filter(|view| view.state == State::Starting(Progress::Queued)).count()
+    let handle = start_daemon(&fake, &Memory::default(), &names);
+    let mut snapshots = handle.follow();
+    let queued = |snapshot: &Arc<Snapshot>| {
+        snapshot.workspaces.values().filter(|view| view.state == State::Starting(Progress::Queued)).count()
     };
-    pictures.wait_for(|picture| fake.calls().len() == 4 && queued(picture) == 2).await.unwrap();
+    snapshots.wait_for(|snapshot| fake.calls().len() == 4 && queued(snapshot) == 2).await.unwrap();
     for _ in 0..names.len() {
         fake.gate.notify_one();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -556,29 +557,29 @@ async fn at_most_four_start_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_it_stopped_is_known_after_a_restart_of_the_daemon() {
+async fn the_reason_of_a_stop_survives_a_restart_of_the_daemon() {
     let history = Memory::default();
     history.record(&id("dan"), &LastOutcome { failed: false, reason: "stopped by dan".into(), at: 42 });
-    let handle = begin(&Fake::default(), &history, &["dan"]);
+    let handle = start_daemon(&Fake::default(), &history, &["dan"]);
     let view = until(&handle, "dan", "stopped").await;
     assert_eq!((view.reason.as_str(), view.at), ("stopped by dan", 42));
 }
 
-/// What a request waits for must be seen: observations that began before do not count.
+/// A change during an observation may be missing from its result, so another observation follows.
 #[tokio::test(start_paused = true)]
 async fn a_change_during_an_observation_is_observed_too() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.observed().await;
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.first_observation().await;
     fake.world().observe_gated = true;
     fake.changed.notify_one();
     while fake.world().observations < 2 {
         tokio::task::yield_now().await;
     }
-    // It has looked already, and is not back yet.
+    // The observation has read the containers, but has not returned yet.
     fake.put("dan", true);
-    // The daemon hears of the change before the observation is back.
-    handle.alive().await;
+    // The daemon is notified of the change before the observation returns.
+    handle.ping().await;
     tokio::time::sleep(Duration::from_millis(1)).await;
     fake.world().observe_gated = false;
     fake.observe_gate.notify_one();
@@ -587,21 +588,21 @@ async fn a_change_during_an_observation_is_observed_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_do_not_keep_observations_back() {
+async fn requests_do_not_delay_observations() {
     let fake = Fake::default();
-    let handle = begin(&fake, &Memory::default(), &["dan", "eve"]);
-    handle.observed().await;
+    let handle = start_daemon(&fake, &Memory::default(), &["dan", "eve"]);
+    handle.first_observation().await;
     let busy = handle.clone();
     let requests = tokio::spawn(async move {
         loop {
             for verb in [Verb::Start, Verb::Stop] {
-                busy.act(id("eve"), verb, by_dan(verb)).await.unwrap();
+                busy.request(id("eve"), verb, by_dan(verb)).await.unwrap();
                 tokio::task::yield_now().await;
             }
         }
     });
     fake.put("dan", true);
-    // The clock stands still while somebody is at work: this counts turns, not time.
+    // The paused clock does not advance while tasks are busy, so this counts turns instead of time.
     for _ in 0..10_000 {
         if handle.snapshot().workspaces[&id("dan")].state.word() == "running" {
             requests.abort();
@@ -609,11 +610,11 @@ async fn requests_do_not_keep_observations_back() {
         }
         tokio::task::yield_now().await;
     }
-    panic!("dan was never seen");
+    panic!("dan was never observed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_pulls_keep_no_other_start_back() {
+async fn slow_pulls_do_not_delay_other_starts() {
     let fake = Fake::default();
     let (daemon, handle) = Daemon::new(
         fake.clone(),
@@ -624,35 +625,35 @@ async fn slow_pulls_keep_no_other_start_back() {
     );
     tokio::spawn(daemon.run(std::future::pending()));
     for name in ["a", "b", "c", "d", "dan"] {
-        handle.act(id(name), Verb::Start, opened()).await.unwrap();
+        handle.request(id(name), Verb::Start, opened()).await.unwrap();
     }
     until(&handle, "dan", "running").await;
     let view = until(&handle, "a", "starting").await;
     assert_eq!(view.state, State::Starting(Progress::Pulling { percent: None }));
-    // A pull can be given up.
-    handle.act(id("a"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+    // A stop interrupts a pull.
+    handle.request(id("a"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
     until(&handle, "a", "stopped").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_step_is_a_failure_and_not_a_wait_without_end() {
+async fn a_panic_in_a_step_is_a_failure() {
     let fake = Fake::default();
     fake.world().panics = true;
-    let handle = begin(&fake, &Memory::default(), &["dan"]);
-    handle.act(id("dan"), Verb::Start, opened()).await.unwrap();
+    let handle = start_daemon(&fake, &Memory::default(), &["dan"]);
+    handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
     let view = until(&handle, "dan", "failed").await;
     assert!(view.failure.as_deref().is_some_and(|failure| failure.contains("internal error")), "{view:?}");
     assert!(view.settled);
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_who_is_removed_while_it_starts_leaves_nothing_running() {
+async fn a_workspace_that_is_removed_during_its_start_is_stopped() {
     let fake = Fake::default();
     fake.world().gated = true;
-    let handle = begin(&fake, &Memory::default(), &["dan", "+eve"]);
+    let handle = start_daemon(&fake, &Memory::default(), &["dan", "+eve"]);
     until(&handle, "eve", "starting").await;
     handle.set_manifest(manifest(&["dan"], "1G"));
-    // Its container appears late.
+    // Its container appears after that.
     fake.put("eve", true);
     while fake.world().containers.contains_key(&id("eve")) {
         tokio::time::sleep(Duration::from_secs(1)).await;

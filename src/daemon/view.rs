@@ -1,4 +1,4 @@
-//! What the daemon shows of itself: an immutable snapshot, published after each change.
+//! The daemon's snapshot: immutable, and published after each change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,53 +8,53 @@ use serde::Serialize;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::{Limits, State, Timestamp, Usage};
 
-/// One workspace.
+/// A workspace in a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct View {
-    /// Which one.
+    /// The workspace's id.
     pub id: WorkspaceId,
-    /// What it does now.
+    /// The state.
     #[serde(flatten)]
     pub state: State,
-    /// Why.
+    /// Why the workspace is in this state.
     pub reason: String,
-    /// Since when, seconds since 1970.
+    /// When this state began, in seconds since 1970.
     pub at: Timestamp,
-    /// What went wrong, and the fix; null when all is well.
+    /// The error and its fix; null if there is none.
     pub failure: Option<String>,
     /// The last lines of its log after a failure.
     pub log: Vec<String>,
-    /// What it can use at most.
+    /// The limits.
     pub limits: Limits,
-    /// What it uses. Only while somebody looks.
+    /// What the workspace uses; only known while it is measured.
     pub usage: Option<Usage>,
-    /// CPU in thousandths of a CPU over the last seconds.
+    /// The CPU use between the last two measurements, in thousandths of a CPU.
     pub cpu: Option<u64>,
     /// Bytes on disk in the home and the project. Measured while a dashboard is open; null when unknown.
     pub disk: Option<u64>,
-    /// Whether the manifest has changed since it started; it takes effect at the next start.
+    /// Whether the manifest specifies another container than the running one. The change takes effect at the next start.
     pub update_pending: bool,
-    /// Whether nothing is being done to it, and nothing is about to be.
+    /// Whether no step is in progress or planned.
     pub settled: bool,
-    /// Whether something of it may run, whatever the state says: the last stop failed, or its editor does not respond.
+    /// Whether its processes may be running, even if the state is `failed`: the last stop failed, or its editor does not respond.
     #[serde(skip)]
     pub may_run: bool,
     /// The editor's address.
     pub url: String,
 }
 
-/// All of it.
+/// The state of all workspaces.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// Whether the runtime has said what runs, or why it can't. Until then everything seems to be stopped.
+    /// Whether the first observation has succeeded or failed. Until then all workspaces are shown as stopped.
     pub observed: bool,
     /// The workspaces, by id.
     pub workspaces: BTreeMap<WorkspaceId, Arc<View>>,
-    /// What an admin must know: a manifest that was refused, a Podman that does not answer.
+    /// Problems that an admin must fix: an invalid manifest, a Podman that does not respond.
     pub alarms: Vec<String>,
-    /// Limits that this machine can't enforce.
+    /// The limits that this host can't enforce.
     pub notes: Vec<String>,
-    /// Bytes free where the workspaces lie.
+    /// The free bytes of the file system that contains the workspaces.
     pub disk_free: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The API: for programs over the unix socket, and for signed-in people. [`ENDPOINTS`] is the one place that knows it.
+//! The API: for programs on the unix socket, and for signed-in users on the dashboard's hostname. [`ENDPOINTS`] defines it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::app::App;
 use super::error::{ApiRefusal, Refusal};
 use super::logs;
-use super::who::{Operator, Who, find, find_in};
+use super::requester::{Operator, Requester, find, find_in};
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::daemon::Measure;
@@ -26,29 +26,29 @@ use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Actor, Cause, Verb};
 
-/// One thing that the API does.
+/// An endpoint of the API.
 pub struct Endpoint {
     method: &'static str,
     path: &'static str,
     about: &'static str,
-    answer: &'static str,
-    /// Whether it is on the unix socket alone.
+    response: &'static str,
+    /// Whether only the unix socket has it.
     socket_only: bool,
     route: fn() -> MethodRouter<Arc<App>>,
 }
 
-/// How long `?wait=true` waits. A big image may take longer.
-const WAIT_LIMIT: Duration = Duration::from_secs(600);
+/// How long `?wait=true` waits. Pulling a big image may take longer.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(600);
 
-const ACTED: &str = "`200`: the workspace; with `?wait=true` only when it has settled (running, frozen, stopped or failed), or after 10 minutes, with `settled` false. `404`: there is no such workspace.";
+const ACTION_RESPONSE: &str = "`200`: the workspace; with `?wait=true` only when it has settled (running, frozen, stopped or failed), or after 10 minutes, with `settled` false. `404`: there is no such workspace.";
 
-/// All of it.
+/// All endpoints.
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         method: "GET",
         path: "/api/v1/workspaces",
-        about: "The workspaces that the asker may see: their own, or for admins and on the socket everyone's. With `?measure=true` also what each uses; otherwise that is known only while somebody looks at a dashboard.",
-        answer: "`200`: a list of workspaces.",
+        about: "The workspaces that the requester may see: their own, or all for admins and on the socket. With `?measure=true` also what each uses; otherwise that is known only while a dashboard is open.",
+        response: "`200`: a list of workspaces.",
         socket_only: false,
         route: || get(list),
     },
@@ -56,107 +56,109 @@ pub const ENDPOINTS: &[Endpoint] = &[
         method: "GET",
         path: "/api/v1/workspaces/{id}",
         about: "One workspace. `id` is the owner's name, as in `dan`.",
-        answer: "`200`: the workspace. `404`: there is none, or it is not the asker's to see.",
+        response: "`200`: the workspace. `404`: there is none, or the requester may not see it.",
         socket_only: false,
         route: || get(show),
     },
     Endpoint {
         method: "POST",
         path: "/api/v1/workspaces/{id}/start",
-        about: "Lets it run; one that is frozen goes on. Nothing happens when it runs already.",
-        answer: ACTED,
+        about: "Starts the workspace, or thaws it if it is frozen. Does nothing if it is already running.",
+        response: ACTION_RESPONSE,
         socket_only: false,
-        route: || post(|who: Who, app, id, query| change(who, app, id, query, "start")),
+        route: || post(|requester: Requester, app, id, query| change(requester, app, id, query, "start")),
     },
     Endpoint {
         method: "POST",
         path: "/api/v1/workspaces/{id}/freeze",
-        about: "Holds all its processes where they are, if it runs: it uses no CPU and keeps its memory. A start or its owner's next visit lets it go on.",
-        answer: ACTED,
+        about: "Freezes all processes of a running workspace: it uses no CPU and keeps its memory. A start or its owner's next visit thaws it.",
+        response: ACTION_RESPONSE,
         socket_only: false,
-        route: || post(|who: Who, app, id, query| change(who, app, id, query, "freeze")),
+        route: || post(|requester: Requester, app, id, query| change(requester, app, id, query, "freeze")),
     },
     Endpoint {
         method: "POST",
         path: "/api/v1/workspaces/{id}/stop",
-        about: "Lets it not run. What runs in it gets SIGTERM, and SIGKILL after 10 s.",
-        answer: ACTED,
+        about: "Stops the workspace. Its processes get SIGTERM, and SIGKILL after 10 s.",
+        response: ACTION_RESPONSE,
         socket_only: false,
-        route: || post(|who: Who, app, id, query| change(who, app, id, query, "stop")),
+        route: || post(|requester: Requester, app, id, query| change(requester, app, id, query, "stop")),
     },
     Endpoint {
         method: "POST",
         path: "/api/v1/workspaces/{id}/restart",
-        about: "Stops it and starts it as the manifest now says.",
-        answer: ACTED,
+        about: "Stops the workspace and starts it with the current manifest's settings.",
+        response: ACTION_RESPONSE,
         socket_only: false,
-        route: || post(|who: Who, app, id, query| change(who, app, id, query, "restart")),
+        route: || post(|requester: Requester, app, id, query| change(requester, app, id, query, "restart")),
     },
     Endpoint {
         method: "GET",
         path: "/api/v1/workspaces/{id}/logs",
-        about: "What it printed: the last `?lines=` (default 100, at most 10,000); with `?follow=true` also what comes, until the reader leaves or may not see it any more. Of a line longer than 4 KiB it says how many bytes were cut; what terminals obey is shown as its number, such as `\\u{1b}`.",
-        answer: "`200`: plain text. `404`: it has not run yet. `429`: this user follows 8 logs already. `500`, `503`, `504`: Podman or the journal refused, can't be reached, or did not respond within 20 s.",
+        about: "The workspace's log: the last `?lines=` (default 100, at most 10,000); with `?follow=true` also new lines, until the reader disconnects or may no longer see the workspace. A line longer than 4 KiB is cut, and ends with the number of bytes left out. Control characters are shown as their code, such as `\\u{1b}`.",
+        response: "`200`: plain text. `404`: it has not run yet. `429`: this user follows 8 logs already. `500`, `503`, `504`: Podman or the journal refused, can't be reached, or did not respond within 20 s.",
         socket_only: false,
         route: || logs::route(),
     },
     Endpoint {
         method: "POST",
         path: "/api/v1/plan",
-        about: "What the manifest in the body would change, without changing it.",
-        answer: "`200`: `{\"issues\": […], \"changes\": [{\"workspace\": …, \"change\": …}]}`. With errors among the issues there are no changes.",
+        about: "What the manifest in the body would change, without applying it.",
+        response: "`200`: `{\"issues\": […], \"changes\": [{\"workspace\": …, \"change\": …}]}`. With errors among the issues there are no changes.",
         socket_only: true,
         route: || post(plan),
     },
     Endpoint {
         method: "GET",
         path: "/healthz",
-        about: "Whether the daemon works.",
-        answer: "`200`: `ok`. `503`: what does not.",
+        about: "Whether the daemon and its state database work.",
+        response: "`200`: `ok`. `503`: what does not work, one line each.",
         socket_only: true,
         route: || get(health),
     },
     Endpoint {
         method: "GET",
         path: "/metrics",
-        about: "Figures for Prometheus. With `?measure=true` also what each workspace uses.",
-        answer: "`200`: the text format, version 0.0.4.",
+        about: "Metrics for Prometheus. With `?measure=true` also what each workspace uses.",
+        response: "`200`: the text format, version 0.0.4.",
         socket_only: true,
         route: || get(metrics),
     },
 ];
 
-/// The API for signed-in people.
-pub(super) fn person_routes() -> Router<Arc<App>> {
-    let theirs = ENDPOINTS.iter().filter(|endpoint| !endpoint.socket_only);
-    theirs.fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()))
+/// The API's routes for signed-in users.
+pub(super) fn user_routes() -> Router<Arc<App>> {
+    let shared = ENDPOINTS.iter().filter(|endpoint| !endpoint.socket_only);
+    shared.fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()))
 }
 
-/// The API on the socket.
+/// The API's routes on the socket.
 pub(super) fn operator_routes() -> Router<Arc<App>> {
     let router =
         ENDPOINTS.iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
     router
-        .fallback(|| async { ApiRefusal::from(Refusal::NotFound("See docs/api.md for what there is.".to_owned())) })
+        .fallback(|| async {
+            ApiRefusal::from(Refusal::NotFound("There is no such endpoint. See docs/api.md for the list.".to_owned()))
+        })
         .layer(Extension(Operator))
 }
 
-/// `docs/api.md`'s list of endpoints.
+/// The list of endpoints in `docs/api.md`.
 pub fn reference() -> String {
     ENDPOINTS.iter().fold(String::new(), |mut text, endpoint| {
         let only = if endpoint.socket_only { " (socket only)" } else { "" };
         let _ = write!(
             text,
             "### `{} {}`{only}\n\n{}\n\n{}\n\n",
-            endpoint.method, endpoint.path, endpoint.about, endpoint.answer
+            endpoint.method, endpoint.path, endpoint.about, endpoint.response
         );
         text
     })
 }
 
-/// Starts, freezes, stops or restarts a workspace for somebody who may.
-pub(super) async fn act(app: &App, who: &Who, id: &str, verb: &str) -> Result<(), Refusal> {
-    let view = find(app, who, id)?;
+/// Starts, freezes, stops or restarts a workspace, if the requester may see it.
+pub(super) async fn act(app: &App, requester: &Requester, id: &str, verb: &str) -> Result<(), Refusal> {
+    let view = find(app, requester, id)?;
     let (verb, past) = match verb {
         "start" => (Verb::Start, "started"),
         "freeze" => (Verb::Freeze, "frozen"),
@@ -164,22 +166,22 @@ pub(super) async fn act(app: &App, who: &Who, id: &str, verb: &str) -> Result<()
         "restart" => (Verb::Restart, "restarted"),
         _ => return Err(Refusal::NotFound("A workspace can be started, frozen, stopped and restarted.".to_owned())),
     };
-    tracing::info!(workspace = %view.id, by = %who, past);
-    let actor = match who {
-        Who::Person { name, .. } => Actor::User(name.clone()),
-        Who::Operator => Actor::CommandLine,
+    tracing::info!(workspace = %view.id, by = %requester, past);
+    let actor = match requester {
+        Requester::User { name, .. } => Actor::User(name.clone()),
+        Requester::Operator => Actor::CommandLine,
     };
-    let gone = |_| Refusal::NotFound("It has just gone from the manifest.".to_owned());
-    app.daemon.act(view.id.clone(), verb, Cause::Requested(verb, actor)).await.map_err(gone)
+    let gone = |_| Refusal::NotFound("The workspace has just been removed from the manifest.".to_owned());
+    app.daemon.request(view.id.clone(), verb, Cause::Requested(verb, actor)).await.map_err(gone)
 }
 
 #[derive(Deserialize)]
-struct Measured {
+struct MeasureQuery {
     #[serde(default)]
     measure: bool,
 }
 
-/// The newest picture; with `measure`, one that tells what running workspaces use.
+/// The newest snapshot; with `measure`, one that contains what running workspaces use.
 async fn snapshot(app: &App, measure: bool) -> Arc<Snapshot> {
     let mut snapshot = app.daemon.snapshot();
     if measure {
@@ -192,19 +194,27 @@ async fn snapshot(app: &App, measure: bool) -> Arc<Snapshot> {
                 snapshot = next;
             }
         };
-        // What could not be measured in time is told as unknown.
+        // What is not measured in time remains unknown.
         let _ = tokio::time::timeout(Duration::from_secs(2), wait).await;
     }
     snapshot
 }
 
-async fn list(who: Who, Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -> Json<Vec<Arc<View>>> {
-    let snapshot = snapshot(&app, asked.measure).await;
-    Json(snapshot.workspaces.values().filter(|view| who.sees(&view.id)).cloned().collect())
+async fn list(
+    requester: Requester,
+    Shared(app): Shared<Arc<App>>,
+    Query(query): Query<MeasureQuery>,
+) -> Json<Vec<Arc<View>>> {
+    let snapshot = snapshot(&app, query.measure).await;
+    Json(snapshot.workspaces.values().filter(|view| requester.may_see(&view.id)).cloned().collect())
 }
 
-async fn show(who: Who, Shared(app): Shared<Arc<App>>, Path(id): Path<String>) -> Result<Json<Arc<View>>, ApiRefusal> {
-    Ok(Json(find(&app, &who, &id)?))
+async fn show(
+    requester: Requester,
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<Arc<View>>, ApiRefusal> {
+    Ok(Json(find(&app, &requester, &id)?))
 }
 
 #[derive(Deserialize)]
@@ -214,27 +224,27 @@ struct WaitQuery {
 }
 
 async fn change(
-    who: Who,
+    requester: Requester,
     Shared(app): Shared<Arc<App>>,
     Path(id): Path<String>,
     Query(query): Query<WaitQuery>,
     verb: &'static str,
 ) -> Result<Json<Arc<View>>, ApiRefusal> {
-    act(&app, &who, &id, verb).await?;
+    act(&app, &requester, &id, verb).await?;
     if query.wait {
         let mut snapshots = app.daemon.follow();
-        let settled = |snapshot: &Arc<Snapshot>| find_in(snapshot, &who, &id).is_none_or(|view| view.settled);
-        if let Ok(ended) = tokio::time::timeout(WAIT_LIMIT, snapshots.wait_for(settled)).await {
-            // When the daemon's loop ends, nothing settles any more.
-            ended.map_err(|_| Refusal::Internal)?;
+        let settled = |snapshot: &Arc<Snapshot>| find_in(snapshot, &requester, &id).is_none_or(|view| view.settled);
+        if let Ok(outcome) = tokio::time::timeout(WAIT_TIMEOUT, snapshots.wait_for(settled)).await {
+            // An error means that the daemon's loop has ended, so the workspace will never settle.
+            outcome.map_err(|_| Refusal::Internal)?;
         }
     }
-    Ok(Json(find(&app, &who, &id)?))
+    Ok(Json(find(&app, &requester, &id)?))
 }
 
 /// What a manifest would change.
 #[derive(Serialize)]
-struct Planned {
+struct PlanResponse {
     issues: Vec<Issue>,
     changes: Vec<Change>,
 }
@@ -245,12 +255,12 @@ struct Change {
     change: &'static str,
 }
 
-async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<Planned> {
+async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<PlanResponse> {
     let (manifest, mut issues) = Manifest::parse(&text, &machine());
     issues.extend(manifest.iter().flat_map(check_files));
     let manifest = manifest.filter(|_| !has_errors(&issues));
     let changes = manifest.map(|next| changes(&app, &next)).unwrap_or_default();
-    Json(Planned { issues, changes })
+    Json(PlanResponse { issues, changes })
 }
 
 fn changes(app: &App, next: &Manifest) -> Vec<Change> {
@@ -281,19 +291,19 @@ fn changes(app: &App, next: &Manifest) -> Vec<Change> {
 }
 
 async fn health(Shared(app): Shared<Arc<App>>) -> Response {
-    let mut wrong = app.daemon.snapshot().alarms.clone();
+    let mut problems = app.daemon.snapshot().alarms.clone();
     if !app.state.healthy().await {
-        wrong.push("the state database can't be read or written; see the log, and whether its disk is full".to_owned());
+        problems.push("can't read or write the state database; check the log, and whether its disk is full".to_owned());
     }
-    if wrong.is_empty() {
+    if problems.is_empty() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, wrong.join("\n") + "\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response()
     }
 }
 
-async fn metrics(Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -> Response {
-    let snapshot = snapshot(&app, asked.measure).await;
+async fn metrics(Shared(app): Shared<Arc<App>>, Query(query): Query<MeasureQuery>) -> Response {
+    let snapshot = snapshot(&app, query.measure).await;
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &mut dyn Iterator<Item = (String, u64)>| {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -311,12 +321,12 @@ async fn metrics(Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -
             .into_iter()
     };
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-    family("csm_build_info", "gauge", "The version that runs.", &mut std::iter::once((version, 1)));
+    family("csm_build_info", "gauge", "The running version.", &mut std::iter::once((version, 1)));
     let mut states = snapshot
         .workspaces
         .values()
         .map(|view| (format!("{{workspace=\"{}\",state=\"{}\"}}", view.id, view.state.word()), 1));
-    family("csm_workspace_state", "gauge", "1 for the state that a workspace is in.", &mut states);
+    family("csm_workspace_state", "gauge", "1 for a workspace's current state.", &mut states);
     family(
         "csm_workspace_memory_limit_bytes",
         "gauge",
@@ -326,11 +336,11 @@ async fn metrics(Shared(app): Shared<Arc<App>>, Query(asked): Query<Measured>) -
     family(
         "csm_workspace_memory_bytes",
         "gauge",
-        "Memory used (PSS); measured when asked for, or while a dashboard is open.",
+        "Memory used (PSS); measured with ?measure=true, or while a dashboard is open.",
         &mut each(|view| view.usage.map(|usage| usage.memory)),
     );
-    family("csm_alarms", "gauge", "Things an admin must see to.", &mut one(snapshot.alarms.len() as u64));
-    family("csm_sessions", "gauge", "Sign-ins that are still good.", &mut one(app.access().sessions.len() as u64));
+    family("csm_alarms", "gauge", "Problems that an admin must fix.", &mut one(snapshot.alarms.len() as u64));
+    family("csm_sessions", "gauge", "Sessions that have not expired.", &mut one(app.access().sessions.len() as u64));
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     family("csm_sign_ins_total", "counter", "Passwords accepted.", &mut one(count(&app.counters.signed_in)));
     family("csm_sign_ins_refused_total", "counter", "Passwords refused.", &mut one(count(&app.counters.refused)));

@@ -1,4 +1,4 @@
-//! What all handlers share.
+//! The state that all handlers share.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +12,14 @@ use crate::access::limiter::Limiter;
 use crate::access::session::Sessions;
 use crate::access::token::Key;
 use crate::adapters::passwords::Passwords;
-use crate::adapters::state::{Kept, State};
+use crate::adapters::state::{State, Stored};
 use crate::daemon::Handle;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::ports::{Clock, Runtime, RuntimeError};
 
-/// Everything that the pages work with.
+/// The state of all handlers.
 pub struct App {
     pub(super) manifest: watch::Receiver<Arc<Manifest>>,
     pub(super) daemon: Handle,
@@ -33,16 +33,16 @@ pub struct App {
     pub(super) counters: Counters,
 }
 
-/// What changes with each sign-in. It is in memory: nginx's question is answered without the database.
+/// What changes with each sign-in. It is in memory, so that nginx's subrequest needs no database query.
 pub(super) struct Access {
     pub(super) sessions: Sessions,
-    /// Sessions that have ended and may still be in the database.
+    /// The ids of sessions that have ended but may still be in the database.
     pub(super) undeleted: BTreeSet<String>,
     pub(super) codes: Codes,
     pub(super) limiter: Limiter,
 }
 
-/// For `/metrics`.
+/// Counters for `/metrics`.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) signed_in: AtomicU64,
@@ -50,12 +50,12 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn count(counter: &AtomicU64) {
+    pub(super) fn increment(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Where a workspace's log comes from.
+/// Reads a workspace's log.
 pub(super) trait Logs: Send + Sync {
     /// See [`Runtime::logs`].
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
@@ -68,17 +68,17 @@ impl<R: Runtime> Logs for R {
 }
 
 impl App {
-    /// The pages for a daemon.
+    /// Creates the state for a daemon.
     pub fn new(
         manifest: watch::Receiver<Arc<Manifest>>,
         daemon: Handle,
         runtime: impl Runtime,
-        (state, kept): (State, Kept),
+        (state, stored): (State, Stored),
         layout: Layout,
         clock: Clock,
     ) -> Arc<Self> {
         let access = Access {
-            sessions: Sessions::new(kept.sessions),
+            sessions: Sessions::new(stored.sessions),
             undeleted: BTreeSet::new(),
             codes: Codes::default(),
             limiter: Limiter::default(),
@@ -87,7 +87,7 @@ impl App {
             manifest,
             daemon,
             access: Mutex::new(access),
-            key: kept.key,
+            key: stored.key,
             state,
             passwords: Passwords::default(),
             clock,

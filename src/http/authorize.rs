@@ -1,4 +1,4 @@
-//! nginx's question before every request to a workspace: may this pass?
+//! Answers nginx's `auth_request` subrequest, which decides whether a request may reach a workspace.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::plan::{Cause, Verb};
 use super::app::App;
 use super::context::{Context, provenance, session};
 
-/// What the question's socket answers: 204, 401 or 403, and no body. What is not the question, to the letter, is refused, and its
-/// connection closed.
-pub(super) async fn question(Shared(app): Shared<Arc<App>>, request: Request) -> Response {
+/// Handles a request on the question socket: the response is 204, 401 or 403 without a body. Anything but nginx's exact subrequest is
+/// refused with 403, and its connection is closed.
+pub(super) async fn handle(Shared(app): Shared<Arc<App>>, request: Request) -> Response {
     let headers = request.headers();
     let framed = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
     if request.method() != Method::GET || request.uri() != "/" || framed {
@@ -28,17 +28,17 @@ pub(super) async fn question(Shared(app): Shared<Arc<App>>, request: Request) ->
     }
 }
 
-/// 204: yes. 401: not signed in here. 403: signed in, but the request was made by another site. Anything else nginx takes for a no.
+/// 204: allowed. 401: not signed in on this hostname. 403: signed in, but another site made the request. nginx denies on any other status.
 fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
     let Some(workspace) = context.site.workspace() else { return StatusCode::FORBIDDEN };
     let Some(session) = session(app, context, headers) else { return StatusCode::UNAUTHORIZED };
-    // Nobody but its owner gets into a workspace, admins neither.
+    // Only its owner can enter a workspace, not even admins.
     if session.owner != workspace.owner || !app.manifest.borrow().workspaces.contains_key(workspace) {
         return StatusCode::UNAUTHORIZED;
     }
     let mut from = provenance(headers);
     if matches!(&context.site, Site::Workspace(label) if label.port.is_some()) {
-        // The editor shows previews of ports in frames, and it is another host.
+        // The editor, which has another hostname, shows previews of ports in frames.
         from.fetch_dest = "";
     }
     if !from.is_own(&context.origin) {
@@ -46,8 +46,8 @@ fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
     }
     let is_frozen = |view: &Arc<View>| matches!(view.state, State::Frozen { .. });
     if from.is_navigation() && app.daemon.snapshot().workspaces.get(workspace).is_some_and(is_frozen) {
-        // Its socket takes the request, and it answers when it goes on.
-        app.daemon.ask(workspace.clone(), Verb::Start, Cause::Opened(session.owner.clone()));
+        // Its socket accepts the request already; code-server responds once it is thawed.
+        app.daemon.enqueue(workspace.clone(), Verb::Start, Cause::Opened(session.owner.clone()));
     }
     StatusCode::NO_CONTENT
 }

@@ -1,4 +1,4 @@
-//! What a request says of itself, checked once.
+//! Checks a request's hostname and headers once, before any handler uses them.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -13,25 +13,26 @@ use crate::model::manifest::Manifest;
 use super::app::App;
 use super::error::Refusal;
 
-/// The host that a request is for.
+/// The site that a request is for.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) site: Site,
     pub(super) origin: String,
 }
 
-/// What a request is judged by, besides `Host` and cookies. If one of these is there twice, each value could be meant: one could be
-/// judged and the other used.
-const JUDGED: [&str; 6] = ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "accept"];
+/// The headers that decide what a request may do, apart from `Host` and cookies. If one occurs twice, csm could check one value and the
+/// workspace use the other.
+const CHECKED_HEADERS: [&str; 6] =
+    ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "sec-purpose", "accept"];
 
 impl Context {
-    /// Refused when nginx's server block and the `Host` header do not name the same host of ours, and when the request can't be judged.
+    /// Fails if nginx's server block and the `Host` header do not name the same hostname, or if a checked header is ambiguous.
     pub(super) fn of(headers: &HeaderMap, manifest: &Manifest) -> Result<Self, Refusal> {
         let site: Option<Site> = text(headers, "x-csm-site").parse().ok();
         let origin = site.as_ref().and_then(|site| site.origin(manifest, text(headers, header::HOST.as_str())));
         let Some((site, origin)) = site.zip(origin) else { return Err(Refusal::Misdirected) };
-        if let Some(name) = JUDGED.into_iter().find(|name| is_unclear(headers, name)) {
-            return Err(Refusal::Unclear(name));
+        if let Some(name) = CHECKED_HEADERS.into_iter().find(|name| is_ambiguous(headers, name)) {
+            return Err(Refusal::AmbiguousHeader(name));
         }
         Ok(Self { site, origin })
     }
@@ -45,7 +46,7 @@ impl<S: Sync> FromRequestParts<S> for Context {
     }
 }
 
-fn is_unclear(headers: &HeaderMap, name: &str) -> bool {
+fn is_ambiguous(headers: &HeaderMap, name: &str) -> bool {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => false,
@@ -54,7 +55,7 @@ fn is_unclear(headers: &HeaderMap, name: &str) -> bool {
     }
 }
 
-/// A header's text; empty when it is absent, unreadable or there twice.
+/// A header's value; empty if the header is missing, unreadable or occurs twice.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -63,7 +64,7 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     }
 }
 
-/// The value of one of our cookies. Several `Cookie` headers count as one.
+/// The value of one of csm's cookies. Several `Cookie` headers are joined.
 pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut all = headers.get_all(header::COOKIE).iter();
     let first = all.next()?;
@@ -79,7 +80,7 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     cookies::find(&joined, name).map(str::to_owned)
 }
 
-/// Where the request comes from, as the visitor's browser says.
+/// The headers in which the browser reports where the request comes from.
 pub(super) fn provenance(headers: &HeaderMap) -> Provenance<'_> {
     Provenance {
         method: text(headers, "x-csm-method"),
@@ -93,7 +94,7 @@ pub(super) fn provenance(headers: &HeaderMap) -> Provenance<'_> {
     }
 }
 
-/// The session that a request proves: on the dashboard by the session itself, on other hosts by that host's token.
+/// The session of a request. The dashboard's cookie contains the session itself, another hostname's cookie a token for that site.
 pub(super) fn session(app: &App, context: &Context, headers: &HeaderMap) -> Option<Session> {
     let now = app.now();
     let session = match &context.site {
@@ -104,6 +105,6 @@ pub(super) fn session(app: &App, context: &Context, headers: &HeaderMap) -> Opti
             app.access().sessions.get(id, now).cloned()?
         }
     };
-    // People who are no longer declared have no sessions.
+    // A user who is no longer declared has no session.
     app.manifest.borrow().owners.contains_key(&session.owner).then_some(session)
 }

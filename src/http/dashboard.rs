@@ -1,4 +1,4 @@
-//! The dashboard's host: each person's workspace, and for admins everyone's.
+//! The dashboard: shows users their own workspaces, and admins all workspaces.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,18 +18,18 @@ use super::app::App;
 use super::context::{Context, provenance, session};
 use super::error::Refusal;
 use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
+use super::requester::{Requester, find};
 use super::sign_in;
-use super::who::{Who, find};
 use crate::access::session::Session;
 use crate::daemon::Measure;
-use crate::daemon::Watching;
+use crate::daemon::Watcher;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
 use crate::model::printed::Tail;
 
-/// What the page of a log shows at most: lines, and their bytes. With what is around them that is 256 KiB.
-const LOG_LINES: usize = 200;
-const LOG_BYTES: usize = 252 << 10;
+/// The limits of a log's page, in lines and in bytes. With its HTML the page has at most 256 KiB.
+const MAX_LOG_LINES: usize = 200;
+const MAX_LOG_BYTES: usize = 252 << 10;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -40,13 +40,13 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/events", get(events))
         .route("/workspaces/{id}/log", get(log))
         .route("/workspaces/{id}/{verb}", post(act))
-        .merge(api::person_routes())
+        .merge(api::user_routes())
         .merge(files(""))
         .merge(files("/_csm"))
         .fallback(|| async { Refusal::NotFound("There is no such page.".to_owned()) })
 }
 
-/// Who looks at the dashboard, as it concerns the pages.
+/// A signed-in visitor of the dashboard.
 #[derive(Clone)]
 struct Visitor {
     session: Session,
@@ -62,14 +62,14 @@ impl Visitor {
         Ok(Self { session, admin, csrf })
     }
 
-    fn who(&self) -> Who {
-        Who::Person { name: self.session.owner.clone(), admin: self.admin }
+    fn requester(&self) -> Requester {
+        Requester::User { name: self.session.owner.clone(), admin: self.admin }
     }
 
-    /// Their own first, then by name.
+    /// The workspaces that the visitor may see: their own first, then by name.
     fn visible<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Arc<View>> {
-        let who = self.who();
-        let mut views: Vec<_> = snapshot.workspaces.values().filter(|view| who.sees(&view.id)).collect();
+        let requester = self.requester();
+        let mut views: Vec<_> = snapshot.workspaces.values().filter(|view| requester.may_see(&view.id)).collect();
         views.sort_by_key(|view| view.id.owner != self.session.owner);
         views
     }
@@ -80,7 +80,7 @@ impl Visitor {
     }
 
     fn notices<'a>(&self, snapshot: &'a Snapshot) -> Notices<'a> {
-        // Alarms and limits are the machine's matters: the person who runs it sees to them.
+        // Only admins see alarms and limits that are not enforced, because they administer the host.
         if self.admin {
             Notices { alarms: &snapshot.alarms, notes: &snapshot.notes }
         } else {
@@ -108,26 +108,26 @@ async fn dashboard(Shared(app): Shared<Arc<App>>, context: Context, headers: Hea
 }
 
 #[derive(Deserialize)]
-struct Protected {
+struct CsrfQuery {
     #[serde(default)]
     csrf: String,
 }
 
-/// A button of the dashboard. Its token is in the address: no body comes this far but the sign-in form's.
+/// A button of the dashboard. Its token is in the address, because nginx passes no body except the sign-in form's.
 async fn act(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
     Path((id, verb)): Path<(String, String)>,
-    Query(protected): Query<Protected>,
+    Query(query): Query<CsrfQuery>,
 ) -> Result<Redirect, Refusal> {
     let visitor = Visitor::of(&app, &context, &headers)?;
     let own =
-        provenance(&headers).is_own(&context.origin) && app.key.verify(&["csrf", &visitor.session.id], &protected.csrf);
+        provenance(&headers).is_own(&context.origin) && app.key.verify(&["csrf", &visitor.session.id], &query.csrf);
     if !own {
-        return Err(Refusal::Foreign);
+        return Err(Refusal::CrossSite);
     }
-    api::act(&app, &visitor.who(), &id, &verb).await?;
+    api::act(&app, &visitor.requester(), &id, &verb).await?;
     Ok(Redirect::to("/"))
 }
 
@@ -138,8 +138,8 @@ async fn log(
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
     let visitor = Visitor::of(&app, &context, &headers)?;
-    let view = find(&app, &visitor.who(), &id)?;
-    let lines = app.logs.logs(&view.id, LOG_LINES, false).fold(Tail::new(LOG_BYTES), async |mut tail, line| {
+    let view = find(&app, &visitor.requester(), &id)?;
+    let lines = app.logs.logs(&view.id, MAX_LOG_LINES, false).fold(Tail::new(MAX_LOG_BYTES), async |mut tail, line| {
         tail.push(line.unwrap_or_else(|error| error.to_string()));
         tail
     });
@@ -147,42 +147,43 @@ async fn log(
     Ok(page(StatusCode::OK, &Log { prefix: "", id: &id, lines: &lines }))
 }
 
-/// What the dashboard's stream has already told.
+/// The state of a dashboard's event stream.
 struct Live {
     app: Arc<App>,
     context: Context,
     headers: HeaderMap,
-    watching: Watching,
-    told: BTreeMap<WorkspaceId, Arc<View>>,
+    watching: Watcher,
+    /// The workspaces as they were last sent.
+    last_sent: BTreeMap<WorkspaceId, Arc<View>>,
     notices: String,
-    ready: Vec<Event>,
+    pending: Vec<Event>,
 }
 
 impl Live {
-    /// The events for what changed. `None` when the visitor is no longer signed in.
+    /// The events for what has changed since the last ones. `None` if the visitor is no longer signed in.
     fn changes(&mut self, snapshot: &Snapshot) -> Option<Vec<Event>> {
         let visitor = Visitor::of(&self.app, &self.context, &self.headers).ok()?;
         let visible = visitor.visible(snapshot);
         let now: BTreeMap<_, _> = visible.iter().map(|view| (view.id.clone(), Arc::clone(view))).collect();
-        if !self.told.is_empty() && !self.told.keys().eq(now.keys()) {
-            // Somebody came or left: the page is another.
+        if !self.last_sent.is_empty() && !self.last_sent.keys().eq(now.keys()) {
+            // A workspace was added or removed, so the page's list is outdated.
             return Some(vec![Event::default().event("reload").data("now")]);
         }
         let mut events: Vec<Event> = now
             .iter()
-            .filter(|(id, view)| self.told.get(*id) != Some(view))
+            .filter(|(id, view)| self.last_sent.get(*id) != Some(view))
             .map(|(_, view)| Event::default().event("part").data(part(&visitor.card(&self.app, view, snapshot))))
             .collect();
         let notices = part(&visitor.notices(snapshot));
         if self.notices != notices {
             events.push(Event::default().event("part").data(notices.clone()));
         }
-        (self.told, self.notices) = (now, notices);
+        (self.last_sent, self.notices) = (now, notices);
         Some(events)
     }
 }
 
-/// `GET /events`: parts of the dashboard, whenever they change.
+/// `GET /events`: sends parts of the dashboard whenever they change.
 async fn events(
     Shared(app): Shared<Arc<App>>,
     context: Context,
@@ -190,17 +191,24 @@ async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     Visitor::of(&app, &context, &headers)?;
     let watching = app.daemon.watch(Measure::UsageAndDisk);
-    let mut live =
-        Live { context, headers, watching, told: BTreeMap::new(), notices: String::new(), ready: Vec::new(), app };
+    let mut live = Live {
+        context,
+        headers,
+        watching,
+        last_sent: BTreeMap::new(),
+        notices: String::new(),
+        pending: Vec::new(),
+        app,
+    };
     let snapshot = live.app.daemon.snapshot();
-    live.ready = live.changes(&snapshot).ok_or(Refusal::SignedOut)?;
+    live.pending = live.changes(&snapshot).ok_or(Refusal::SignedOut)?;
     let events = stream::unfold(live, |mut live| async move {
         loop {
-            if !live.ready.is_empty() {
-                return Some((Ok(live.ready.remove(0)), live));
+            if !live.pending.is_empty() {
+                return Some((Ok(live.pending.remove(0)), live));
             }
             let snapshot = live.watching.changed().await?;
-            live.ready = live.changes(&snapshot)?;
+            live.pending = live.changes(&snapshot)?;
         }
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))

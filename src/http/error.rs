@@ -1,4 +1,4 @@
-//! What went wrong with a request, and the page that says so.
+//! Why a request is refused, and the page or JSON that says so.
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -7,47 +7,47 @@ use axum::response::{IntoResponse, Response};
 use super::pages::Message;
 use crate::ports::RuntimeError;
 
-/// A refusal.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Nobody is signed in.
+    /// The visitor is not signed in.
     SignedOut,
-    /// The request came from another site, or its token is stale.
-    Foreign,
-    /// Somebody is signed in who has no right to this.
-    NotYours {
-        /// Whose it is.
-        whose: String,
-        /// Whether `/` here is the dashboard.
+    /// The request came from another site's page, or its token has expired.
+    CrossSite,
+    /// The visitor is signed in, but is not the owner.
+    NotOwner {
+        /// Names the owner and the visitor.
+        text: String,
+        /// Whether `/` on this hostname is the dashboard.
         at_dashboard: bool,
     },
-    /// There is no such thing.
+    /// The requested thing does not exist.
     NotFound(String),
-    /// The `Host` is not that of the server block which took the request: it names no host of ours, or another one.
+    /// The `Host` header does not match nginx's server block: it is not a hostname of csm, or another one.
     Misdirected,
-    /// This header is there twice, or its value can't be read.
-    Unclear(&'static str),
-    /// Ports have hosts of their own.
-    Closed,
-    /// The handshake is over, or was never begun here.
-    Stale,
-    /// Too many wrong passwords.
-    TooMany {
+    /// This header occurs twice, or its value can't be read.
+    AmbiguousHeader(&'static str),
+    /// The path is a port's, on an editor's hostname. Ports have separate hostnames.
+    EditorOnly,
+    /// The handshake has expired, or another browser started it.
+    HandshakeExpired,
+    /// Too many sign-in attempts.
+    TooManyAttempts {
         /// Seconds to wait.
         wait: u64,
     },
-    /// A person follows too many logs.
+    /// The user follows too many logs.
     TooManyLogs {
-        /// How many they can.
-        most: usize,
+        /// How many logs a user can follow.
+        max: usize,
     },
-    /// What runs workspaces could not do it.
+    /// The runtime failed.
     Runtime(RuntimeError),
-    /// Our own fault; the log has the details.
+    /// An error in csm. The log has the details.
     Internal,
 }
 
-/// Whose fault an error of the runtime is.
+/// The status for an error of the runtime.
 fn status_of(error: &RuntimeError) -> StatusCode {
     match error {
         RuntimeError::NotFound(_) => StatusCode::NOT_FOUND,
@@ -61,46 +61,46 @@ fn status_of(error: &RuntimeError) -> StatusCode {
 }
 
 impl Refusal {
-    /// Its status.
+    /// The response's status.
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::SignedOut => StatusCode::UNAUTHORIZED,
-            Self::Foreign | Self::NotYours { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::Closed => StatusCode::NOT_FOUND,
+            Self::CrossSite | Self::NotOwner { .. } => StatusCode::FORBIDDEN,
+            Self::NotFound(_) | Self::EditorOnly => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unclear(_) | Self::Stale => StatusCode::BAD_REQUEST,
-            Self::TooMany { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::AmbiguousHeader(_) | Self::HandshakeExpired => StatusCode::BAD_REQUEST,
+            Self::TooManyAttempts { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Runtime(error) => status_of(error),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// What it is, in a few words, and what to do.
-    pub(super) fn words(&self) -> (&'static str, String) {
+    /// The title, and the text that says what to do.
+    pub(super) fn title_and_text(&self) -> (&'static str, String) {
         match self {
             Self::SignedOut => ("Signed out", "Sign in and try again.".to_owned()),
-            Self::Foreign => (
+            Self::CrossSite => (
                 "Request refused",
-                "It did not come from this site's own pages. Go back, reload the page and try again.".to_owned(),
+                "The request did not come from a page of this site. Go back, reload the page and try again.".to_owned(),
             ),
-            Self::NotYours { whose, .. } => ("Not yours", whose.clone()),
-            Self::NotFound(what) => ("Nothing here", what.clone()),
+            Self::NotOwner { text, .. } => ("Not your workspace", text.clone()),
+            Self::NotFound(what) => ("Not found", what.clone()),
             Self::Misdirected => ("Unknown address", "This server has no page at this address.".to_owned()),
-            Self::Unclear(name) => {
-                ("Request refused", format!("The header {name} is there twice, or its value can't be read."))
+            Self::AmbiguousHeader(name) => {
+                ("Request refused", format!("The header {name} occurs twice, or its value can't be read."))
             }
-            Self::Closed => (
+            Self::EditorOnly => (
                 "Not found",
-                "The editor's address serves the editor alone. A port has an address of its own, such as 3000--NAME; the editor's Ports panel lists them."
+                "The editor's address serves only the editor. Each port has a separate address, such as 3000--NAME; the editor's Ports panel lists them."
                     .to_owned(),
             ),
-            Self::Stale => (
+            Self::HandshakeExpired => (
                 "This sign-in has expired",
-                "It takes ten minutes at most, in the browser that began it. Open the address again.".to_owned(),
+                "Open the address again, and finish signing in within 10 minutes, in the same browser.".to_owned(),
             ),
-            Self::TooMany { wait } => ("Too many sign-in attempts", format!("Wait {wait} s, then try again.")),
-            Self::TooManyLogs { most } => {
-                ("Too many logs", format!("You follow {most} logs already. Close one, then try again."))
+            Self::TooManyAttempts { wait } => ("Too many sign-in attempts", format!("Wait {wait} s, then try again.")),
+            Self::TooManyLogs { max } => {
+                ("Too many logs", format!("You already follow {max} logs. Close one, then try again."))
             }
             Self::Runtime(error) => {
                 let title = match error {
@@ -110,12 +110,12 @@ impl Refusal {
                     RuntimeError::Interrupted(_) => "Interrupted",
                     RuntimeError::Unavailable(_) => "Not available",
                     RuntimeError::TimedOut(_) => "No response in time",
-                    RuntimeError::Refused(_) | RuntimeError::Failed { .. } => "Something failed",
+                    RuntimeError::Refused(_) | RuntimeError::Failed { .. } => "Operation failed",
                 };
                 (title, error.to_string())
             }
             Self::Internal => {
-                ("Something failed", "The server's log has the details. Try again in a moment.".to_owned())
+                ("Internal error", "Try again later. Your administrator can find the details in csm's log.".to_owned())
             }
         }
     }
@@ -123,9 +123,9 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (title, text) = self.words();
-        let wait = if let Self::TooMany { wait } = self { Some(wait) } else { None };
-        let dashboard = matches!(self, Self::NotYours { at_dashboard: true, .. });
+        let (title, text) = self.title_and_text();
+        let wait = if let Self::TooManyAttempts { wait } = self { Some(wait) } else { None };
+        let dashboard = matches!(self, Self::NotOwner { at_dashboard: true, .. });
         let mut response = Message::new(self.status(), title, text, dashboard).into_response();
         if let Some(wait) = wait {
             response.headers_mut().insert(header::RETRY_AFTER, wait.into());
@@ -145,7 +145,7 @@ impl From<Refusal> for ApiRefusal {
 
 impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
-        let (error, remedy) = self.0.words();
+        let (error, remedy) = self.0.title_and_text();
         (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
     }
 }
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_that_hangs_is_not_taken_for_something_that_does_not_exist() {
+    fn each_error_of_the_runtime_has_its_status() {
         let status = |error: fn(String) -> RuntimeError| Refusal::Runtime(error(String::new())).status().as_u16();
         assert_eq!(status(RuntimeError::NotFound), 404);
         assert_eq!(status(RuntimeError::Unavailable), 503);

@@ -1,4 +1,4 @@
-//! `GET /api/v1/workspaces/{id}/logs`: what a workspace printed, followed by a bounded number of readers.
+//! `GET /api/v1/workspaces/{id}/logs`: a workspace's log, which a limited number of readers can follow.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,37 +16,37 @@ use serde::Deserialize;
 
 use super::app::App;
 use super::error::{ApiRefusal, Refusal};
-use super::who::{Door, Who, find};
+use super::requester::{Channel, Requester, find};
 use crate::model::label::WorkspaceId;
 use crate::model::name::Name;
 
-/// How often it is checked whether a user may still follow a log: nginx caches an allowed request as long.
+/// How often to check whether a user may still follow a log. nginx caches allowed requests for the same time.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The endpoint.
+/// The endpoint's route.
 pub(super) fn route() -> MethodRouter<Arc<App>> {
     get(logs).layer(Extension(Followers::default()))
 }
 
 #[derive(Deserialize)]
 struct LogsQuery {
-    #[serde(default = "hundred")]
+    #[serde(default = "default_lines")]
     lines: usize,
     #[serde(default)]
     follow: bool,
 }
 
-fn hundred() -> usize {
+fn default_lines() -> usize {
     100
 }
 
-/// The most lines of a log that can be asked for.
+/// The maximum for `lines`.
 const MAX_LINES: usize = 10_000;
 
-/// How many logs a person can follow at a time: each is a connection to Podman, or a journalctl.
+/// How many logs a user can follow at a time: each needs a connection to Podman, or a journalctl process.
 const MAX_FOLLOWED: usize = 8;
 
-/// How many logs each person follows.
+/// The number of logs that each user follows.
 #[derive(Clone, Default)]
 struct Followers(Arc<Mutex<BTreeMap<Name, usize>>>);
 
@@ -55,20 +55,20 @@ impl Followers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more for a person, for as long as what is returned lives. Whoever can open the socket has no limit.
-    fn admit(&self, who: &Who) -> Result<Option<Follower>, Refusal> {
-        let Who::Person { name, .. } = who else { return Ok(None) };
+    /// Counts one more log for a user, until the returned value is dropped. There is no limit for requests on the API's socket.
+    fn admit(&self, requester: &Requester) -> Result<Option<Follower>, Refusal> {
+        let Requester::User { name, .. } = requester else { return Ok(None) };
         let mut counts = self.counts();
         let count = counts.entry(name.clone()).or_default();
         if *count >= MAX_FOLLOWED {
-            return Err(Refusal::TooManyLogs { most: MAX_FOLLOWED });
+            return Err(Refusal::TooManyLogs { max: MAX_FOLLOWED });
         }
         *count += 1;
         Ok(Some(Follower { followers: self.clone(), name: name.clone() }))
     }
 }
 
-/// Somebody who follows a log.
+/// A log that a user follows.
 struct Follower {
     followers: Followers,
     name: Name,
@@ -87,34 +87,34 @@ impl Drop for Follower {
 }
 
 async fn logs(
-    who: Who,
+    requester: Requester,
     Shared(app): Shared<Arc<App>>,
     Extension(followers): Extension<Followers>,
-    door: Door,
+    channel: Channel,
     headers: HeaderMap,
     Path(id): Path<String>,
-    Query(asked): Query<LogsQuery>,
+    Query(query): Query<LogsQuery>,
 ) -> Result<Response, ApiRefusal> {
-    let view = find(&app, &who, &id)?;
-    let follower = if asked.follow { followers.admit(&who)? } else { None };
-    let lines = app.logs.logs(&view.id, asked.lines.min(MAX_LINES), asked.follow);
-    let mut lines = lines.take_until(no_longer_sees(app, door, headers, view.id.clone()).boxed());
+    let view = find(&app, &requester, &id)?;
+    let follower = if query.follow { followers.admit(&requester)? } else { None };
+    let lines = app.logs.logs(&view.id, query.lines.min(MAX_LINES), query.follow);
+    let mut lines = lines.take_until(access_revoked(app, channel, headers, view.id.clone()).boxed());
     let first = match lines.next().await {
         Some(Err(error)) => return Err(Refusal::Runtime(error).into()),
         first => stream::iter(first),
     };
     let lines = first.chain(lines);
     let text = lines.map(move |line| {
-        // It counts until the reader leaves.
+        // The log is counted until the reader disconnects.
         let _ = &follower;
         line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(format!("{error}\n")))
     });
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
 }
 
-/// Resolves when whoever asked may not see a workspace any more: signed out, removed, or no admin now.
-async fn no_longer_sees(app: Arc<App>, door: Door, headers: HeaderMap, id: WorkspaceId) {
-    while Who::of(&app, &door, &headers).is_ok_and(|who| who.sees(&id)) {
+/// Resolves when the requester may no longer see a workspace: they signed out, were removed, or are not an admin any more.
+async fn access_revoked(app: Arc<App>, channel: Channel, headers: HeaderMap, id: WorkspaceId) {
+    while Requester::of(&app, &channel, &headers).is_ok_and(|requester| requester.may_see(&id)) {
         tokio::time::sleep(RECHECK_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What browsers and programs ask: sign-in, wake page, dashboard, API.
+//! Serves HTTP requests: sign-in, wake page, dashboard, API.
 
 pub mod api;
 mod app;
@@ -8,10 +8,10 @@ mod dashboard;
 mod error;
 mod logs;
 mod pages;
+mod requester;
 mod revoke;
 mod sign_in;
 mod wake;
-mod who;
 mod workspace;
 
 #[cfg(test)]
@@ -28,60 +28,60 @@ use tokio::net::UnixListener;
 use tower::ServiceExt as _;
 
 use crate::access::site::Site;
-use crate::adapters::files::missing_is_fine;
+use crate::adapters::files::ignore_not_found;
 pub use app::App;
 use context::Context;
 
-/// A listener in place of an old one, for this account, or for it and its group.
+/// Listens on a unix socket and replaces an old one. The mode allows only this account, or its group too.
 pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::remove_file(socket).or_else(missing_is_fine)?;
+    std::fs::remove_file(socket).or_else(ignore_not_found)?;
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }
 
-/// One of the daemon's sockets.
+/// A socket of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Socket {
-    /// Pages, for nginx.
+    /// nginx's requests for pages.
     Front,
-    /// nginx's `auth_request`, and nothing else: no other request's bytes ever reach this socket.
+    /// nginx's `auth_request` subrequests. No other request's bytes reach this socket.
     Question,
-    /// The command line and Prometheus. Whoever can open the socket is an admin.
+    /// Requests of the command line and Prometheus. Anyone who can open this socket is an admin.
     Api,
 }
 
-/// Serves one of the sockets, for ever.
+/// Serves one of the sockets indefinitely.
 pub async fn serve(socket: Socket, listener: UnixListener, app: Arc<App>) -> std::io::Result<()> {
     let router = match socket {
         Socket::Front => front(app),
-        Socket::Question => Router::new().fallback(authorize::question).with_state(app),
+        Socket::Question => Router::new().fallback(authorize::handle).with_state(app),
         Socket::Api => api::operator_routes().with_state(app),
     };
     axum::serve(listener, router).await
 }
 
-/// The pages of all hosts, each host's with a router of its own.
-struct Hosts {
+/// The routers of all hostnames.
+struct Routers {
     app: Arc<App>,
     dashboard: Router,
     workspace: Router,
 }
 
-/// Every request for a page: by host.
+/// The router of the front socket: passes each request to the router of its hostname.
 fn front(app: Arc<App>) -> Router {
     let dashboard = dashboard::routes().with_state(app.clone());
     let workspace = workspace::routes().with_state(app.clone());
-    Router::new().fallback(dispatch).with_state(Arc::new(Hosts { app, dashboard, workspace }))
+    Router::new().fallback(dispatch).with_state(Arc::new(Routers { app, dashboard, workspace }))
 }
 
-async fn dispatch(Shared(hosts): Shared<Arc<Hosts>>, mut request: Request) -> Response {
-    let mut response = match Context::of(request.headers(), &hosts.app.manifest()) {
+async fn dispatch(Shared(routers): Shared<Arc<Routers>>, mut request: Request) -> Response {
+    let mut response = match Context::of(request.headers(), &routers.app.manifest()) {
         Ok(context) => {
             let router = match context.site {
-                Site::Dashboard => hosts.dashboard.clone(),
-                Site::Workspace(_) | Site::Loopback(_) => hosts.workspace.clone(),
+                Site::Dashboard => routers.dashboard.clone(),
+                Site::Workspace(_) | Site::Loopback(_) => routers.workspace.clone(),
             };
             request.extensions_mut().insert(context);
             match router.oneshot(request).await {
@@ -91,7 +91,7 @@ async fn dispatch(Shared(hosts): Shared<Arc<Hosts>>, mut request: Request) -> Re
         }
         Err(refusal) => refusal.into_response(),
     };
-    // One request a connection: whatever follows it was part of it, and is read by nobody.
+    // One request per connection: bytes that follow it may be part of it, so they must not be read as another request.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     pages::harden(response)
 }

@@ -1,4 +1,4 @@
-//! The pages: askama templates, and the headers that each answer carries.
+//! The pages: askama templates, and the security headers of every response.
 
 use askama::Template;
 use axum::Router;
@@ -15,7 +15,7 @@ const STYLE: &str = include_str!("../../share/web/style.css");
 const ICON: &str = include_str!("../../share/web/icon.svg");
 const SCRIPT: &str = include_str!("../../share/web/live.js");
 
-/// Sign-in.
+/// The sign-in form.
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 pub(super) struct SignIn<'a> {
@@ -23,7 +23,7 @@ pub(super) struct SignIn<'a> {
     pub(super) action: &'a str,
     pub(super) domain: &'a str,
     pub(super) handshake: &'a str,
-    /// Where it leads, for people: `ada.code.example.org`.
+    /// The hostname that opens after the sign-in, as text: `ada.code.example.org`.
     pub(super) destination: &'a str,
     pub(super) name: &'a str,
     pub(super) error: &'a str,
@@ -43,7 +43,7 @@ pub(super) struct Dashboard<'a> {
     pub(super) notices: Notices<'a>,
 }
 
-/// Alarms and notes above the workspaces.
+/// The alarms and notes above the workspaces.
 #[derive(Template)]
 #[template(path = "notices.html")]
 pub(super) struct Notices<'a> {
@@ -64,15 +64,15 @@ pub(super) struct Card<'a> {
 }
 
 impl Card<'_> {
-    fn runs(&self) -> bool {
+    fn is_running(&self) -> bool {
         matches!(self.view.state, State::Running { .. })
     }
 
-    fn frozen(&self) -> bool {
+    fn is_frozen(&self) -> bool {
         matches!(self.view.state, State::Frozen { .. })
     }
 
-    fn stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         !self.view.may_run
     }
 
@@ -98,7 +98,7 @@ impl Card<'_> {
     }
 }
 
-/// The wake page, and the part of it that changes.
+/// The wake page.
 #[derive(Template)]
 #[template(path = "wake.html")]
 pub(super) struct Wake<'a> {
@@ -108,7 +108,7 @@ pub(super) struct Wake<'a> {
     pub(super) status: WakeStatus<'a>,
 }
 
-/// How far it has come.
+/// The part of the wake page that changes: the start's progress.
 #[derive(Template)]
 #[template(path = "wake_status.html")]
 pub(super) struct WakeStatus<'a> {
@@ -116,7 +116,7 @@ pub(super) struct WakeStatus<'a> {
 }
 
 impl WakeStatus<'_> {
-    fn failed(&self) -> bool {
+    fn has_failed(&self) -> bool {
         self.view.state == State::Failed
     }
 
@@ -130,7 +130,7 @@ impl WakeStatus<'_> {
     fn text(&self) -> String {
         match &self.view.state {
             State::Starting(progress) => progress.to_string(),
-            State::Running { .. } => "running; waiting for code-server to answer".to_owned(),
+            State::Running { .. } => "running; waiting for code-server to respond".to_owned(),
             state => state.word().to_owned(),
         }
     }
@@ -145,7 +145,7 @@ pub(super) struct Log<'a> {
     pub(super) lines: &'a [String],
 }
 
-/// A page with one thing to say.
+/// A page with a title and a text.
 #[derive(Template)]
 #[template(path = "message.html")]
 struct MessagePage<'a> {
@@ -155,7 +155,7 @@ struct MessagePage<'a> {
     dashboard: bool,
 }
 
-/// A page with one thing to say, and its status.
+/// A page with a title and a text, and its status.
 pub(super) struct Message {
     status: StatusCode,
     title: &'static str,
@@ -164,7 +164,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// `dashboard`: whether it ends with a link to `/`, which is the dashboard there.
+    /// Creates the page. `dashboard`: whether it has a link to `/`, because that is the dashboard on this hostname.
     pub(super) fn new(status: StatusCode, title: &'static str, text: String, dashboard: bool) -> Self {
         Self { status, title, text, dashboard }
     }
@@ -172,7 +172,7 @@ impl Message {
 
 impl IntoResponse for Message {
     fn into_response(self) -> Response {
-        // Below `/_csm` the files are on every host of ours.
+        // `/_csm` serves the static files on each of csm's hostnames.
         let (title, text, dashboard) = (self.title, &self.text, self.dashboard);
         page(self.status, &MessagePage { prefix: "/_csm", title, text, dashboard })
     }
@@ -183,7 +183,7 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {
-            tracing::error!(%error, "a page could not be rendered");
+            tracing::error!(%error, "can't render a page");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
@@ -192,45 +192,48 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
 /// Renders a part of a page.
 pub(super) fn part(template: &impl Template) -> String {
     template.render().unwrap_or_else(|error| {
-        tracing::error!(%error, "a part of a page could not be rendered");
+        tracing::error!(%error, "can't render a part of a page");
         String::new()
     })
 }
 
-/// The style sheet, the script and the icon, below `prefix`.
+/// The routes of the style sheet, the script and the icon, under `prefix`.
 pub(super) fn files<S: Clone + Send + Sync + 'static>(prefix: &str) -> Router<S> {
     let files = [
         ("style.css", STYLE, "text/css; charset=utf-8"),
         ("live.js", SCRIPT, "text/javascript; charset=utf-8"),
         ("icon.svg", ICON, "image/svg+xml"),
     ];
-    files.into_iter().fold(Router::new(), |router, (name, content, kind)| {
-        let answer = move |headers: HeaderMap| async move { file(&headers, content, kind) };
-        router.route(&format!("{prefix}/static/{name}"), get(answer))
+    files.into_iter().fold(Router::new(), |router, (name, content, content_type)| {
+        let handler = move |headers: HeaderMap| async move { file(&headers, content, content_type) };
+        router.route(&format!("{prefix}/static/{name}"), get(handler))
     })
 }
 
-fn file(headers: &HeaderMap, content: &'static str, kind: &'static str) -> Response {
+fn file(headers: &HeaderMap, content: &'static str, content_type: &'static str) -> Response {
     let tag = format!("\"{}\"", &sha256_hex(content.as_bytes())[..16]);
     let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let status = if fresh { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
-    let headers =
-        [(header::CONTENT_TYPE, kind.to_owned()), (header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    let headers = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+    ];
     (status, headers, if fresh { "" } else { content }).into_response()
 }
 
-/// The headers that every answer carries, unless it has its own.
+/// Adds the security headers, unless the response already has them.
 pub(super) fn harden(mut response: Response) -> Response {
     let fixed = [
         (
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         ),
-        // Not no-referrer: browsers then send `Origin: null` with our own forms.
+        // Not no-referrer, with which browsers send `Origin: null` for csm's own forms.
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        // A page that opened ours can't reach its window.
+        // A page that opens one of csm's pages can't access its window.
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ];

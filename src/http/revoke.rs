@@ -1,4 +1,4 @@
-//! Sessions end with what they rest on: the person's place in the manifest, and their password.
+//! Ends sessions whose user was removed from the manifest or has a new password.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use crate::adapters::state::StateError;
 use crate::model::digest::sha256_hex;
 use crate::model::name::Name;
 
-/// How often password files are compared with the sessions that rest on them.
-const COMPARE: Duration = Duration::from_secs(60);
+/// How often sessions are compared with the password files.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl App {
-    /// The digest of a password file's content, as sessions remember it.
+    /// The keyed digest of a password file's content, which is stored with the session.
     pub(super) fn credential(&self, content: &[u8]) -> String {
         self.key.sign(&["credential", &sha256_hex(content)])
     }
 
-    /// Ends sessions of people who are gone or have another password now; at each new manifest, and once a minute.
+    /// Ends the sessions of users who were removed or have a new password: at each new manifest, and once a minute.
     pub async fn revoke_forever(self: Arc<Self>) {
         let mut manifest = self.manifest.clone();
-        let mut compare = tokio::time::interval(COMPARE);
+        let mut compare = tokio::time::interval(COMPARE_INTERVAL);
         loop {
             tokio::select! {
                 _ = compare.tick() => {}
@@ -48,9 +48,9 @@ impl App {
         let read = || files.into_iter().map(|(owner, file)| (owner, stored(&file))).collect::<BTreeMap<_, _>>();
         let contents = match tokio::task::spawn_blocking(read).await {
             Ok(contents) => contents,
-            Err(error) => return tracing::error!(%error, "sessions were not compared with their passwords"),
+            Err(error) => return tracing::error!(%error, "can't compare sessions with the password files"),
         };
-        // A user without an entry is not declared. An entry without a content can't be read now, which proves nothing.
+        // A user without an entry is not declared. An entry is `None` if the file can't be read now, which does not end sessions.
         let current: BTreeMap<Name, Option<String>> = contents
             .into_iter()
             .map(|(owner, content)| (owner, content.map(|content| self.credential(&content))))
@@ -58,26 +58,26 @@ impl App {
         let mut ended = Vec::new();
         for (id, owner, credential) in sessions {
             if current.get(&owner).is_none_or(|now| now.as_ref().is_some_and(|now| *now != credential)) {
-                tracing::info!(%owner, "a session ended: its password has changed, or the person is gone");
+                tracing::info!(%owner, "ending a session: the password has changed, or the user was removed");
                 ended.push(id);
             }
         }
         self.end_sessions(ended).await;
     }
 
-    /// Ends sessions immediately, even when the database can't be written; then their rows there go later.
+    /// Ends sessions immediately, even if the database can't be written. Then their rows are deleted later.
     pub(super) async fn end_sessions(&self, ids: Vec<String>) {
         {
             let mut access = self.access();
             for id in &ids {
                 access.sessions.remove(id);
             }
-            // Until they are known to be deleted: whoever asked for this may leave before that.
+            // Kept until the database has deleted them: if the client disconnects, this future is dropped before that.
             access.undeleted.extend(ids.iter().cloned());
         }
         for id in ids {
             if let Err(error) = self.delete(&id).await {
-                tracing::error!(%error, "a session has ended, but is still in the database: a restart now would bring it back");
+                tracing::error!(%error, "can't delete an ended session from the database: a restart now would restore it");
             }
         }
     }
@@ -88,7 +88,7 @@ impl App {
         Ok(())
     }
 
-    /// Tries again what [`Self::end_sessions`] could not do. That was logged; until it succeeds, `/healthz` tells.
+    /// Tries again to delete the sessions that [`Self::end_sessions`] could not delete. Their error was logged, and `/healthz` reports the database.
     async fn delete_ended(&self) {
         let undeleted = self.access().undeleted.clone();
         for id in undeleted {

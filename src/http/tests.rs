@@ -1,4 +1,4 @@
-//! The pages and the API, asked as nginx asks them, over a daemon with a fake runtime.
+//! Tests of the pages and the API, with requests as nginx sends them and a daemon with a fake runtime.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::model::manifest::{Machine, Manifest};
 use crate::ports::Clock;
 use crate::ports::fake::Fake;
 
-mod door;
+mod sockets;
 
-/// The pages over a daemon, and what they stand on.
+/// The pages, the daemon behind them, and their files.
 struct Stage {
     app: Arc<App>,
     front: Router,
@@ -36,7 +36,7 @@ struct Stage {
     directory: tempfile::TempDir,
 }
 
-/// A cheap argon2 hash: these tests are not about its cost.
+/// An argon2 hash with low cost, so that the tests are fast.
 fn hash(password: &str) -> String {
     let cheap = Params::new(8, 1, 1, None).unwrap();
     let salt = SaltString::encode_b64(&[7; 16]).unwrap();
@@ -46,7 +46,7 @@ fn hash(password: &str) -> String {
         .to_string()
 }
 
-/// The people of a stage: Dan, and Grace if she is an admin or not.
+/// A manifest with dan, and grace, who is an admin or not.
 fn declared(directory: &Path, grace_is_admin: bool) -> Arc<Manifest> {
     let file = directory.join("password");
     let text = serde_json::json!({
@@ -67,16 +67,16 @@ fn stage() -> Stage {
     let clock: Clock = || 1000;
     let (state, kept) = State::open(&layout.database(), [1; 32], clock()).unwrap();
     let fake = Fake::default();
-    let (manifest, in_force) = watch::channel(declared(directory.path(), true));
-    let people = in_force.borrow().clone();
-    let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, layout.clone(), people);
+    let (manifest, current) = watch::channel(declared(directory.path(), true));
+    let declared = current.borrow().clone();
+    let (daemon, handle) = Daemon::new(fake.clone(), state.clone(), clock, layout.clone(), declared);
     let daemon = tokio::spawn(daemon.run(std::future::pending())).abort_handle();
-    let app = App::new(in_force, handle, fake.clone(), (state, kept), layout, clock);
+    let app = App::new(current, handle, fake.clone(), (state, kept), layout, clock);
     let front = front(app.clone());
     Stage { app, front, daemon, fake, manifest, directory }
 }
 
-/// A request as it comes from nginx: to a site, below the scheme and authority that are the site's own.
+/// A request as nginx sends it for a site, and the site's origin.
 struct Ask(axum::http::request::Builder, String);
 
 impl Stage {
@@ -92,7 +92,7 @@ impl Stage {
         Ask(request.header("x-csm-method", method).header("x-csm-source", "10.0.0.1"), origin)
     }
 
-    /// A session that is there, and the value of its cookie.
+    /// Creates a session. Returns it with its cookie.
     async fn signed_in(&self, name: &str) -> (Session, String) {
         let id = format!("session-of-{name}");
         let (session, cookie) = Session::new(name.parse().unwrap(), id, "secret", "credential".into(), self.app.now());
@@ -101,27 +101,27 @@ impl Stage {
         (session, format!("{}={cookie}", cookies::SESSION))
     }
 
-    /// How many sessions of a user the database holds: they would be back after a restart.
-    fn kept(&self, owner: &str) -> usize {
+    /// The number of a user's sessions in the database, which a restart would restore.
+    fn stored(&self, owner: &str) -> usize {
         let database = rusqlite::Connection::open(self.app.layout.database()).unwrap();
         database.query_row("SELECT count(*) FROM session WHERE owner = ?1", [owner], |row| row.get(0)).unwrap()
     }
 
-    /// The cookie of a session on a workspace's host.
-    fn let_in(&self, session: &Session, site: &str) -> String {
+    /// A session's cookie on a workspace's hostname.
+    fn workspace_cookie(&self, session: &Session, site: &str) -> String {
         format!("{}={}", cookies::WORKSPACE, self.app.key.site_token(&session.id, &site.parse().unwrap()))
     }
 
     /// Waits until a workspace is in a state.
     async fn until(&self, name: &str, word: &str) {
         let id: WorkspaceId = name.parse().unwrap();
-        let mut pictures = self.app.daemon.follow();
-        let there = |now: &Arc<Snapshot>| now.workspaces.get(&id).is_some_and(|view| view.state.word() == word);
-        let found = tokio::time::timeout(Duration::from_secs(60), pictures.wait_for(there)).await;
+        let mut snapshots = self.app.daemon.follow();
+        let reached = |now: &Arc<Snapshot>| now.workspaces.get(&id).is_some_and(|view| view.state.word() == word);
+        let found = tokio::time::timeout(Duration::from_secs(60), snapshots.wait_for(reached)).await;
         drop(found.unwrap_or_else(|_| panic!("{name} never {word}: {:?}", self.app.daemon.snapshot())).unwrap());
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    async fn send(&self, request: Request) -> Response {
         self.front.clone().oneshot(request).await.unwrap()
     }
 }
@@ -131,7 +131,7 @@ impl Ask {
         Self(self.0.header(name, value), self.1)
     }
 
-    /// From another address.
+    /// Sets the client's address.
     fn from(mut self, source: &str) -> Self {
         self.0.headers_mut().unwrap().insert("x-csm-source", source.parse().unwrap());
         self
@@ -152,22 +152,23 @@ impl Ask {
 }
 
 #[tokio::test]
-async fn a_hundred_guesses_side_by_side_are_ten() {
+async fn of_a_hundred_concurrent_guesses_ten_are_checked() {
     let stage = stage();
     let guess = |n| stage.ask("POST", "dashboard", "/sign-in").own().form(&format!("name=dan&password=guess-{n}"));
-    let answers = join_all((0..100).map(|n| stage.answer(guess(n)))).await;
-    let tried = answers.iter().filter(|answer| answer.status() == StatusCode::UNAUTHORIZED).count();
-    let refused: Vec<_> = answers.iter().filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS).collect();
+    let responses = join_all((0..100).map(|n| stage.send(guess(n)))).await;
+    let tried = responses.iter().filter(|response| response.status() == StatusCode::UNAUTHORIZED).count();
+    let refused: Vec<_> =
+        responses.iter().filter(|response| response.status() == StatusCode::TOO_MANY_REQUESTS).collect();
     assert_eq!((tried, refused.len()), (10, 90));
-    assert!(refused.iter().all(|answer| answer.headers()[header::RETRY_AFTER] == "30"));
+    assert!(refused.iter().all(|response| response.headers()[header::RETRY_AFTER] == "30"));
 }
 
 #[tokio::test]
-async fn right_passwords_are_never_too_many() {
+async fn right_passwords_are_not_limited() {
     let stage = stage();
     for _ in 0..15 {
         let request = stage.ask("POST", "dashboard", "/sign-in").own().form("name=dan&password=right");
-        assert_eq!(stage.answer(request).await.status(), StatusCode::SEE_OTHER);
+        assert_eq!(stage.send(request).await.status(), StatusCode::SEE_OTHER);
     }
 }
 
@@ -182,20 +183,20 @@ async fn a_followed_log_ends_with_the_session() {
     let stage = stage();
     let (_, cookie) = stage.signed_in("dan").await;
     let follow = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs?follow=true").with("cookie", &cookie);
-    let mut body = stage.answer(follow.bare()).await.into_body().into_data_stream();
+    let mut body = stage.send(follow.bare()).await.into_body().into_data_stream();
     assert_eq!(next(&mut body).await, Some(Some("its last words\n".to_owned())));
-    assert_eq!(next(&mut body).await, None, "signed in, it goes on");
-    stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    assert_eq!(next(&mut body).await, None, "the log is followed while the user is signed in");
+    stage.send(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
     assert_eq!(next(&mut body).await, Some(None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_like() {
+async fn a_user_can_follow_eight_logs_at_a_time_and_the_operator_any_number() {
     const TARGET: &str = "/api/v1/workspaces/dan/logs?follow=true";
     let stage = stage();
     let (session, dan) = stage.signed_in("dan").await;
     let (_, grace) = stage.signed_in("grace").await;
-    let ask = |cookie: &str| stage.answer(stage.ask("GET", "dashboard", TARGET).with("cookie", cookie).bare());
+    let ask = |cookie: &str| stage.send(stage.ask("GET", "dashboard", TARGET).with("cookie", cookie).bare());
     let mut followed = Vec::new();
     for _ in 0..8 {
         let mut body = ask(&dan).await.into_body().into_data_stream();
@@ -204,13 +205,13 @@ async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_
     }
     let refused = ask(&dan).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-    let said = axum::body::to_bytes(refused.into_body(), 1000).await.unwrap();
-    assert!(String::from_utf8_lossy(&said).contains("You follow 8 logs already. Close one"), "{said:?}");
-    assert_eq!(ask(&grace).await.status(), StatusCode::OK, "it is each person's own count");
+    let body = axum::body::to_bytes(refused.into_body(), 1000).await.unwrap();
+    assert!(String::from_utf8_lossy(&body).contains("You already follow 8 logs. Close one"), "{body:?}");
+    assert_eq!(ask(&grace).await.status(), StatusCode::OK, "each user's logs are counted separately");
     let unfollowed = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs").with("cookie", &dan).bare();
-    assert_eq!(stage.answer(unfollowed).await.status(), StatusCode::OK, "a log that ends is not counted");
+    assert_eq!(stage.send(unfollowed).await.status(), StatusCode::OK, "a log that ends is not counted");
     for _ in 0..3 {
-        // Whoever leaves makes room, read to its end or not.
+        // A reader that disconnects is no longer counted, even if it has not read to the end.
         followed.pop();
         followed.push(ask(&dan).await.into_body().into_data_stream());
         assert_eq!(ask(&dan).await.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -220,7 +221,7 @@ async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_
         while next(&mut body).await.expect("it ends with the session").is_some() {}
     }
     stage.app.access().sessions.insert(session);
-    assert_eq!(ask(&dan).await.status(), StatusCode::OK, "all of them have left");
+    assert_eq!(ask(&dan).await.status(), StatusCode::OK, "no log is followed any more");
 
     let operator = api::operator_routes().with_state(stage.app.clone());
     let mut followed = Vec::new();
@@ -228,28 +229,28 @@ async fn a_person_follows_eight_logs_at_a_time_and_the_operator_as_many_as_they_
         let request = Request::builder().uri(TARGET).body(Body::empty()).unwrap();
         followed.push(operator.clone().oneshot(request).await.unwrap());
     }
-    assert!(followed.iter().all(|answer| answer.status() == StatusCode::OK));
+    assert!(followed.iter().all(|response| response.status() == StatusCode::OK));
 }
 
 #[tokio::test]
-async fn the_page_of_a_log_is_bounded_by_bytes_and_keeps_the_newest_lines() {
+async fn a_logs_page_has_a_size_limit_and_keeps_the_newest_lines() {
     let stage = stage();
     let (_, cookie) = stage.signed_in("dan").await;
     let lines = (0..200).map(|n| format!("{}{n}", "<".repeat(4000))).collect();
     stage.fake.world().printed = Some(lines);
-    let page = stage.answer(stage.ask("GET", "dashboard", "/workspaces/dan/log").with("cookie", &cookie).bare()).await;
+    let page = stage.send(stage.ask("GET", "dashboard", "/workspaces/dan/log").with("cookie", &cookie).bare()).await;
     let page = axum::body::to_bytes(page.into_body(), 256 << 10).await.expect("at most 256 KiB");
     let page = String::from_utf8_lossy(&page);
     assert!(page.contains("&#60;199\n") && page.contains("… (188 earlier lines left out)\n"), "{page}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_followed_log_ends_with_the_right_to_see_it() {
+async fn a_followed_log_ends_when_the_user_may_no_longer_see_it() {
     let stage = stage();
     let (_, cookie) = stage.signed_in("grace").await;
     let follow = |of: &str| {
         let target = format!("/api/v1/workspaces/{of}/logs?follow=true");
-        stage.answer(stage.ask("GET", "dashboard", &target).with("cookie", &cookie).bare())
+        stage.send(stage.ask("GET", "dashboard", &target).with("cookie", &cookie).bare())
     };
     let mut of_dan = follow("dan").await.into_body().into_data_stream();
     let mut her_own = follow("grace").await.into_body().into_data_stream();
@@ -257,115 +258,116 @@ async fn a_followed_log_ends_with_the_right_to_see_it() {
         assert_eq!(next(body).await, Some(Some("its last words\n".to_owned())));
     }
     stage.manifest.send_replace(declared(stage.directory.path(), false));
-    assert_eq!(next(&mut of_dan).await, Some(None), "no admin any more");
+    assert_eq!(next(&mut of_dan).await, Some(None), "grace is not an admin any more");
     assert_eq!(next(&mut her_own).await, None);
     stage.app.access().sessions.remove("session-of-grace");
     assert_eq!(next(&mut her_own).await, Some(None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_workspace_that_fails_before_its_editor_answers_is_told_on_the_wake_page() {
+async fn the_wake_page_shows_a_workspace_that_fails_before_its_editor_responds() {
     let stage = stage();
     stage.fake.put("dan", true);
     stage.until("dan", "running").await;
-    let cookie = stage.let_in(&stage.signed_in("dan").await.0, "label:dan");
+    let cookie = stage.workspace_cookie(&stage.signed_in("dan").await.0, "label:dan");
     let events = stage.ask("GET", "label:dan", "/_csm/events").with("cookie", &cookie).bare();
-    let mut events = stage.answer(events).await.into_body().into_data_stream();
-    // Nothing listens on the editor's socket: there is nothing to tell yet but that the connection lives.
+    let mut events = stage.send(events).await.into_body().into_data_stream();
+    // Nothing listens on the editor's socket, so there is no event yet.
     let first = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
     assert!(first.is_err(), "{first:?}");
     stage.fake.put("dan", false);
     stage.until("dan", "failed").await;
-    let told = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("told").unwrap().unwrap();
-    let told = String::from_utf8(told.to_vec()).unwrap();
-    assert!(told.starts_with("event: part") && told.contains("failed"), "{told}");
+    let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("an event").unwrap().unwrap();
+    let event = String::from_utf8(event.to_vec()).unwrap();
+    assert!(event.starts_with("event: part") && event.contains("failed"), "{event}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_on_another_owners_page_wakes_nothing() {
+async fn a_frame_on_another_owners_page_starts_no_workspace() {
     let stage = stage();
     let (session, _) = stage.signed_in("dan").await;
     for site in ["label:dan", "label:3000--dan"] {
-        let cookie = stage.let_in(&session, site);
+        let cookie = stage.workspace_cookie(&session, site);
         let visit = |from: &str, into: &str| {
             let ask = stage.ask("GET", site, "/_csm/wake").with("cookie", &cookie).with("sec-fetch-mode", "navigate");
-            stage.answer(ask.with("sec-fetch-site", from).with("sec-fetch-dest", into).bare())
+            stage.send(ask.with("sec-fetch-site", from).with("sec-fetch-dest", into).bare())
         };
         stage.until("dan", "stopped").await;
         let framed = visit("same-site", "iframe").await;
         assert_eq!(framed.status(), StatusCode::SERVICE_UNAVAILABLE);
         let text = axum::body::to_bytes(framed.into_body(), 1000).await.unwrap();
-        assert_eq!(text, "the workspace does not run; open it in a browser\n", "{site}");
+        assert_eq!(text, "the workspace is not running; open it in a browser to start it\n", "{site}");
         stage.until("dan", "stopped").await;
         visit("same-site", "document").await;
         stage.until("dan", "running").await;
         stage
             .app
             .daemon
-            .act("dan".parse().unwrap(), crate::plan::Verb::Stop, crate::plan::Cause::ShutDown)
+            .request("dan".parse().unwrap(), crate::plan::Verb::Stop, crate::plan::Cause::ShutDown)
             .await
             .unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_sign_out_signs_out_when_the_disk_is_full() {
+async fn a_sign_out_works_on_a_full_disk() {
     let stage = stage();
     let (_, cookie) = stage.signed_in("dan").await;
     let database = rusqlite::Connection::open(stage.app.layout.database()).unwrap();
     let full = "CREATE TRIGGER full BEFORE DELETE ON session BEGIN SELECT RAISE(ABORT, 'disk is full'); END";
     database.execute_batch(full).unwrap();
-    let out = stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
+    let out = stage.send(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &cookie).bare()).await;
     assert_eq!(out.status(), StatusCode::SEE_OTHER);
     assert_eq!(out.headers()[header::SET_COOKIE], cookies::set(cookies::SESSION, "", 0));
-    let again = stage.answer(stage.ask("GET", "dashboard", "/").with("cookie", &cookie).bare()).await;
+    let again = stage.send(stage.ask("GET", "dashboard", "/").with("cookie", &cookie).bare()).await;
     assert_eq!(again.headers()[header::LOCATION], "/sign-in");
-    let kept = || stage.kept("dan");
+    let stored = || stage.stored("dan");
     stage.app.revoke().await;
-    assert_eq!(kept(), 1);
+    assert_eq!(stored(), 1);
     database.execute_batch("DROP TRIGGER full").unwrap();
     stage.app.revoke().await;
-    assert_eq!(kept(), 0, "it would come back with the next start");
+    assert_eq!(stored(), 0, "the next start would restore the session");
 }
 
 #[tokio::test]
 async fn a_locked_database_delays_its_own_requests_and_no_others() {
     let stage = stage();
     let (_, dan) = stage.signed_in("dan").await;
-    let of_grace = stage.let_in(&stage.signed_in("grace").await.0, "label:grace");
+    let of_grace = stage.workspace_cookie(&stage.signed_in("grace").await.0, "label:grace");
     let database = rusqlite::Connection::open(stage.app.layout.database()).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut out = Box::pin(stage.answer(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &dan).bare()));
+    let mut out = Box::pin(stage.send(stage.ask("POST", "dashboard", "/sign-out").own().with("cookie", &dan).bare()));
     assert!(futures_util::poll!(&mut out).is_pending(), "a sign-out waits until its session is deleted");
     let question = stage.ask("GET", "label:grace", "/").with("cookie", &of_grace).bare();
-    assert_eq!(authorize::question(Shared(stage.app.clone()), question).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(authorize::handle(Shared(stage.app.clone()), question).await.status(), StatusCode::NO_CONTENT);
     database.execute_batch("COMMIT").unwrap();
     assert_eq!(out.await.status(), StatusCode::SEE_OTHER);
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_what_never_settles_has_an_end() {
+async fn waiting_for_a_workspace_that_never_settles_times_out() {
     let stage = stage();
     stage.fake.world().gated = true;
     let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
     let operator = api::operator_routes().with_state(stage.app.clone());
-    let answer = tokio::time::timeout(Duration::from_secs(3600), operator.oneshot(start.body(Body::empty()).unwrap()));
-    let answer = answer.await.expect("answered").unwrap();
-    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    let response =
+        tokio::time::timeout(Duration::from_secs(3600), operator.oneshot(start.body(Body::empty()).unwrap()));
+    let response = response.await.expect("a response").unwrap();
+    let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
     let workspace: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&workspace["state"], &workspace["settled"]), (&"starting".into(), &false.into()), "{workspace}");
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_is_no_outcome_of_what_was_waited_for() {
+async fn waiting_for_a_workspace_fails_if_the_daemon_ends() {
     let stage = stage();
     stage.fake.world().gated = true;
     let start = Request::builder().method("POST").uri("/api/v1/workspaces/dan/start?wait=true");
     let operator = api::operator_routes().with_state(stage.app.clone());
-    let answer = tokio::spawn(operator.oneshot(start.body(Body::empty()).unwrap()));
+    let response = tokio::spawn(operator.oneshot(start.body(Body::empty()).unwrap()));
     stage.until("dan", "starting").await;
     stage.daemon.abort();
-    assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.await.unwrap().unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 const HOME: &str = "10.0.0.1";
@@ -373,49 +375,49 @@ const ELSEWHERE: &str = "10.0.0.2";
 const FAR: &str = "10.0.0.3";
 
 impl Stage {
-    /// A try at a password, and its answer. `mark` is the browser's device cookie, if it has one.
-    async fn tries(&self, name: &str, password: &str, source: &str, mark: Option<&str>) -> Response {
+    /// Tries a password. `device` is the browser's device cookie, if it has one.
+    async fn tries(&self, name: &str, password: &str, source: &str, device: Option<&str>) -> Response {
         let mut ask = self.ask("POST", "dashboard", "/sign-in").own().from(source);
-        if let Some(mark) = mark {
-            ask = ask.with("cookie", &format!("{}={mark}", cookies::DEVICE));
+        if let Some(device) = device {
+            ask = ask.with("cookie", &format!("{}={device}", cookies::DEVICE));
         }
-        self.answer(ask.form(&format!("name={name}&password={password}"))).await
+        self.send(ask.form(&format!("name={name}&password={password}"))).await
     }
 
-    /// Wrong passwords from one place until they are refused.
-    async fn exhaust(&self, name: &str, source: &str, mark: Option<&str>) -> usize {
+    /// Tries wrong passwords from one address until they are refused. Returns how many were checked.
+    async fn exhaust(&self, name: &str, source: &str, device: Option<&str>) -> usize {
         for tried in 0..100 {
-            let status = self.tries(name, "wrong", source, mark).await.status();
+            let status = self.tries(name, "wrong", source, device).await.status();
             if status == StatusCode::TOO_MANY_REQUESTS {
                 return tried;
             }
             assert_eq!(status, StatusCode::UNAUTHORIZED);
         }
-        panic!("a hundred wrong passwords were taken");
+        panic!("a hundred wrong passwords were checked");
     }
 
-    /// Signs in with the right password; the mark that the browser has from then on.
-    async fn marked(&self, name: &str, source: &str, mark: Option<&str>) -> String {
-        let answer = self.tries(name, "right", source, mark).await;
-        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
-        let mut set = answer.headers().get_all(header::SET_COOKIE).iter().map(|set| set.to_str().unwrap());
-        let given = set.find_map(|set| set.strip_prefix(cookies::DEVICE)?.strip_prefix('=')).expect("a mark");
+    /// Signs in with the right password. Returns the browser's new device cookie.
+    async fn device_of(&self, name: &str, source: &str, device: Option<&str>) -> String {
+        let response = self.tries(name, "right", source, device).await;
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        let mut set = response.headers().get_all(header::SET_COOKIE).iter().map(|set| set.to_str().unwrap());
+        let given = set.find_map(|set| set.strip_prefix(cookies::DEVICE)?.strip_prefix('=')).expect("a device cookie");
         given.split(';').next().unwrap().to_owned()
     }
 }
 
 #[tokio::test]
-async fn a_fresh_browser_elsewhere_gets_in_while_strangers_try_the_same_name() {
+async fn a_new_browser_can_sign_in_while_other_addresses_try_the_same_name() {
     let stage = stage();
     assert_eq!(stage.exhaust("dan", ELSEWHERE, None).await, 10);
     assert_eq!(stage.tries("dan", "right", ELSEWHERE, None).await.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(stage.exhaust("dan", FAR, None).await, 3, "a second address gets hardly more");
+    assert_eq!(stage.exhaust("dan", FAR, None).await, 3, "a second address gets only a few attempts");
     for _ in 0..5 {
         assert_eq!(stage.tries("dan", "right", HOME, None).await.status(), StatusCode::SEE_OTHER);
     }
-    assert_eq!(stage.exhaust("dan", HOME, None).await, 3, "right passwords gave back what they took");
+    assert_eq!(stage.exhaust("dan", HOME, None).await, 3, "right passwords are not counted");
     let refused = stage.tries("dan", "right", HOME, None).await;
-    assert_eq!(refused.headers()[header::RETRY_AFTER], "30", "the name's wait is the shorter");
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "30", "the name's wait is the shorter one");
 }
 
 #[tokio::test]
@@ -428,51 +430,51 @@ async fn addresses_of_one_ipv6_network_count_as_one() {
 }
 
 #[tokio::test]
-async fn a_known_browser_gets_in_from_the_place_that_tries() {
+async fn a_known_browser_can_sign_in_from_an_address_that_is_limited() {
     let stage = stage();
-    let mark = stage.marked("dan", HOME, None).await;
+    let device = stage.device_of("dan", HOME, None).await;
     assert_eq!(stage.exhaust("dan", HOME, None).await, 10);
-    assert_eq!(stage.tries("dan", "right", HOME, Some(&mark)).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(stage.tries("dan", "right", HOME, Some(&device)).await.status(), StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
-async fn a_mark_ends_with_the_password() {
+async fn a_new_password_makes_device_cookies_invalid() {
     let stage = stage();
-    let mark = stage.marked("dan", HOME, None).await;
+    let device = stage.device_of("dan", HOME, None).await;
     std::fs::write(stage.directory.path().join("password"), hash("another")).unwrap();
     stage.exhaust("dan", HOME, None).await;
     for password in ["right", "another"] {
-        let answer = stage.tries("dan", password, HOME, Some(&mark)).await;
-        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "the mark is from before the password");
+        let response = stage.tries("dan", password, HOME, Some(&device)).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "the device cookie is older than the password");
     }
 }
 
 #[tokio::test]
-async fn a_mark_is_for_one_person() {
+async fn a_device_cookie_is_valid_for_one_user() {
     let stage = stage();
-    let mark = stage.marked("grace", HOME, None).await;
+    let device = stage.device_of("grace", HOME, None).await;
     stage.exhaust("dan", HOME, None).await;
-    let forged = mark.replacen("grace", "dan", 1);
-    for mark in [mark.as_str(), &forged, "dan", "dan.", "dan..", ""] {
-        let answer = stage.tries("dan", "right", HOME, Some(mark)).await;
-        assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "{mark}");
+    let forged = device.replacen("grace", "dan", 1);
+    for device in [device.as_str(), &forged, "dan", "dan.", "dan..", ""] {
+        let response = stage.tries("dan", "right", HOME, Some(device)).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "{device}");
     }
 }
 
 #[tokio::test]
-async fn each_browser_has_its_own_mark_and_count() {
+async fn each_browser_has_its_own_device_cookie_and_count() {
     let stage = stage();
-    let (one, other) = (stage.marked("dan", HOME, None).await, stage.marked("dan", HOME, None).await);
+    let (one, other) = (stage.device_of("dan", HOME, None).await, stage.device_of("dan", HOME, None).await);
     assert_ne!(one, other);
-    assert_eq!(stage.marked("dan", HOME, Some(&one)).await, one, "a browser keeps its mark");
+    assert_eq!(stage.device_of("dan", HOME, Some(&one)).await, one, "a browser keeps its device id");
     assert_eq!(stage.exhaust("dan", HOME, Some(&one)).await, 10);
     assert_eq!(stage.tries("dan", "right", HOME, Some(&one)).await.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(stage.exhaust("dan", HOME, Some(&other)).await, 10, "the other has its own count");
-    assert_eq!(stage.exhaust("dan", HOME, None).await, 10, "and what has no mark is counted apart");
+    assert_eq!(stage.exhaust("dan", HOME, None).await, 10, "browsers without a device cookie are counted separately");
 }
 
 #[tokio::test]
-async fn the_oldest_of_too_many_sessions_ends() {
+async fn the_oldest_session_ends_when_a_user_has_too_many() {
     let stage = stage();
     let (mut first, first_cookie) = stage.signed_in("dan").await;
     let (_, of_grace) = stage.signed_in("grace").await;
@@ -480,26 +482,26 @@ async fn the_oldest_of_too_many_sessions_ends() {
     stage.app.access().sessions.insert(first);
     let visit = |cookie: &str| {
         let ask = stage.ask("GET", "dashboard", "/").with("cookie", cookie).bare();
-        async { stage.answer(ask).await.status() }
+        async { stage.send(ask).await.status() }
     };
-    let kept = || stage.kept("dan");
+    let stored = || stage.stored("dan");
     for _ in 1..MAX_SESSIONS {
-        stage.marked("dan", HOME, None).await;
+        stage.device_of("dan", HOME, None).await;
     }
-    assert_eq!((visit(&first_cookie).await, kept()), (StatusCode::OK, MAX_SESSIONS));
+    assert_eq!((visit(&first_cookie).await, stored()), (StatusCode::OK, MAX_SESSIONS));
     let newest = stage.tries("dan", "right", HOME, None).await;
     let newest = newest.headers()[header::SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
-    assert_eq!((visit(&first_cookie).await, kept()), (StatusCode::SEE_OTHER, MAX_SESSIONS), "it ended");
+    assert_eq!((visit(&first_cookie).await, stored()), (StatusCode::SEE_OTHER, MAX_SESSIONS), "it ended");
     assert_eq!(visit(&newest).await, StatusCode::OK);
     for _ in 0..MAX_SESSIONS {
-        stage.marked("dan", HOME, None).await;
+        stage.device_of("dan", HOME, None).await;
     }
-    assert_eq!(kept(), MAX_SESSIONS);
-    assert_eq!(visit(&of_grace).await, StatusCode::OK, "hers are counted apart");
+    assert_eq!(stored(), MAX_SESSIONS);
+    assert_eq!(visit(&of_grace).await, StatusCode::OK, "each user's sessions are counted separately");
 }
 
 #[tokio::test]
-async fn whoever_is_neither_a_person_nor_the_operator_is_refused() {
+async fn a_request_without_a_user_or_the_operators_socket_is_refused() {
     let stage = stage();
     stage.fake.put("dan", true);
     stage.until("dan", "running").await;
@@ -509,9 +511,9 @@ async fn whoever_is_neither_a_person_nor_the_operator_is_refused() {
             let uri = format!("/api/v1/workspaces{rest}");
             Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()
         };
-        let nobody = api::person_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
-        assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{method} {rest}");
-        let words = axum::body::to_bytes(nobody.into_body(), 1000).await.unwrap();
+        let anonymous = api::user_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(anonymous.status(), StatusCode::UNAUTHORIZED, "{method} {rest}");
+        let words = axum::body::to_bytes(anonymous.into_body(), 1000).await.unwrap();
         assert_eq!(words, r#"{"error":"Signed out","remedy":"Sign in and try again."}"#);
         stage.until("dan", "running").await;
         let operator = api::operator_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
@@ -520,7 +522,7 @@ async fn whoever_is_neither_a_person_nor_the_operator_is_refused() {
     stage.until("dan", "stopped").await;
 }
 
-/// What is logged on this thread.
+/// The log of this thread.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
@@ -541,7 +543,7 @@ async fn a_password_typed_as_the_name_is_not_logged() {
     let logged = Logged::default();
     let writer = logged.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    // While there is only one, a call that another test's thread makes first is never logged on this one.
+    // With only one subscriber, tracing would cache that a log call made first on another test's thread is disabled.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
     for name in ["canary-password", "Canary%20Password!", "dan"] {

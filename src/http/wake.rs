@@ -1,4 +1,4 @@
-//! The wake page: starts the workspace, shows how far it has come, and opens the editor.
+//! The wake page: starts the workspace, shows its progress, and opens the editor.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::model::label::WorkspaceId;
 use crate::model::workspace::State;
 use crate::plan::{Cause, Verb};
 
-/// Seconds for which a failure is shown before a visit tries again: reloads must not start it over and over.
-const SHOW_FAILURE: u64 = 30;
+/// For how many seconds visits show a failure and do not start the workspace again, so that reloads don't restart it repeatedly.
+const SHOW_FAILURE_SECONDS: u64 = 30;
 
-/// The workspace of this host, for its owner.
+/// The workspace of this hostname and the owner's session. Fails for anyone else.
 fn admitted(app: &App, context: &Context, headers: &HeaderMap) -> Result<(WorkspaceId, Session), Refusal> {
     let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
     let workspace = context.site.workspace().ok_or(Refusal::SignedOut)?.clone();
@@ -36,11 +36,11 @@ fn admitted(app: &App, context: &Context, headers: &HeaderMap) -> Result<(Worksp
 }
 
 fn view(app: &App, id: &WorkspaceId) -> Result<Arc<View>, Refusal> {
-    let gone = || Refusal::NotFound("No workspace has this address any more.".to_owned());
+    let gone = || Refusal::NotFound("There is no longer a workspace at this address.".to_owned());
     app.daemon.snapshot().workspaces.get(id).cloned().ok_or_else(gone)
 }
 
-/// nginx sends every authorized request here that code-server did not answer. Only people who wait for a page wake a workspace.
+/// nginx passes every allowed request here that code-server did not respond to. Only a browser's navigation starts the workspace.
 pub(super) async fn wake(
     Shared(app): Shared<Arc<App>>,
     context: Context,
@@ -48,21 +48,21 @@ pub(super) async fn wake(
 ) -> Result<Response, Refusal> {
     let (id, session) = admitted(&app, &context, &headers)?;
     let later = [(header::RETRY_AFTER, HeaderValue::from_static("2"))];
-    // A page of another owner could frame this host, a port's host too: those are for the editor, which runs when it frames them.
+    // A page in another owner's workspace could show this hostname in a frame. Only the editor frames a port, and it runs then.
     let from = provenance(&headers);
     if !from.is_navigation() || !from.is_own(&context.origin) {
-        let sleeping = "the workspace does not run; open it in a browser\n";
-        return Ok((StatusCode::SERVICE_UNAVAILABLE, later, sleeping).into_response());
+        let text = "the workspace is not running; open it in a browser to start it\n";
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, later, text).into_response());
     }
     let before = view(&app, &id)?;
-    let failed_just_now = before.state == State::Failed && app.now() < before.at + SHOW_FAILURE;
+    let failed_just_now = before.state == State::Failed && app.now() < before.at + SHOW_FAILURE_SECONDS;
     if !failed_just_now {
-        start_it(&app, &id, &session).await?;
+        start_workspace(&app, &id, &session).await?;
     }
     let after = view(&app, &id)?;
     let manifest = app.manifest();
     let dashboard = match context.site {
-        // The far end of a tunnel may not reach it.
+        // A browser at the end of a tunnel may not reach the dashboard.
         Site::Loopback(_) => String::new(),
         _ => format!("{}/", manifest.dashboard_origin()),
     };
@@ -71,9 +71,9 @@ pub(super) async fn wake(
     Ok((later, page(StatusCode::SERVICE_UNAVAILABLE, &template)).into_response())
 }
 
-async fn start_it(app: &App, id: &WorkspaceId, session: &Session) -> Result<(), Refusal> {
-    let gone = |_| Refusal::NotFound("No workspace has this address any more.".to_owned());
-    app.daemon.act(id.clone(), Verb::Start, Cause::Opened(session.owner.clone())).await.map_err(gone)
+async fn start_workspace(app: &App, id: &WorkspaceId, session: &Session) -> Result<(), Refusal> {
+    let gone = |_| Refusal::NotFound("There is no longer a workspace at this address.".to_owned());
+    app.daemon.request(id.clone(), Verb::Start, Cause::Opened(session.owner.clone())).await.map_err(gone)
 }
 
 /// `POST /_csm/start`: the button of the wake page after a failure.
@@ -84,9 +84,9 @@ pub(super) async fn start(
 ) -> Result<Redirect, Refusal> {
     let (id, session) = admitted(&app, &context, &headers)?;
     if !provenance(&headers).is_own(&context.origin) {
-        return Err(Refusal::Foreign);
+        return Err(Refusal::CrossSite);
     }
-    start_it(&app, &id, &session).await?;
+    start_workspace(&app, &id, &session).await?;
     Ok(Redirect::to("/"))
 }
 
@@ -94,8 +94,8 @@ fn runs(view: &View) -> bool {
     matches!(view.state, State::Running { .. })
 }
 
-/// Waits for code-server to answer; `false` when the workspace does not run any more, `None` when the daemon ends.
-async fn answers(app: &App, id: &WorkspaceId, snapshots: &mut watch::Receiver<Arc<Snapshot>>) -> Option<bool> {
+/// Waits until code-server responds. `false` if the workspace stops before that, `None` if the daemon's loop ends.
+async fn editor_responds(app: &App, id: &WorkspaceId, snapshots: &mut watch::Receiver<Arc<Snapshot>>) -> Option<bool> {
     let socket = app.layout.socket(id);
     tokio::select! {
         () = ready::answers(&socket) => Some(true),
@@ -103,7 +103,7 @@ async fn answers(app: &App, id: &WorkspaceId, snapshots: &mut watch::Receiver<Ar
     }
 }
 
-/// `GET /_csm/events`: the wake page's progress. Its last event is `ready`.
+/// `GET /_csm/events`: the wake page's progress. The last event is `ready`.
 pub(super) async fn events(
     Shared(app): Shared<Arc<App>>,
     context: Context,
@@ -111,30 +111,31 @@ pub(super) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let (id, _) = admitted(&app, &context, &headers)?;
     let snapshots = app.daemon.follow();
-    let told: Option<Arc<View>> = None;
-    let events =
-        stream::unfold((app, id, snapshots, told, false), |(app, id, mut snapshots, mut told, over)| async move {
-            if over {
+    let last_sent: Option<Arc<View>> = None;
+    let events = stream::unfold(
+        (app, id, snapshots, last_sent, false),
+        |(app, id, mut snapshots, mut last_sent, finished)| async move {
+            if finished {
                 return None;
             }
             loop {
                 let view = snapshots.borrow_and_update().workspaces.get(&id).cloned();
                 match view {
                     Some(view) if runs(&view) => {
-                        if !answers(&app, &id, &mut snapshots).await? {
+                        if !editor_responds(&app, &id, &mut snapshots).await? {
                             continue;
                         }
                         return Some((
                             Ok(Event::default().event("ready").data("now")),
-                            (app, id, snapshots, told, true),
+                            (app, id, snapshots, last_sent, true),
                         ));
                     }
-                    Some(view) if told.as_ref() != Some(&view) => {
+                    Some(view) if last_sent.as_ref() != Some(&view) => {
                         let html = part(&WakeStatus { view: &view });
-                        told = Some(view);
+                        last_sent = Some(view);
                         return Some((
                             Ok(Event::default().event("part").data(html)),
-                            (app, id, snapshots, told, false),
+                            (app, id, snapshots, last_sent, false),
                         ));
                     }
                     Some(_) => {}
@@ -142,6 +143,7 @@ pub(super) async fn events(
                 }
                 snapshots.changed().await.ok()?;
             }
-        });
+        },
+    );
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }

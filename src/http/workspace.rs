@@ -1,4 +1,4 @@
-//! What the daemon serves on workspaces' hosts, all of it below `/_csm/`.
+//! The routes that the daemon serves on workspaces' hostnames, all under `/_csm/`.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use super::{pages, sign_in, wake};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
-        // nginx's named locations come with the visitor's method.
-        .route("/_csm/sign-in", any(sign_in::begin))
-        .route("/_csm/refused", any(|| async { Refusal::Foreign }))
+        // nginx's internal redirects keep the visitor's method.
+        .route("/_csm/sign-in", any(sign_in::start_handshake))
+        .route("/_csm/refused", any(|| async { Refusal::CrossSite }))
         .route("/_csm/wake", any(wake::wake))
-        .route("/_csm/closed", any(|| async { Refusal::Closed }))
+        .route("/_csm/closed", any(|| async { Refusal::EditorOnly }))
         .route("/_csm/clear", get(sign_in::clear))
         .route("/_csm/callback", get(sign_in::callback))
         .route("/_csm/sign-in-here", post(sign_in::sign_in_here))

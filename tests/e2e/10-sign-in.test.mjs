@@ -74,7 +74,7 @@ test('after a wrong password the form keeps the name, and an unknown name gets t
     assert.equal(await page.getByLabel('Password').inputValue(), '');
     refusals.push(await page.getByRole('alert').innerText());
   }
-  assert.deepEqual(refusals, Array(3).fill('That name and password do not belong together.'));
+  assert.deepEqual(refusals, Array(3).fill('Wrong name or password.'));
   // The handshake continues: after the right password the visitor reaches the address that they opened.
   await running('ada');
   await fillIn(page, 'ada');
@@ -86,7 +86,7 @@ test("another user's workspace is refused, and the page names its owner", async 
   await atDashboard(page, 'grace');
   const answer = await page.goto(origin('ada'));
   assert.equal(answer.status(), 403);
-  assert.match(await page.locator('main').innerText(), /^Not yours\n\nThis workspace belongs to ada\. You are signed in as grace\.\n/);
+  assert.match(await page.locator('main').innerText(), /^Not your workspace\n\nThis workspace belongs to ada\. You are signed in as grace\.\n/);
   await page.getByRole('link', { name: 'Your dashboard' }).click();
   await page.getByRole('heading', { name: 'Your workspace' }).waitFor();
 });
@@ -122,6 +122,6 @@ test("an unknown label shows csm's page, not a browser error", async () => {
   const { page } = at;
   const answer = await page.goto(origin('nobody'));
   assert.equal(answer.status(), 404);
-  assert.match(await page.locator('main').innerText(), /^Nothing here\s+No workspace has this address/);
+  assert.match(await page.locator('main').innerText(), /^Not found\s+There is no workspace at this address/);
   assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.panel')).borderTopStyle), 'solid', 'it is styled');
 });

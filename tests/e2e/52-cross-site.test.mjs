@@ -28,7 +28,7 @@ test("csm accepts a change only from its own pages, with their token", async () 
     for (const target of ['/workspaces/ada/stop', '/workspaces/ada/restart', '/sign-out']) {
       const answer = await ada.post(`${target}?csrf=${token}`, {}, { Origin });
       assert.equal(answer.status, 403, `${target} from ${Origin}`);
-      assert.match(answer.body, /It did not come from this site/);
+      assert.match(answer.body, /The request did not come from a page of this site/);
     }
     const api = await ada.send({ target: '/api/v1/workspaces/ada/stop', method: 'POST', headers: { Origin } });
     assert.equal(api.status, 403, `API from ${Origin}`);

@@ -37,7 +37,7 @@ test('assets, fetches, WebSockets, prefetches, POST requests and other users sta
   const visit = (headers, rest = {}) => ada.send({ label: 'ada', headers, ...rest });
   const asleep = async (answer, what) => {
     assert.equal(answer.status, 503, what);
-    assert.match(answer.body, /the workspace does not run; open it in a browser/, what);
+    assert.match(answer.body, /the workspace is not running; open it in a browser/, what);
   };
   await asleep(await visit({ 'Sec-Fetch-Mode': 'no-cors', 'Sec-Fetch-Dest': 'image' }), 'an image');
   await asleep(await visit({ 'Sec-Fetch-Mode': 'cors', 'Sec-Fetch-Site': 'same-origin' }), 'a fetch');

@@ -52,7 +52,7 @@ for (const [name, own] of Object.entries(OWN)) {
         assert.ok(['', own()].includes(values[0]), values.join());
       } else {
         assert.equal(answer.status, 400, `${values.join()}: ${answer.text.slice(0, 300)}`);
-        assert.match(answer.body, new RegExp(`${name} is there twice`, 'i'));
+        assert.match(answer.body, new RegExp(`${name} occurs twice`, 'i'));
       }
     }
     const write = (...values) =>
@@ -178,7 +178,7 @@ async function closed(ask) {
     assert.equal(answer.status, 404, `${target}: ${answer.text.slice(0, 300)}`);
     assert.ok(!answer.body.includes('"received"'), `${target}: the program answered`);
     // A path that is encoded twice reaches code-server, which has no such path.
-    if (!target.includes('%25')) assert.match(answer.body, /editor's address serves the editor alone|editor&#39;s address serves the editor alone/, target);
+    if (!target.includes('%25')) assert.match(answer.body, /editor's address serves only the editor|editor&#39;s address serves only the editor/, target);
   }
   for (const target of AMBIGUOUS) {
     const answer = await ask(target);
@@ -222,7 +222,7 @@ test("an editor's hostname serves no script as a service worker, except the edit
   for (const target of ['/', '/x.js', '/_static/out/browser/serviceWorker.js/x', '/_static/out/browser/other.js', '/_static/../x.js', '/proxy/3000/x.js', `/${stable}/vscode-remote-resource?path=/home/coder/project/x.js`, `/${stable}/static/out/vs/workbench/other.js`, `/x/_static/out/browser/serviceWorker.js`]) {
     const answer = await ask('ada', target);
     assert.equal(answer.status, 404, `${target}: ${answer.text.slice(0, 300)}`);
-    assert.match(answer.body, /address serves the editor alone/, target);
+    assert.match(answer.body, /address serves only the editor/, target);
   }
   const own = await ask('ada', '/_static/out/browser/serviceWorker.js');
   assert.equal(own.status, 200, own.text.slice(0, 300));

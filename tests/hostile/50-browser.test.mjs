@@ -55,7 +55,7 @@ async function blank(page, base) {
 
 // --- a port's page tries to get a page into the editor's origin ---
 
-const CLOSED = /^Not found\s+The editor's address serves the editor alone\./;
+const CLOSED = /^Not found\s+The editor's address serves only the editor\./;
 const PROXIED = [
   'proxy/PORT/x',
   'proxy/PORT',

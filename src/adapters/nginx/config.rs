@@ -1,4 +1,4 @@
-//! nginx's configuration for one machine: what surrounds `share/nginx/`.
+//! Generates `nginx.conf`, which includes the files of `share/nginx/`.
 
 use std::fmt::Write as _;
 
@@ -6,18 +6,18 @@ use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 
-/// Connections to one upstream that each of nginx's workers keeps: with fewer than a browser's requests in flight, every surplus
-/// one costs a connection of its own, which took a third of the request path (docs/benchmarks.md).
+/// How many idle connections to an upstream each of nginx's workers keeps. If a browser has more requests in flight than this, each
+/// further one opens a new connection, which took a third of the request path (docs/benchmarks.md).
 const KEEPALIVE: u32 = 32;
 
-/// The whole nginx.conf.
+/// The content of `nginx.conf`.
 pub fn render(manifest: &Manifest, layout: &Layout) -> String {
     let run = layout.nginx().display().to_string();
     let share = layout.share.join("nginx").display().to_string();
     let mut conf = String::new();
     let _ = write!(
         conf,
-        "# Written by csm from its manifest; changes are overwritten.
+        "# csm generates this file from its manifest and overwrites changes.
 worker_processes auto;
 pid {run}/nginx.pid;
 error_log stderr warn;
@@ -25,7 +25,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     server_tokens off;
-    # Long enough for a name of two labels and a port in front of the longest domain.
+    # Enough for a hostname of two names and a port before the longest domain.
     server_names_hash_bucket_size 512;
     server_names_hash_max_size {names};
     client_body_temp_path {run}/body;
@@ -34,7 +34,7 @@ http {{
     uwsgi_temp_path {run}/uwsgi;
     scgi_temp_path {run}/scgi;
     proxy_cache_path {run}/authorized keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
-    # One request a connection: what a visitor sends beyond its end is nobody's next request.
+    # One request for each connection: bytes after its end must not be read as the next request.
     upstream csm_front {{ server unix:{front}; }}
     upstream csm_question {{ server unix:{question}; keepalive {KEEPALIVE}; }}
     include {share}/http.conf;
@@ -52,7 +52,7 @@ http {{
     let refuse = if manifest.front_door.tls.is_some() { "ssl_reject_handshake on;" } else { "return 421;" };
     let _ = write!(
         conf,
-        "    server {{ # any other host name
+        "    server {{ # any other hostname
         listen {listen} default_server;
         server_name _;
         include {share}/cookies.conf;
@@ -91,7 +91,7 @@ http {{
     }
     let _ = write!(
         conf,
-        "    server {{ # projects, ports, and names that nobody has
+        "    server {{ # projects, ports, and names without a workspace
         listen {listen};
         server_name \"~^(?<csm_label>(?:[0-9]+--)?(?<csm_workspace>[a-z][a-z0-9-]*))\\.{domain}$\";{tls}
         set $csm_site label:$csm_label;

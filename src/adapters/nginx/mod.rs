@@ -1,4 +1,4 @@
-//! nginx, with a configuration of our own, as this account: for machines where nobody else runs it.
+//! Runs nginx with csm's configuration as this account, for hosts where systemd does not run it.
 
 mod config;
 
@@ -12,24 +12,24 @@ use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use tokio::process::Command;
 
-use super::children::{Tied, find};
+use super::children::{ChildProcess, find};
 use super::files::{make_directory, write_atomically};
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 
 pub use config::render;
 
-/// Why nginx does not serve what it should.
+/// Why nginx can't be started or reloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum NginxError {
-    /// It is not there.
-    #[error("can't run nginx ({0}); install it (Debian: apt-get install nginx-light)")]
+    /// nginx can't be run.
+    #[error("can't run nginx: {0}; install it (Debian: apt-get install nginx-light)")]
     Missing(io::Error),
-    /// It refused its configuration, or did not begin to listen.
-    #[error("nginx refuses its configuration: {0}")]
+    /// nginx refused its configuration, or does not listen.
+    #[error("can't apply nginx's configuration: {0}")]
     Refused(String),
-    /// A file could not be written.
-    #[error("can't write {path}: {source}")]
+    /// A file can't be written.
+    #[error("can't write {path}: {source}; check its directory's permissions and the free disk space")]
     Write {
         /// The file.
         path: PathBuf,
@@ -41,8 +41,8 @@ pub enum NginxError {
 /// A running nginx.
 pub struct Nginx {
     layout: Layout,
-    child: Tied,
-    listens: SocketAddr,
+    child: ChildProcess,
+    address: SocketAddr,
 }
 
 impl Nginx {
@@ -55,7 +55,7 @@ impl Nginx {
         let configuration = directory.join("nginx.conf").display().to_string();
         let prefix = directory.display().to_string();
         let arguments = ["-p", &prefix, "-e", "stderr", "-c", &configuration, "-g", "daemon off;"];
-        let mut child = Tied::spawn("nginx", "QUIT", "nginx", &arguments).map_err(NginxError::Missing)?;
+        let mut child = ChildProcess::spawn("nginx", "QUIT", "nginx", &arguments).map_err(NginxError::Missing)?;
         let address = manifest.front_door.listen;
         let reachable = async {
             while tokio::net::TcpStream::connect(address).await.is_err() {
@@ -63,52 +63,53 @@ impl Nginx {
             }
         };
         tokio::select! {
-            how = child.wait() => {
-                let why = format!("it ended ({how}); RUST_LOG=debug tells what it said");
-                return Err(NginxError::Refused(why));
+            status = child.wait() => {
+                let problem = format!("nginx exited ({status}); set RUST_LOG=debug to see its messages");
+                return Err(NginxError::Refused(problem));
             }
             () = reachable => {}
             () = tokio::time::sleep(Duration::from_secs(10)) => {
-                return Err(NginxError::Refused(format!("nothing listens on {address} after 10 s")));
+                return Err(NginxError::Refused(format!("nginx did not listen on {address} within 10 s; set RUST_LOG=debug to see its messages")));
             }
         }
-        Ok(Self { layout: layout.clone(), child, listens: address })
+        Ok(Self { layout: layout.clone(), child, address })
     }
 
-    /// Puts a new manifest's configuration, or renewed certificates, into force. Open connections stay. On an error the old one does.
-    pub async fn reload(&self, before: &Manifest, manifest: &Manifest) -> Result<(), NginxError> {
-        // nginx's own test passes over an address that is taken; its reload then keeps the old configuration without a word.
-        let had: Vec<SocketAddr> = addresses(before).collect();
-        for address in addresses(manifest).filter(|address| !had.contains(address)) {
+    /// Applies a new manifest's configuration, or renewed certificates. Open connections stay open. On an error nginx keeps the current
+    /// configuration.
+    pub async fn reload(&self, current: &Manifest, manifest: &Manifest) -> Result<(), NginxError> {
+        // nginx's test does not notice an address in use, and a reload would then keep the old configuration without an error.
+        let bound: Vec<SocketAddr> = addresses(current).collect();
+        for address in addresses(manifest).filter(|address| !bound.contains(address)) {
             check_free(address)?;
         }
         install(&self.layout, manifest).await?;
         self.child.signal(rustix::process::Signal::HUP).map_err(NginxError::Missing)
     }
 
-    /// Waits until it ends by itself, which it should not, and until the next one can take its place.
+    /// Waits until nginx exits unexpectedly and its port is free again. Returns its exit status as text.
     pub async fn wait(&mut self) -> String {
-        let how = self.child.wait().await;
-        // Workers that have lost their master go on, and hold its ports. Told to quit they give those up at once, and end when
-        // the last WebSocket that they carry does.
+        let status = self.child.wait().await;
+        // Workers continue without their master and keep its ports open. On SIGQUIT they close those immediately, and exit when their
+        // last WebSocket closes.
         self.child.signal_orphans(rustix::process::Signal::QUIT);
-        let free = async {
-            while check_free(self.listens).is_err() {
+        let port_free = async {
+            while check_free(self.address).is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // Whoever else holds the port then is named when the next one starts.
-        let _ = tokio::time::timeout(Duration::from_secs(5), free).await;
-        how
+        // If the port is still in use then, the next start reports that.
+        let _ = tokio::time::timeout(Duration::from_secs(5), port_free).await;
+        status
     }
 
-    /// Ends it.
+    /// Stops nginx.
     pub async fn stop(self) {
         self.child.stop().await;
     }
 }
 
-/// Every address that nginx listens on.
+/// The addresses that nginx listens on.
 fn addresses(manifest: &Manifest) -> impl Iterator<Item = SocketAddr> {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ports = manifest.workspaces.values().filter_map(|workspace| workspace.port).map(loopback);
@@ -116,20 +117,20 @@ fn addresses(manifest: &Manifest) -> impl Iterator<Item = SocketAddr> {
 }
 
 fn check_free(address: SocketAddr) -> Result<(), NginxError> {
-    let taken = |error: io::Error| {
-        NginxError::Refused(format!("can't listen on {address}: {error}; \"ss -ltnp\" tells who does"))
+    let in_use = |error: io::Error| {
+        NginxError::Refused(format!("can't listen on {address}: {error}; run \"ss -ltnp\" to see which program does"))
     };
-    // As nginx does it: connections of a server that ended just now are no obstacle.
+    // With SO_REUSEADDR, like nginx, so that lingering connections of a server that has just exited don't matter.
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let bound = socket(family, SocketType::STREAM, None).and_then(|socket| {
         set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &address)?;
         listen(&socket, 1)
     });
-    bound.map_err(|error| taken(error.into()))
+    bound.map_err(|error| in_use(error.into()))
 }
 
-/// Writes the configuration beside the one in force, tests it, and only then swaps it in.
+/// Writes the configuration to another file, lets nginx test it, and replaces the current one only if the test passes.
 async fn install(layout: &Layout, manifest: &Manifest) -> Result<(), NginxError> {
     let directory = layout.nginx();
     let (next, current) = (directory.join("next.conf"), directory.join("nginx.conf"));
@@ -149,8 +150,8 @@ async fn install(layout: &Layout, manifest: &Manifest) -> Result<(), NginxError>
         .await
         .map_err(NginxError::Missing)?;
     if !tested.status.success() {
-        let said = String::from_utf8_lossy(&tested.stderr);
-        let line = said.lines().find(|line| line.contains("[emerg]")).unwrap_or(said.trim());
+        let stderr = String::from_utf8_lossy(&tested.stderr);
+        let line = stderr.lines().find(|line| line.contains("[emerg]")).unwrap_or(stderr.trim());
         return Err(NginxError::Refused(line.trim_start_matches("nginx: ").to_owned()));
     }
     write(&current, &text)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
-use super::super::unix_http::{self, Answer};
+use super::super::unix_http::{self, HttpResponse};
 use crate::ports::RuntimeError;
 
 /// Podman responds in milliseconds, and starts a container in a second or two.
@@ -120,7 +120,7 @@ impl Libpod {
     }
 
     /// The log as it comes, from the last `lines` on.
-    pub(super) async fn log(&self, name: &str, lines: usize, follow: bool) -> Result<Answer, RuntimeError> {
+    pub(super) async fn log(&self, name: &str, lines: usize, follow: bool) -> Result<HttpResponse, RuntimeError> {
         let path = format!("containers/{name}/logs?stdout=true&stderr=true&tail={lines}&follow={follow}");
         self.open(Method::GET, &path, String::new()).await
     }
@@ -135,7 +135,7 @@ impl Libpod {
     }
 
     /// A response with a good status, whose body is still to come.
-    async fn open(&self, method: Method, path: &str, body: String) -> Result<Answer, RuntimeError> {
+    async fn open(&self, method: Method, path: &str, body: String) -> Result<HttpResponse, RuntimeError> {
         let path = format!("/v{}/libpod/{path}", podman_api::LATEST_API_VERSION);
         let json = [("content-type", "application/json")];
         let answer =
@@ -150,7 +150,7 @@ impl Libpod {
 }
 
 /// A JSON body; null when it is none, as where there is nothing to say.
-async fn read(answer: Answer) -> Result<Value, RuntimeError> {
+async fn read(answer: HttpResponse) -> Result<Value, RuntimeError> {
     let body = answer.body().await.map_err(|error| unreachable(&error))?;
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::super::unix_http::Answer;
+use super::super::unix_http::HttpResponse;
 use super::libpod::{CALL_TIMEOUT, Libpod, unreachable, within};
 use crate::model::printed::Lines;
 use crate::ports::RuntimeError;
@@ -46,7 +46,7 @@ async fn read(libpod: &Libpod, asked: &Asked, tell: &mpsc::Sender<Line>) -> Resu
         opened => opened?,
     };
     let mut frames = Frames::default();
-    let next = async |answer: &mut Answer| answer.next_bytes().await.map_err(|error| unreachable(&error));
+    let next = async |answer: &mut HttpResponse| answer.next_bytes().await.map_err(|error| unreachable(&error));
     while let Some(bytes) = in_time(*follow, next(&mut answer)).await? {
         for line in frames.push(&bytes) {
             if tell.send(Ok(line)).await.is_err() {

@@ -1,4 +1,4 @@
-//! The database itself, on whatever thread it is: its tables and their migrations, and what is read and written.
+//! The database file: its tables, their migrations, and the queries.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
 use crate::ports::LastOutcome;
 
-/// The tables' history. SQLite's `user_version` counts the steps that a file has taken. A step that was released never changes; what
-/// is to be different is a further step.
+/// The migrations. SQLite's `user_version` is the number of steps applied to a file. A released step must never change: add another
+/// step instead.
 const STEPS: &[M<'_>] = &[M::up(
     "CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE session (
@@ -32,17 +32,17 @@ const EXPIRE: &str = "DELETE FROM session WHERE expires <= ?1";
 /// Why the database can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It can't be opened.
+    /// The file can't be opened.
     #[error(
         "can't open the state database {path}: {cause}; check its disk, or move the file away (everyone signs in again)"
     )]
     Open {
         /// The file.
         path: String,
-        /// What SQLite said.
+        /// SQLite's error message.
         cause: String,
     },
-    /// It was written by a newer csm.
+    /// A newer csm wrote the file.
     #[error(
         "can't open the state database {path}: it has version {found}, and this csm reads up to {}; run the csm that wrote it, or move the file away (everyone signs in again)",
         STEPS.len()
@@ -53,23 +53,23 @@ pub enum StateError {
         /// Its version.
         found: usize,
     },
-    /// Its thread can't be started.
+    /// The thread can't be started.
     #[error("can't start the state database's thread: {0}; check the account's limit of processes and the free memory")]
     Thread(std::io::Error),
-    /// A question that it did not answer.
+    /// A query failed.
     #[error(
         "can't use the state database: {0}; check its disk, or stop csm and move state.db away (everyone signs in again)"
     )]
     Query(#[from] rusqlite::Error),
-    /// Its thread has ended: csm is about to exit.
+    /// The thread has ended, because of which csm exits.
     #[error("can't use the state database: its thread has ended; restart csm")]
     Ended,
 }
 
-/// The open file.
+/// The open database file.
 pub(super) struct Database {
     connection: Connection,
-    /// Whether the last write failed: reads may go well on a disk that is full.
+    /// Whether the last write failed. Reads can succeed on a full disk, so they prove nothing about writes.
     failing: bool,
 }
 
@@ -78,18 +78,18 @@ impl Database {
         let failed = |error| StateError::Open {
             path: path.display().to_string(),
             cause: match error {
-                // In SQLite's words, without the statement.
+                // Only SQLite's error, without the statement.
                 rusqlite_migration::Error::RusqliteError { err, .. } => err.to_string(),
                 other => other.to_string(),
             },
         };
         let mut connection = Connection::open(path).map_err(|error| failed(error.into()))?;
-        // Before anything is written: a newer csm's file stays as it is.
+        // Checked before anything is written, so that a newer csm's file is not changed.
         if let SchemaVersion::Outside(found) = MIGRATIONS.current_version(&connection).map_err(failed)? {
             return Err(StateError::Newer { path: path.display().to_string(), found: found.get() });
         }
         let prepared = connection.pragma_update(None, "journal_mode", "WAL").and_then(|()| {
-            // Small and seldom used: a page cache of 256 KiB is plenty.
+            // The database is small and rarely used, so a page cache of 256 KiB is enough.
             connection.pragma_update(None, "cache_size", -256)
         });
         prepared.map_err(|error| failed(error.into()))?;
@@ -97,7 +97,7 @@ impl Database {
         Ok(Self { connection, failing: false })
     }
 
-    /// Writes, all of it or nothing, and remembers whether it went well.
+    /// Writes in a transaction, and records whether it succeeded.
     fn write<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let written = self.connection.transaction().and_then(|transaction| {
             let done = work(&transaction)?;
@@ -159,21 +159,21 @@ impl Database {
             let (id, at): (String, i64) = (row.get(0)?, row.get(3)?);
             Ok((id, LastOutcome { failed: row.get(1)?, reason: row.get(2)?, at: at.cast_unsigned() }))
         })?;
-        rows.filter_map(|row| row.map(|(id, past)| Some((id.parse().ok()?, past))).transpose()).collect()
+        rows.filter_map(|row| row.map(|(id, outcome)| Some((id.parse().ok()?, outcome))).transpose()).collect()
     }
 
-    pub(super) fn record(&mut self, id: &WorkspaceId, ended: &LastOutcome) -> rusqlite::Result<()> {
+    pub(super) fn record(&mut self, id: &WorkspaceId, outcome: &LastOutcome) -> rusqlite::Result<()> {
         self.write(|connection| {
             connection.execute(
                 "INSERT INTO workspace VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (id) DO UPDATE SET failed = excluded.failed, reason = excluded.reason, at = excluded.at",
-                params![id.to_string(), ended.failed, ended.reason, ended.at.cast_signed()],
+                params![id.to_string(), outcome.failed, outcome.reason, outcome.at.cast_signed()],
             )?;
             Ok(())
         })
     }
 
-    /// After a write that failed another one is tried, which changes nothing.
+    /// Whether the database can be read. If the last write failed, tries to write again, without changing any data.
     pub(super) fn healthy(&mut self) -> bool {
         if self.failing {
             return self.write(|connection| connection.execute("UPDATE secret SET value = value", [])).is_ok();
@@ -186,7 +186,7 @@ impl Database {
 mod tests {
     use super::*;
 
-    /// A file as csm 0.1.0 left it.
+    /// A file that csm 0.1.0 wrote.
     const VERSION_1: &str = "
         CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
         CREATE TABLE session (
@@ -216,7 +216,7 @@ mod tests {
         }
 
         /// Another connection to the same file.
-        fn aside(&self) -> Connection {
+        fn other_connection(&self) -> Connection {
             Connection::open(self.path()).expect("opened")
         }
 
@@ -224,16 +224,16 @@ mod tests {
             Database::open(&self.path()).expect("opened")
         }
 
-        /// Why it can't be opened.
+        /// The error when the file is opened.
         fn refused(&self) -> String {
             Database::open(&self.path()).err().expect("refused").to_string()
         }
     }
 
     #[test]
-    fn a_file_of_version_1_keeps_its_rows() {
+    fn migrations_keep_the_rows_of_a_version_1_file() {
         let stage = Stage::new();
-        stage.aside().execute_batch(VERSION_1).expect("made");
+        stage.other_connection().execute_batch(VERSION_1).expect("made");
         let database = stage.open();
         assert_eq!(database.key([1; 32]).expect("read").sign(&["x"]), Key::new([0; 32]).sign(&["x"]));
         let session = Session {
@@ -247,19 +247,23 @@ mod tests {
         let outcome = LastOutcome { failed: true, reason: "it failed".into(), at: 7 };
         let outcomes = BTreeMap::from([("dan".parse().expect("an id"), outcome)]);
         assert_eq!(database.last_outcomes().expect("read"), outcomes);
-        let version: usize = stage.aside().query_row("PRAGMA user_version", [], |row| row.get(0)).expect("read");
+        let version: usize =
+            stage.other_connection().query_row("PRAGMA user_version", [], |row| row.get(0)).expect("read");
         assert_eq!(version, STEPS.len());
     }
 
     #[test]
-    fn every_step_can_be_taken() {
-        MIGRATIONS.validate().expect("sound");
+    fn every_migration_can_be_applied() {
+        MIGRATIONS.validate().expect("valid");
     }
 
     #[test]
-    fn a_newer_file_is_refused_with_a_fix_and_left_as_it_is() {
+    fn a_newer_file_is_refused_with_a_fix_and_not_changed() {
         let stage = Stage::new();
-        stage.aside().execute_batch(&VERSION_1.replace("user_version = 1", "user_version = 99")).expect("made");
+        stage
+            .other_connection()
+            .execute_batch(&VERSION_1.replace("user_version = 1", "user_version = 99"))
+            .expect("made");
         let before = std::fs::read(stage.path()).expect("read");
         let refused = stage.refused();
         let says = format!("it has version 99, and this csm reads up to {}; run the csm that wrote it", STEPS.len());
@@ -270,7 +274,8 @@ mod tests {
     #[test]
     fn a_broken_file_is_refused_with_a_fix() {
         let stage = Stage::new();
-        std::fs::write(stage.path(), "not a database, and long enough to be seen as a broken one").expect("written");
+        std::fs::write(stage.path(), "not a database, but long enough for SQLite to read as a header")
+            .expect("written");
         let refused = stage.refused();
         assert!(
             refused.contains("state.db: file is not a database; ") && refused.contains("move the file"),
@@ -279,21 +284,21 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_failed_is_seen_until_one_succeeds() {
+    fn a_failed_write_is_unhealthy_until_a_write_succeeds() {
         let stage = Stage::new();
         let mut database = stage.open();
         database.key([1; 32]).expect("a key");
         database.connection.pragma_update(None, "query_only", true).expect("set");
-        assert!(database.healthy(), "nothing was written yet");
+        assert!(database.healthy(), "no write has failed yet");
         database.delete_session("any").expect_err("refused");
         assert!(!database.healthy());
-        assert!(!database.healthy(), "still");
+        assert!(!database.healthy(), "the second try fails too");
         database.connection.pragma_update(None, "query_only", false).expect("set");
-        assert!(database.healthy(), "there is room again");
+        assert!(database.healthy(), "writing is possible again");
     }
 
     #[test]
-    fn a_table_that_is_gone_is_no_health() {
+    fn a_missing_table_is_unhealthy() {
         let stage = Stage::new();
         let mut database = stage.open();
         assert!(database.healthy());

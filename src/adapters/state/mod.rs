@@ -1,4 +1,4 @@
-//! What must survive: sessions, the daemon's key, how workspaces ended. SQLite, on a thread of its own.
+//! Stores sessions, the daemon's key and the last outcome of each workspace in SQLite, on a separate thread.
 
 mod database;
 
@@ -17,19 +17,19 @@ use crate::ports::{History, LastOutcome};
 use database::Database;
 pub use database::StateError;
 
-/// What the thread's stack needs; SQLite's own buffers are on the heap.
+/// The thread's stack size. A small one is enough, because SQLite's buffers are on the heap.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What an earlier csm left in the database.
-pub struct Kept {
+/// What the database contained when csm opened it.
+pub struct Stored {
     /// The daemon's key.
     pub key: Key,
-    /// The sessions that are still good.
+    /// The sessions that have not expired.
     pub sessions: Vec<Session>,
 }
 
-/// The open database. SQLite waits for disks and locks, so it has a thread of its own, which takes what is asked of it in turn. What
-/// is asked is done even when nobody waits for the outcome any more, at the latest before the last of these is dropped.
+/// The open database. SQLite waits for disks and locks, so it runs on a separate thread, which does one job after the other. Every job
+/// is done, even if its caller has stopped waiting: dropping the last clone of this waits for the remaining jobs.
 #[derive(Clone)]
 pub struct State(Arc<Worker>);
 
@@ -38,13 +38,13 @@ type Job = Box<dyn FnOnce(&mut Database) + Send>;
 struct Worker {
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    /// The rows of `workspace`. Nothing else writes there: csm holds a lock.
+    /// The rows of the table `workspace`. csm's lock guarantees that no other process changes them.
     last_outcomes: Mutex<BTreeMap<WorkspaceId, LastOutcome>>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // The thread ends when it has done what is still to do.
+        // The thread ends when it has done the remaining jobs.
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -53,10 +53,10 @@ impl Drop for Worker {
 }
 
 impl State {
-    /// Opens or creates it. `random` becomes the key when there is none yet.
-    pub fn open(path: &Path, random: [u8; 32], now: Timestamp) -> Result<(Self, Kept), StateError> {
+    /// Opens or creates the database. `random` becomes the key if the database has none.
+    pub fn open(path: &Path, random: [u8; 32], now: Timestamp) -> Result<(Self, Stored), StateError> {
         let mut database = Database::open(path)?;
-        let kept = Kept { key: database.key(random)?, sessions: database.sessions(now)? };
+        let stored = Stored { key: database.key(random)?, sessions: database.sessions(now)? };
         let last_outcomes = Mutex::new(database.last_outcomes()?);
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
         let work = move || {
@@ -66,12 +66,12 @@ impl State {
         };
         let thread = std::thread::Builder::new().name("state".to_owned()).stack_size(STACK_BYTES).spawn(work);
         let thread = Some(thread.map_err(StateError::Thread)?);
-        Ok((Self(Arc::new(Worker { jobs: Some(jobs), thread, last_outcomes })), kept))
+        Ok((Self(Arc::new(Worker { jobs: Some(jobs), thread, last_outcomes })), stored))
     }
 
     fn queue(&self, job: impl FnOnce(&mut Database) + Send + 'static) {
         if let Some(jobs) = &self.0.jobs {
-            // When the thread has ended, the job is dropped, and who waits for it learns that.
+            // If the thread has ended, the job is dropped, and its caller gets an error.
             let _ = jobs.send(Box::new(job));
         }
     }
@@ -80,28 +80,28 @@ impl State {
         &self,
         work: impl FnOnce(&mut Database) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StateError> {
-        let (answer, answered) = oneshot::channel();
-        self.queue(move |database| drop(answer.send(work(database))));
-        Ok(answered.await.map_err(|_| StateError::Ended)??)
+        let (tx, rx) = oneshot::channel();
+        self.queue(move |database| drop(tx.send(work(database))));
+        Ok(rx.await.map_err(|_| StateError::Ended)??)
     }
 
-    /// Keeps a session, in place of those that have ended by `now`.
+    /// Stores a session, and deletes those that have expired by `now`.
     pub async fn insert_session(&self, session: Session, now: Timestamp) -> Result<(), StateError> {
         self.run(move |database| database.insert_session(&session, now)).await
     }
 
-    /// Forgets a session.
+    /// Deletes a session.
     pub async fn delete_session(&self, id: &str) -> Result<(), StateError> {
         let id = id.to_owned();
         self.run(move |database| database.delete_session(&id)).await
     }
 
-    /// Whether the database can still be read, and written.
+    /// Whether the database can still be read and written.
     pub async fn healthy(&self) -> bool {
         self.run(|database| Ok(database.healthy())).await.unwrap_or(false)
     }
 
-    /// Resolves when the database's thread ends, which it does only when it panics.
+    /// Resolves when the database's thread ends. While this `State` exists, it ends only if it panics.
     pub async fn ended(&self) {
         if let Some(jobs) = &self.0.jobs {
             jobs.closed().await;
@@ -118,12 +118,12 @@ impl History for State {
         self.last_outcomes().clone()
     }
 
-    fn record(&self, id: &WorkspaceId, ended: &LastOutcome) {
-        self.last_outcomes().insert(id.clone(), ended.clone());
-        let (id, ended) = (id.clone(), ended.clone());
+    fn record(&self, id: &WorkspaceId, outcome: &LastOutcome) {
+        self.last_outcomes().insert(id.clone(), outcome.clone());
+        let (id, outcome) = (id.clone(), outcome.clone());
         self.queue(move |database| {
-            if let Err(error) = database.record(&id, &ended) {
-                tracing::error!(workspace = %id, %error, "can't note how it ended");
+            if let Err(error) = database.record(&id, &outcome) {
+                tracing::error!(workspace = %id, %error, "can't record the workspace's last outcome");
             }
         });
     }
@@ -148,12 +148,12 @@ mod tests {
             self.directory.path().join("state.db")
         }
 
-        fn open(&self, now: Timestamp) -> (State, Kept) {
+        fn open(&self, now: Timestamp) -> (State, Stored) {
             State::open(&self.path(), [1; 32], now).expect("opened")
         }
 
         /// Another connection to the same file.
-        fn aside(&self) -> Connection {
+        fn other_connection(&self) -> Connection {
             Connection::open(self.path()).expect("opened")
         }
     }
@@ -162,54 +162,54 @@ mod tests {
         Session::new("dan".parse().expect("a name"), id.into(), "secret", "c".into(), now).0
     }
 
-    fn ended(reason: &str) -> LastOutcome {
+    fn outcome(reason: &str) -> LastOutcome {
         LastOutcome { failed: true, reason: reason.into(), at: 7 }
     }
 
     #[tokio::test]
-    async fn sessions_and_key_survive() {
+    async fn sessions_and_the_key_survive_a_restart() {
         let stage = Stage::new();
         let (state, first) = stage.open(100);
-        let kept = session("id", 100);
-        state.insert_session(kept.clone(), 100).await.expect("kept");
+        let session = session("id", 100);
+        state.insert_session(session.clone(), 100).await.expect("stored");
         drop(state);
         let (state, again) = State::open(&stage.path(), [2; 32], 101).expect("opened");
-        assert_eq!(again.sessions, vec![kept.clone()]);
+        assert_eq!(again.sessions, vec![session.clone()]);
         assert_eq!(again.key.sign(&["x"]), first.key.sign(&["x"]));
         drop(state);
-        assert!(stage.open(kept.expires).1.sessions.is_empty(), "it has ended");
+        assert!(stage.open(session.expires).1.sessions.is_empty(), "it has expired");
     }
 
     #[tokio::test]
-    async fn sessions_that_have_ended_make_room_for_new_ones() {
+    async fn a_new_session_deletes_expired_ones() {
         let stage = Stage::new();
         let (first, second) = (session("first", 100), session("second", 200));
         {
             let (state, _) = stage.open(100);
-            state.insert_session(first.clone(), 100).await.expect("kept");
-            state.insert_session(second.clone(), first.expires).await.expect("kept");
+            state.insert_session(first.clone(), 100).await.expect("stored");
+            state.insert_session(second.clone(), first.expires).await.expect("stored");
         }
         assert_eq!(stage.open(0).1.sessions, vec![second]);
     }
 
     #[test]
-    fn how_a_workspace_ended_is_known_at_once_and_survives() {
+    fn a_last_outcome_can_be_loaded_immediately_and_survives_a_restart() {
         let stage = Stage::new();
         let id: WorkspaceId = "dan".parse().expect("an id");
         let (state, _) = stage.open(100);
-        let lock = stage.aside();
+        let lock = stage.other_connection();
         lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
         for reason in ["one", "two"] {
-            state.record(&id, &ended(reason));
+            state.record(&id, &outcome(reason));
         }
-        assert_eq!(state.load()[&id].reason, "two", "nobody waits for the disk");
+        assert_eq!(state.load()[&id].reason, "two", "loading does not wait for the disk");
         lock.execute_batch("COMMIT").expect("unlocked");
         drop(state);
         assert_eq!(stage.open(100).0.load()[&id].reason, "two");
     }
 
     #[tokio::test]
-    async fn a_thread_that_panicked_has_ended() {
+    async fn a_panic_ends_the_thread_and_fails_its_jobs() {
         let stage = Stage::new();
         let (state, _) = stage.open(100);
         assert!(futures_util::poll!(Box::pin(state.ended())).is_pending());

@@ -1,4 +1,4 @@
-//! The checks, one function each.
+//! The checks of `csm doctor`, one function for each.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -9,81 +9,83 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::Finding;
+use super::Check;
 use super::subids::{self, ENOUGH};
 use crate::adapters::children::find;
 use crate::adapters::podman::engine::version_number;
 use crate::model::manifest::Manifest;
 use crate::model::size::human_bytes;
 
-/// The first Podman whose `keep-id` takes a uid and a gid.
-const PODMAN: (u32, u32) = (4, 3);
+/// The first version of Podman whose `keep-id` accepts a uid and a gid.
+const MIN_PODMAN: (u32, u32) = (4, 3);
 
-/// Older ones leak the session to proxied ports.
-const CODE_SERVER: [u32; 3] = [4, 124, 2];
+/// Older versions of code-server leak the session to proxied ports.
+const MIN_CODE_SERVER: [u32; 3] = [4, 124, 2];
 
-/// A workspace image takes about 2 GB, and twice that for a moment.
-const DISK: u64 = 5 << 30;
+/// A workspace image takes about 2 GB, and twice that while it is unpacked.
+const MIN_DISK: u64 = 5 << 30;
 
-/// Everything about this machine and account.
-pub(super) fn machine() -> Vec<Finding> {
+/// Checks this host and account.
+pub(super) fn host() -> Vec<Check> {
     if rustix::process::geteuid().is_root() {
-        // What root has says nothing about the account that will run workspaces.
+        // What root can do says nothing about the account that will run workspaces.
         return vec![account()];
     }
     let info = podman_info();
     let version = info.as_ref().map_or("", |info| info["version"]["Version"].as_str().unwrap_or_default()).to_owned();
-    let mut findings = vec![account(), runtime_directory(), podman(&info, &version)];
-    findings.extend(["newuidmap", "newgidmap"].map(id_mapper));
-    findings.extend(subids::FILES.map(|(what, path)| subordinate(what, path)));
-    findings.extend([user_namespaces(), cgroups(), controllers(info.as_ref().ok())]);
-    findings.extend([network(&version), storage(info.as_ref().ok()), disk(info.as_ref().ok())]);
-    findings.extend([init(), nginx(), setpriv()]);
-    findings
+    let mut checks = vec![account(), runtime_directory(), podman(&info, &version)];
+    checks.extend(["newuidmap", "newgidmap"].map(id_mapper));
+    checks.extend(subids::FILES.map(|(what, path)| subordinate(what, path)));
+    checks.extend([user_namespaces(), cgroups(), controllers(info.as_ref().ok())]);
+    checks.extend([network(&version), storage(info.as_ref().ok()), disk(info.as_ref().ok())]);
+    checks.extend([init(), nginx(), setpriv()]);
+    checks
 }
 
-/// code-server's version in the images of a manifest that are here already.
-pub(super) fn images(manifest: &Manifest) -> Vec<Finding> {
+/// Checks the version of code-server in a manifest's images, if they have been pulled.
+pub(super) fn images(manifest: &Manifest) -> Vec<Check> {
     let images: BTreeSet<&str> = manifest.workspaces.values().map(|workspace| workspace.image.as_str()).collect();
     images.into_iter().map(image).collect()
 }
 
-fn image(image: &str) -> Finding {
+fn image(image: &str) -> Check {
     const WHAT: &str = "image";
-    let here = Command::new("podman").args(["image", "exists", image]).status().is_ok_and(|status| status.success());
-    if !here {
-        return Finding::good(WHAT, format!("{image} is not here yet; it is pulled at the first start"));
+    let pulled = Command::new("podman").args(["image", "exists", image]).status().is_ok_and(|status| status.success());
+    if !pulled {
+        return Check::ok(WHAT, format!("{image} is not pulled yet; the first start pulls it"));
     }
     let arguments = ["run", "--rm", "--network=none", "--entrypoint=code-server", image, "--version"];
-    let said = match output("podman", &arguments) {
-        Ok(said) => said,
+    let printed = match output("podman", &arguments) {
+        Ok(printed) => printed,
         Err(error) => {
-            return Finding::broken(WHAT, format!("{image}: {error}"), "use an image with code-server on its PATH");
+            return Check::error(WHAT, format!("{image}: {error}"), "use an image with code-server on its PATH");
         }
     };
-    // It may begin with words about a configuration file that it has just written.
-    let (version, parts) = said.split_whitespace().find_map(version_in).unwrap_or_default();
+    // code-server may first report that it wrote a configuration file.
+    let (version, parts) = printed.split_whitespace().find_map(parse_version).unwrap_or_default();
     let found = format!("{image} has code-server {version}");
-    if parts >= CODE_SERVER {
-        Finding::good(WHAT, found)
+    if parts >= MIN_CODE_SERVER {
+        Check::ok(WHAT, found)
     } else {
-        let [major, minor, patch] = CODE_SERVER;
-        Finding::broken(
+        let [major, minor, patch] = MIN_CODE_SERVER;
+        Check::error(
             WHAT,
             found,
-            format!("older ones than {major}.{minor}.{patch} leak the session to proxied ports; use a newer image"),
+            format!(
+                "use an image with {major}.{minor}.{patch} or newer; older versions leak the session to proxied ports"
+            ),
         )
     }
 }
 
-fn version_in(word: &str) -> Option<(&str, [u32; 3])> {
+fn parse_version(word: &str) -> Option<(&str, [u32; 3])> {
     let parts: Vec<u32> = word.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
     Some((word, parts.try_into().ok()?))
 }
 
-/// What a program printed, or why it could not be run, in a line.
+/// Runs a program and returns what it printed, or an error of one line.
 fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
-    // A Podman that hangs must not hang the doctor.
+    // With a timeout, because Podman may hang.
     let done = Command::new("timeout")
         .args(["--kill-after=1", "20"])
         .arg(find(program))
@@ -93,9 +95,9 @@ fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     match done.status.code() {
         Some(0) => Ok(text(&done.stdout) + &text(&done.stderr)),
-        Some(124 | 137) => Err(format!("{program} did not answer within 20 s")),
+        Some(124 | 137) => Err(format!("{program} did not finish within 20 s")),
         Some(127) => Err(format!("{program} is not installed")),
-        _ => Err(text(&done.stderr).lines().last().unwrap_or("it failed without a word").to_owned()),
+        _ => Err(text(&done.stderr).lines().last().unwrap_or("it failed without a message").to_owned()),
     }
 }
 
@@ -107,25 +109,25 @@ fn podman_info() -> Result<Value, String> {
     let text = output("podman", &["info", "--format=json"])?;
     // Warnings on standard error follow the JSON.
     let json = serde_json::Deserializer::from_str(&text).into_iter().next();
-    json.and_then(Result::ok).ok_or_else(|| "podman info was not understood".to_owned())
+    json.and_then(Result::ok).ok_or_else(|| "can't parse the JSON of \"podman info\"".to_owned())
 }
 
-fn account() -> Finding {
+fn account() -> Check {
     let uid = rustix::process::geteuid();
     if uid.is_root() {
-        return Finding::broken(
+        return Check::error(
             "account",
             "root",
-            "run csm, and this check, as another account; \"make demo\" makes one",
+            "run csm, and this check, as another account; \"make demo\" creates one",
         );
     }
-    Finding::good("account", format!("{} (uid {})", subids::account_name(), uid.as_raw()))
+    Check::ok("account", format!("{} (uid {})", subids::account_name(), uid.as_raw()))
 }
 
-fn runtime_directory() -> Finding {
+fn runtime_directory() -> Check {
     const WHAT: &str = "XDG_RUNTIME_DIR";
     let Some(path) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) else {
-        return Finding::broken(
+        return Check::error(
             WHAT,
             "not set",
             "log in as this account (ssh, machinectl shell), or set it to a directory of mode 0700 on a tmpfs",
@@ -134,33 +136,33 @@ fn runtime_directory() -> Finding {
     let found = path.display().to_string();
     match fs::metadata(&path) {
         Ok(meta) if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 => {
-            Finding::broken(WHAT, found, "it must belong to this account alone: mode 0700")
+            Check::error(WHAT, found, "as root: chown it to this account, and chmod 0700")
         }
-        Ok(_) => Finding::good(WHAT, found),
-        Err(error) => Finding::broken(WHAT, format!("{found}: {error}"), "create it with mode 0700 on a tmpfs"),
+        Ok(_) => Check::ok(WHAT, found),
+        Err(error) => Check::error(WHAT, format!("{found}: {error}"), "create it with mode 0700 on a tmpfs"),
     }
 }
 
-fn podman(info: &Result<Value, String>, version: &str) -> Finding {
+fn podman(info: &Result<Value, String>, version: &str) -> Check {
     match info {
-        Err(error) => Finding::broken(
+        Err(error) => Check::error(
             "podman",
             error.clone(),
             "apt-get install podman crun; then run \"podman info\" as this account",
         ),
-        Ok(_) if version_number(version) < PODMAN => {
-            Finding::broken("podman", version, format!("{}.{} or newer is needed", PODMAN.0, PODMAN.1))
+        Ok(_) if version_number(version) < MIN_PODMAN => {
+            Check::error("podman", version, format!("install Podman {}.{} or newer", MIN_PODMAN.0, MIN_PODMAN.1))
         }
-        Ok(_) => Finding::good("podman", version),
+        Ok(_) => Check::ok("podman", version),
     }
 }
 
-fn id_mapper(program: &'static str) -> Finding {
+fn id_mapper(program: &'static str) -> Check {
     let Some(path) = in_path(program) else {
-        return Finding::broken(
+        return Check::error(
             program,
             "not installed",
-            "apt-get install uidmap (NixOS: /run/wrappers/bin must be in PATH)",
+            "apt-get install uidmap (NixOS: put /run/wrappers/bin into PATH)",
         );
     };
     let setuid = fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o4000 != 0);
@@ -168,9 +170,9 @@ fn id_mapper(program: &'static str) -> Finding {
     let privileged = setuid || rustix::fs::getxattr(&path, "security.capability", &mut capability[..]).is_ok();
     let found = path.display().to_string();
     if privileged {
-        Finding::good(program, found)
+        Check::ok(program, found)
     } else {
-        Finding::broken(
+        Check::error(
             program,
             format!("{found} is neither setuid nor has capabilities"),
             format!("reinstall uidmap, or chmod u+s {found}"),
@@ -178,55 +180,56 @@ fn id_mapper(program: &'static str) -> Finding {
     }
 }
 
-fn subordinate(what: &'static str, path: &str) -> Finding {
+fn subordinate(what: &'static str, path: &str) -> Check {
     let own = subids::own(path);
     if let Some(why) = own.shared_why(path) {
-        return Finding::broken(what, why, subids::APART);
+        return Check::error(what, why, subids::APART);
     }
     if own.count < ENOUGH {
         let remedy = format!(
-            "as root: usermod --add-{what}s {}-{} {} (a range that nobody has in {path})",
+            "as root: usermod --add-{what}s {}-{} {} (or another range that no account has in {path})",
             100_000,
             100_000 + ENOUGH - 1,
             own.account
         );
-        return Finding::broken(what, format!("{} ids for {}", own.count, own.account), remedy);
+        return Check::error(what, format!("{} ids for {}", own.count, own.account), remedy);
     }
-    Finding::good(what, format!("{} ids", own.count))
+    Check::ok(what, format!("{} ids", own.count))
 }
 
-fn user_namespaces() -> Finding {
+fn user_namespaces() -> Check {
     const WHAT: &str = "user namespaces";
     let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
-        return Finding::broken(
+        return Check::error(
             WHAT,
             "user.max_user_namespaces is 0",
-            "as root: sysctl user.max_user_namespaces=15000, and keep it in /etc/sysctl.d",
+            "as root: sysctl user.max_user_namespaces=15000, and write it to a file in /etc/sysctl.d",
         );
     }
     if read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-        return Finding::broken(
+        return Check::error(
             WHAT,
             "kernel.unprivileged_userns_clone is 0",
             "as root: sysctl kernel.unprivileged_userns_clone=1",
         );
     }
     if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
-        return Finding::good(WHAT, "restricted by AppArmor; Ubuntu's own podman has the profile that it needs");
+        return Check::ok(WHAT, "restricted by AppArmor; Ubuntu's podman package has the profile that allows them");
     }
-    Finding::good(WHAT, "allowed")
+    Check::ok(WHAT, "allowed")
 }
 
-fn cgroups() -> Finding {
+fn cgroups() -> Check {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        return Finding::good("cgroups", "version 2");
+        return Check::ok("cgroups", "version 2");
     }
-    let remedy = "boot with systemd.unified_cgroup_hierarchy=1; \"make demo\" as root gets along with private mounts";
-    Finding::broken("cgroups", "version 1, or hybrid: crun starts nothing there", remedy)
+    let remedy =
+        "boot with systemd.unified_cgroup_hierarchy=1, or run \"make demo\" as root, which uses private mounts";
+    Check::error("cgroups", "version 1, or hybrid: crun can't start containers", remedy)
 }
 
-fn controllers(info: Option<&Value>) -> Finding {
+fn controllers(info: Option<&Value>) -> Check {
     const WHAT: &str = "limits";
     let known: Vec<&str> = info
         .and_then(|info| info["host"]["cgroupControllers"].as_array())
@@ -236,20 +239,20 @@ fn controllers(info: Option<&Value>) -> Finding {
         .collect();
     let missing: Vec<&str> = ["memory", "cpu", "pids"].into_iter().filter(|name| !known.contains(name)).collect();
     if missing.is_empty() {
-        return Finding::good(WHAT, "memory, CPU and tasks are enforced");
+        return Check::ok(WHAT, "memory, CPU and tasks are enforced");
     }
     let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    let held = held_by_version_1(&table);
-    let remedy = if missing.iter().any(|name| held.contains(*name)) {
-        "cgroups of version 1 hold them: boot with systemd.unified_cgroup_hierarchy=1"
+    let in_version_1 = version_1_controllers(&table);
+    let remedy = if missing.iter().any(|name| in_version_1.contains(*name)) {
+        "boot with systemd.unified_cgroup_hierarchy=1; version 1 cgroups use these controllers"
     } else {
-        "as root: loginctl enable-linger for this account, and Delegate=cpu memory pids in user@.service.d; then log in anew"
+        "as root: loginctl enable-linger for this account, and Delegate=cpu memory pids in user@.service.d; then log in again"
     };
-    Finding::lacking(WHAT, format!("not enforced for want of the cgroup controllers: {}", missing.join(", ")), remedy)
+    Check::warning(WHAT, format!("not enforced; missing cgroup controllers: {}", missing.join(", ")), remedy)
 }
 
-/// The controllers with a hierarchy of version 1, which no cgroup of version 2 can have: of `/proc/cgroups`.
-fn held_by_version_1(table: &str) -> BTreeSet<&str> {
+/// The controllers that `/proc/cgroups` lists in a version 1 hierarchy. Version 2 cgroups can't use them.
+fn version_1_controllers(table: &str) -> BTreeSet<&str> {
     let rows = table.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace());
     rows.filter_map(|mut fields| Some((fields.next()?, fields.next()?)))
         .filter(|row| row.1 != "0")
@@ -257,24 +260,24 @@ fn held_by_version_1(table: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-fn network(version: &str) -> Finding {
+fn network(version: &str) -> Check {
     const WHAT: &str = "network";
     if version_number(version) >= (5, 3) {
         return match in_path("pasta") {
-            Some(path) => Finding::good(WHAT, path.display().to_string()),
-            None => Finding::broken(WHAT, "pasta is not installed", "apt-get install passt"),
+            Some(path) => Check::ok(WHAT, path.display().to_string()),
+            None => Check::error(WHAT, "pasta is not installed", "apt-get install passt"),
         };
     }
     if in_path("slirp4netns").is_none() {
-        return Finding::broken(WHAT, "slirp4netns is not installed", "apt-get install slirp4netns");
+        return Check::error(WHAT, "slirp4netns is not installed", "apt-get install slirp4netns");
     }
     match fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
-        Ok(_) => Finding::lacking(
+        Ok(_) => Check::warning(
             WHAT,
             "slirp4netns; hostServices needs pasta",
-            "update to Podman 5.3 or newer if you want hostServices",
+            "install Podman 5.3 or newer to use hostServices",
         ),
-        Err(error) => Finding::broken(
+        Err(error) => Check::error(
             WHAT,
             format!("slirp4netns can't open /dev/net/tun: {error}"),
             "as root: modprobe tun, and chmod 0666 /dev/net/tun",
@@ -282,64 +285,71 @@ fn network(version: &str) -> Finding {
     }
 }
 
-fn storage(info: Option<&Value>) -> Finding {
+fn storage(info: Option<&Value>) -> Check {
     let driver = info.and_then(|info| info["store"]["graphDriverName"].as_str()).unwrap_or("unknown");
     if driver == "vfs" {
         let remedy =
             "write [storage] driver = \"overlay\" to ~/.config/containers/storage.conf, then podman system reset";
-        return Finding::lacking("storage", "vfs: each container is a full copy of its image", remedy);
+        return Check::warning("storage", "vfs: each container is a full copy of its image", remedy);
     }
-    Finding::good("storage", driver)
+    Check::ok("storage", driver)
 }
 
-fn disk(info: Option<&Value>) -> Finding {
+fn disk(info: Option<&Value>) -> Check {
     let root = info.and_then(|info| info["store"]["graphRoot"].as_str()).unwrap_or("/");
     let free = crate::adapters::disk::disk_free(Path::new(root)).unwrap_or(0);
-    let found = format!("{} free below {root}", human_bytes(free));
-    if free < DISK {
-        return Finding::lacking("disk", found, format!("an image needs about {}; make room", human_bytes(DISK)));
+    let found = format!("{} free in {root}", human_bytes(free));
+    if free < MIN_DISK {
+        return Check::warning(
+            "disk",
+            found,
+            format!("free some disk space: an image needs about {}", human_bytes(MIN_DISK)),
+        );
     }
-    Finding::good("disk", found)
+    Check::ok("disk", found)
 }
 
-fn init() -> Finding {
+fn init() -> Check {
     let places = ["/usr/libexec/podman/catatonit", "/usr/lib/podman/catatonit", "/usr/libexec/catatonit/catatonit"];
-    let there = places.iter().map(PathBuf::from).find(|path| path.exists()).or_else(|| in_path("catatonit"));
-    match there {
-        Some(path) => Finding::good("catatonit", path.display().to_string()),
-        // NixOS' podman knows its own.
-        None if Path::new("/nix/store").exists() => Finding::good("catatonit", "Podman's own"),
-        None => {
-            Finding::broken("catatonit", "not installed", "apt-get install catatonit; workspaces need an init process")
-        }
+    let found = places.iter().map(PathBuf::from).find(|path| path.exists()).or_else(|| in_path("catatonit"));
+    match found {
+        Some(path) => Check::ok("catatonit", path.display().to_string()),
+        // On NixOS, Podman is built with its own path to catatonit.
+        None if Path::new("/nix/store").exists() => Check::ok("catatonit", "included in NixOS's Podman"),
+        None => Check::error(
+            "catatonit",
+            "not installed",
+            "apt-get install catatonit; it is the init process of workspaces",
+        ),
     }
 }
 
-fn nginx() -> Finding {
-    let said = match output("nginx", &["-V"]) {
-        Ok(said) => said,
-        Err(error) => return Finding::broken("nginx", error, "apt-get install nginx-light"),
+fn nginx() -> Check {
+    let printed = match output("nginx", &["-V"]) {
+        Ok(printed) => printed,
+        Err(error) => return Check::error("nginx", error, "apt-get install nginx-light"),
     };
-    let version = said.split_whitespace().find_map(|word| word.strip_prefix("nginx/")).unwrap_or("unknown").to_owned();
+    let version =
+        printed.split_whitespace().find_map(|word| word.strip_prefix("nginx/")).unwrap_or("unknown").to_owned();
     let missing: Vec<&str> = ["http_auth_request_module", "http_ssl_module", "http_v2_module"]
         .into_iter()
-        .filter(|module| !said.contains(module))
+        .filter(|module| !printed.contains(module))
         .collect();
     if missing.is_empty() {
-        Finding::good("nginx", version)
+        Check::ok("nginx", version)
     } else {
-        Finding::broken(
+        Check::error(
             "nginx",
-            format!("{version} without {}", missing.join(", ")),
-            "install a build with them: Debian's nginx-light",
+            format!("{version}, without {}", missing.join(", ")),
+            "install a build that has them, such as Debian's nginx-light",
         )
     }
 }
 
-fn setpriv() -> Finding {
+fn setpriv() -> Check {
     match in_path("setpriv") {
-        Some(path) => Finding::good("setpriv", path.display().to_string()),
-        None => Finding::broken("setpriv", "not installed", "apt-get install util-linux"),
+        Some(path) => Check::ok("setpriv", path.display().to_string()),
+        None => Check::error("setpriv", "not installed", "apt-get install util-linux"),
     }
 }
 
@@ -348,9 +358,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controllers_of_hybrid_machines_are_held_by_version_1() {
+    fn a_hybrid_hosts_controllers_are_in_version_1() {
         let hybrid = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t4\t18\t1\npids\t0\t1\t1\n";
-        assert_eq!(held_by_version_1(hybrid), BTreeSet::from(["cpu", "memory"]));
-        assert_eq!(held_by_version_1(""), BTreeSet::new());
+        assert_eq!(version_1_controllers(hybrid), BTreeSet::from(["cpu", "memory"]));
+        assert_eq!(version_1_controllers(""), BTreeSet::new());
     }
 }

@@ -1,4 +1,4 @@
-//! `csm doctor`: what rootless Podman and nginx need of this machine and account, and the remedy for what is missing.
+//! `csm doctor`: checks what rootless Podman and nginx need of this host and account, and shows how to fix what is missing.
 
 mod checks;
 pub(super) mod subids;
@@ -11,63 +11,63 @@ use serde::Serialize;
 use super::{Failure, environment};
 use crate::adapters::manifest::CheckScope;
 
-/// How bad it is.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
-    /// As it should be.
-    Good,
-    /// Works, with something missing.
-    Lacking,
-    /// Workspaces won't start.
-    Broken,
+enum CheckStatus {
+    /// Nothing is missing.
+    Ok,
+    /// Workspaces start, but something is missing.
+    Warning,
+    /// Workspaces can't start.
+    Error,
 }
 
-/// One thing looked at.
+/// A checked property of this host or account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
+struct Check {
     what: &'static str,
-    verdict: Verdict,
+    status: CheckStatus,
     found: String,
-    /// Empty when it is good.
+    /// Empty if the status is ok.
     remedy: String,
 }
 
-impl Finding {
-    fn good(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Good, found: found.into(), remedy: String::new() }
+impl Check {
+    fn ok(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, status: CheckStatus::Ok, found: found.into(), remedy: String::new() }
     }
 
-    fn lacking(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Lacking, found: found.into(), remedy: remedy.into() }
+    fn warning(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what, status: CheckStatus::Warning, found: found.into(), remedy: remedy.into() }
     }
 
-    fn broken(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Broken, found: found.into(), remedy: remedy.into() }
+    fn error(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what, status: CheckStatus::Error, found: found.into(), remedy: remedy.into() }
     }
 }
 
 pub(super) fn run(manifest: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
-    let mut findings = checks::machine();
+    let mut checks = checks::host();
     if let Some(path) = manifest {
-        findings.extend(checks::images(&environment::load_valid(path, CheckScope::Files)?));
+        checks.extend(checks::images(&environment::load_valid(path, CheckScope::Files)?));
     }
     if json {
-        let text = serde_json::to_string_pretty(&findings).map_err(|error| Failure::new(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&checks).map_err(|error| Failure::new(error.to_string()))?;
         println!("{text}");
     } else {
-        for finding in &findings {
-            let mark = match finding.verdict {
-                Verdict::Good => "ok     ",
-                Verdict::Lacking => "lacking",
-                Verdict::Broken => "BROKEN ",
+        for check in &checks {
+            let status = match check.status {
+                CheckStatus::Ok => "ok",
+                CheckStatus::Warning => "warning",
+                CheckStatus::Error => "error",
             };
-            println!("{mark}  {}: {}", finding.what, finding.found);
-            if !finding.remedy.is_empty() {
-                println!("           → {}", finding.remedy);
+            println!("{status:<7}  {}: {}", check.what, check.found);
+            if !check.remedy.is_empty() {
+                println!("           → {}", check.remedy);
             }
         }
     }
-    let broken = findings.iter().any(|finding| finding.verdict == Verdict::Broken);
-    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let failed = checks.iter().any(|check| check.status == CheckStatus::Error);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -98,7 +98,7 @@ export async function putInForce(text) {
   // csm logs nothing for a text with the same content.
   const same = isDeepStrictEqual(JSON.parse(readFileSync(manifestPath, 'utf8')), JSON.parse(text));
   if (same) return writeManifest(text);
-  const taken = () => read(demoLog).split('a new manifest is in force').length;
+  const taken = () => read(demoLog).split('applied a new manifest').length;
   const before = taken();
   writeManifest(text);
   await until('csm to apply the manifest', () => taken() > before);
