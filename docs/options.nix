@@ -1,4 +1,4 @@
-# docs/options.md as the module's options say it: one section for each, those of `defaults` with a person's own.
+# Generates docs/options.md from the module's options: one section for each, with the options of `defaults` in the users' sections.
 { lib, options }:
 let
   prefix = "services.code-server-multi.";
@@ -43,7 +43,7 @@ let
       ]
       ++ lib.optional (given != null) (written "Default" given)
       ++ lib.optional (option ? example) (written "Example" option.example)
-      ++ lib.optional (forEveryone name) "For everyone: `${everyone name}`"
+      ++ lib.optional (forEveryone name) "For all users: `${everyone name}`"
     );
 
   ofPeople = lib.filter (lib.hasPrefix "users.<name>.") (lib.attrNames named);
@@ -54,15 +54,15 @@ in
 ''
   # Options of `services.code-server-multi`
 
-  <!-- Made by docs/options.nix from the module; tests/nix/run compares. -->
+  <!-- docs/options.nix generates this page from the module; tests/nix/run checks that it is up to date. -->
 
-  The [how-tos](howto) show them at work. Sizes are written as `3G`, `2560M` or `512K`; CPUs as `1.5`.
+  The [how-tos](howto) have examples. Write sizes as `3G`, `2560M` or `512K`, and CPUs as `1.5`.
 
-  ## The machine
+  ## The host
 
   ${lib.concatMapStringsSep "\n\n" section ofMachine}
 
-  ## A person
+  ## A user
 
   ${lib.concatMapStringsSep "\n\n" section ofPeople}
 ''

@@ -1,10 +1,10 @@
 # The workspace image, in two forms of one definition:
 #
-# - image-base: for machines with Nix. It holds links into /nix/store, which the host mounts read-only, and nothing of the store.
+# - image-base: for hosts with Nix. It contains links into /nix/store, which csm mounts read-only, and no store paths.
 # - image-base-oci: complete, for registries and any other host. Running the result writes the image to standard output.
 #
-# `override` takes the arguments below. csm runs every workspace as uid 1000 with the home /home/coder, so the user's name and
-# uid are for other hosts.
+# `override` accepts the arguments below. csm runs every workspace as uid 1000 with the home /home/coder, so userName and uid matter
+# only on other hosts.
 {
   lib,
   bash-completion,
@@ -52,9 +52,9 @@
   zstd,
   userName ? "coder",
   uid ? 1000,
-  # On PATH besides what everyone has.
+  # More packages on PATH.
   extraPackages ? [ ],
-  # What home-manager.lib.homeManagerConfiguration gives, for `userName` and its home. Activated when a container starts.
+  # The result of home-manager.lib.homeManagerConfiguration, for `userName` and its home. The container activates it when it starts.
   homeConfiguration ? null,
   revision ? "dirty",
 }:
@@ -106,7 +106,7 @@ let
     ignoreCollisions = true;
   };
 
-  # What the binaries in VS Code extensions and npm packages expect of an ordinary system; nix-ld finds it for them.
+  # The libraries that binaries in VS Code extensions and npm packages expect on an ordinary system; nix-ld finds them.
   loader = stdenv.cc.bintools.dynamicLinker;
   libraries = buildEnv {
     name = "code-server-multi-libraries";
@@ -145,7 +145,7 @@ let
     protocols: files
   '';
 
-  # The editor's terminals are not login shells, so this is where completion comes from.
+  # Loads completion here, because the editor's terminals are not login shells.
   bashrc = writeText "bashrc" ''
     if [[ $- == *i* ]]; then
       PS1='\u@\h:\w\$ '
@@ -176,10 +176,10 @@ let
     # Podman fills these in when a container starts.
     touch "$out"/etc/{hostname,hosts,machine-id,resolv.conf}
 
-    # The same programs that csm mounts there when it runs the image.
+    # The programs that csm also mounts there when it runs the image.
     cp ${../share/workspace}/* "$out/opt/code-server-multi/"
     cp ${./entrypoint} "$out/opt/code-server-multi/entrypoint"
-    # nixpkgs has no package of OpenCode's extension, so it comes from Open VSX at the first start, as declared ones do.
+    # nixpkgs has no package of OpenCode's extension, so the first start installs it from Open VSX, like declared extensions.
     echo sst-dev.opencode > "$out/etc/code-server-multi/extensions"
     ${lib.optionalString (homeConfiguration != null) ''
       cp ${./activate} "$out/etc/code-server-multi/activate"
@@ -192,7 +192,7 @@ let
   '';
 
   common = {
-    # Not `contents`, which would make a link of each file.
+    # Not `contents`, which would create a link for each file.
     fakeRootCommands = ''
       cp -a ${root}/. .
       chmod -R u+w .
@@ -206,7 +206,7 @@ let
       WorkingDir = home;
       ExposedPorts."8080/tcp" = { };
       Env = lib.mapAttrsToList (name: value: "${name}=${value}") {
-        # What people install themselves comes first (npm install --global, pip --user, home-manager).
+        # Programs that users install come first (npm install --global, pip --user, home-manager).
         PATH = "${home}/.local/bin:${home}/.nix-profile/bin:/usr/local/bin:/bin";
         HOME = home;
         USER = userName;
@@ -226,7 +226,7 @@ let
 
   given = {
     inherit code-server environment root;
-    # An archive has room for one tag; what pushes an image gives it both.
+    # An archive can contain only one tag; whatever pushes the image adds both.
     tags = [
       revision
       "latest"
@@ -234,7 +234,7 @@ let
   };
 in
 {
-  # The tag is not the revision, so that this file, and with it every workspace, changes with the contents alone.
+  # The tag is not the revision, so that the archive, and with it every workspace's digest, changes only if the contents change.
   image-base =
     dockerTools.buildLayeredImage (
       common
@@ -242,15 +242,15 @@ in
         name = "localhost/code-server-multi-base";
         tag = "latest";
         includeStorePaths = false;
-        # Nix finds the store paths that the links lead to by reading this file, and keeps them as long as it; it can't read
-        # a compressed one.
+        # Nix scans the archive for the store paths of the links' targets, and keeps them as long as the archive. It can't scan a
+        # compressed archive.
         compressor = "none";
       }
     )
     // given;
 
   image-base-oci =
-    # csm does without code-server's own sign-in; this image on its own does not.
+    # csm turns code-server's own sign-in off; this image without csm uses it.
     lib.warnIf (lib.versionOlder code-server.version "4.124.2")
       "image-base-oci: code-server ${code-server.version} shows its session cookie to what listens on proxied ports; 4.124.2 does not"
       (

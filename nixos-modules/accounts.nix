@@ -1,4 +1,4 @@
-# Each person's own account, without a password or a shell, and the daemon's.
+# An account for each user, without a password or a shell, and the daemon's account.
 {
   config,
   lib,
@@ -11,9 +11,9 @@ let
   people = lib.attrNames cfg.users;
   option = "services.code-server-multi";
 
-  # A container needs this many subordinate ids: the usual range.
+  # The usual size of a range of subordinate ids; a container needs that many.
   rangeLength = 65536;
-  # Where NixOS begins with the ranges that it gives, one after the other.
+  # The first subordinate id that NixOS allocates; its ranges follow each other.
   firstGiven = 100000;
 
   directories =
@@ -26,11 +26,11 @@ let
       "d ${home} 0700 ${account} ${account} -"
       "d ${home}/home 0700 ${account} ${account} -"
       "d ${home}/workspace 0700 ${account} ${account} -"
-      # Podman's storage, which the launcher makes for each workspace.
+      # Podman's storage; the launcher creates a directory in it for each workspace.
       "d ${ours.workspaceState cfg name} 0700 ${account} ${account} -"
-      # Its workspace's socket: nginx may pass, nobody else.
+      # The workspace's socket: of other accounts, only nginx can enter.
       "d ${cfg.internal.run}/ws/${name} 0710 ${account} ${config.services.nginx.group} -"
-      # Its secrets, which the unit copies there: nobody else may pass.
+      # The secrets that the unit copies there: no other account can enter.
       "d ${cfg.internal.run}/secrets/${name} 0700 ${account} ${account} -"
     ];
 
@@ -42,7 +42,7 @@ let
       description = "workspaces of ${name}";
       home = "${cfg.workspaceBase}/${name}";
     }
-    # Ranges that nobody else has: what a container calls root is nobody on this machine.
+    # A range that no other account has, so that no account on the host is a container's root.
     // (
       if user.subIdStart == null then
         { autoSubUidGidRange = true; }
@@ -66,7 +66,7 @@ let
 
   given = lib.filterAttrs (_: user: user.subIdStart != null) cfg.users;
 
-  # Who writes /etc/subuid, if it is none that knows ranges, by the option that chose it.
+  # Why /etc/subuid will have no ranges, with the option that causes it; null if it will have them.
   writesNoRanges =
     if config.systemd.sysusers.enable then
       "systemd.sysusers.enable is set, and systemd-sysusers writes no subordinate ids"
@@ -79,7 +79,7 @@ let
     else
       null;
 
-  # All ranges that are written down, the lowest first, and the two that overlap.
+  # Messages about overlapping ranges, among all ranges that the configuration sets explicitly.
   overlaps =
     let
       rangesOf =
@@ -110,10 +110,10 @@ let
     in
     map (
       pair:
-      "the subordinate ids of ${words pair.fst} and ${words pair.snd} overlap; give each a range of its own, with ${option}.users.<name>.subIdStart for a person."
+      "the subordinate ids of ${words pair.fst} and ${words pair.snd} overlap; give each a separate range, with ${option}.users.<name>.subIdStart for a user."
     ) shared;
 
-  # Ranges in which NixOS gives some itself.
+  # Messages about ranges among those that NixOS allocates itself.
   amongGiven =
     let
       count = lib.count (user: user.autoSubUidGidRange) (lib.attrValues config.users.users);
@@ -123,13 +123,13 @@ let
       lib.mapAttrsToList (
         name: user:
         lib.optional (user.subIdStart < end)
-          "${option}.users.${name}.subIdStart is ${toString user.subIdStart}, among the ranges that NixOS gives to ${toString count} other account${
+          "${option}.users.${name}.subIdStart is ${toString user.subIdStart}, among the ranges that NixOS allocates to ${toString count} other account${
             if count == 1 then "" else "s"
-          }; choose one from ${toString end}, with some room for more."
+          }; choose one from ${toString end}, and leave room for more accounts."
       ) given
     );
 
-  # NixOS' own numbers for accounts and groups that are given none. When they run out, the switch fails half-way.
+  # NixOS allocates ids to accounts and groups whose id is not set. If they run out, the switch fails half-way.
   numbers =
     let
       most = 600;
@@ -139,13 +139,13 @@ let
       groupsWithout = lib.count (group: group.gid == null) (lib.attrValues config.users.groups);
     in
     lib.optional (lib.max without groupsWithout > most)
-      "${option}: ${toString (lib.max without groupsWithout)} accounts and groups of this machine have no id of their own, and NixOS has ${toString most} ids (400 to 999) for accounts that are given none; set users.<name>.uid of people, for example from 20000.";
+      "${option}: ${toString (lib.max without groupsWithout)} accounts and groups have no id set, and NixOS has ${toString most} ids (400 to 999) to allocate; set users.<name>.uid for the users, for example from 20000.";
 in
 {
   config = lib.mkIf cfg.enable {
     assertions = map ours.refuse (
       lib.optional (writesNoRanges != null && !(config.environment.etc ? subuid))
-        "${option}: ${writesNoRanges}, without which no container starts; leave it off, or write them yourself: environment.etc.subuid.text and environment.etc.subgid.text, a line \"csm-<name>:<first>:65536\" for each person."
+        "${option}: ${writesNoRanges}, without which no container starts; turn it off, or set environment.etc.subuid.text and environment.etc.subgid.text yourself, a line \"csm-<name>:<first>:65536\" for each user."
       ++ numbers
       ++ lib.optionals (given != { }) (amongGiven ++ overlaps)
     );
@@ -174,11 +174,11 @@ in
       "d ${cfg.stateBase}/code-server-multi 0700 code-server-multi code-server-multi -"
       "d ${cfg.stateBase}/code-server-workspaces 0755 root root -"
       "d ${cfg.internal.run} 0711 code-server-multi code-server-multi -"
-      # The daemon's as well: systemd makes nothing for somebody else below what belongs first to one account and then to another.
+      # The daemon's too: systemd-tmpfiles refuses a path whose owner changes twice, from root to one account and then to another.
       "d ${cfg.internal.run}/ws 0711 code-server-multi code-server-multi -"
       "d ${cfg.internal.run}/secrets 0711 code-server-multi code-server-multi -"
     ]
-    # One text: NixOS takes its time with each rule.
+    # One text with all rules, because NixOS evaluates each rule slowly.
     ++ lib.optional (people != [ ]) (lib.concatMapStringsSep "\n" directories people);
   };
 }

@@ -1,4 +1,4 @@
-# The certificate: one wildcard by DNS-01, one that the machine has already, files from elsewhere, or none.
+# The certificate: a wildcard by DNS-01, an existing one of security.acme, given files, or none.
 { config, lib, ... }:
 let
   cfg = config.services.code-server-multi;
@@ -28,14 +28,14 @@ in
     };
 
     security.acme.certs = lib.mkIf (acmeName != null) {
-      # One that nobody else declares is refused with a reason, not with a missing attribute.
+      # Declares an undeclared useACMEHost too, so that assertions.nix reports it instead of a missing attribute.
       ${acmeName} = lib.optionalAttrs (cfg.useACMEHost == null) {
         domain = "*.${cfg.domain}";
         extraDomainNames = [ cfg.domain ];
         inherit (cfg.acme) dnsProvider environmentFile;
-        # Without one it is refused (assertions.nix).
+        # assertions.nix refuses a missing address.
         email = toString cfg.acme.email;
-        # nginx reads the key, and nobody else.
+        # Only nginx may read the key.
         group = config.services.nginx.group;
       };
     };

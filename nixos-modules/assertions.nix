@@ -1,4 +1,4 @@
-# What can't be meant, each with its remedy; found before anything is built.
+# Finds invalid options before anything is built. Each message ends with the fix.
 {
   config,
   lib,
@@ -11,7 +11,7 @@ let
   ours = import ./lib.nix { inherit lib; };
   option = "services.code-server-multi";
 
-  # The ways to a certificate that are set, by their options.
+  # The options that are set and that provide a certificate.
   certificates =
     lib.optional (cfg.acme.dnsProvider != null) "acme.dnsProvider"
     ++ lib.optional (cfg.useACMEHost != null) "useACMEHost"
@@ -31,21 +31,21 @@ let
           &&
             builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+" cfg.domain == null
         )
-        "${option}.domain is \"${cfg.domain}\", which is no DNS name; write it without a scheme, a port and capitals, for example \"code.example.org\"."
+        "${option}.domain is \"${cfg.domain}\", which is not a DNS name; write it without a scheme, a port and capitals, for example \"code.example.org\"."
     ++
       lib.optional (lib.length certificates > 1)
         "${
           lib.concatMapStringsSep " and " (name: "${option}.${name}") certificates
-        } are set, each a way to a certificate of its own; keep one."
+        } are set, and each provides a certificate; keep one."
     ++ lib.optional (
       (cfg.certificate == null) != (cfg.certificateKey == null)
     ) "${option}: only one of certificate and certificateKey is set; set both."
     ++
       lib.optional (cfg.acme.dnsProvider == null && cfg.acme.environmentFile != null)
-        "${option}.acme.environmentFile is set without acme.dnsProvider; a wildcard certificate needs DNS-01, so name lego's provider for your DNS, for example \"cloudflare\"."
+        "${option}.acme.environmentFile is set without acme.dnsProvider, and a wildcard certificate requires DNS-01; set acme.dnsProvider to lego's name of your DNS provider, for example \"cloudflare\"."
     ++
       lib.optional (cfg.acme.dnsProvider != null && cfg.acme.email == null)
-        "${option}.acme.email is not set; name somebody whom the certificate authority can write to, or set security.acme.defaults.email."
+        "${option}.acme.email is not set; set it to a contact address for the certificate authority, or set security.acme.defaults.email."
     ++ wildcard
     ++
       lib.optional (cfg.openFirewall && certificates == [ ])
@@ -57,10 +57,10 @@ let
           && !ours.isLocalhost cfg.internal.domain
           && builtins.match "127\\.[0-9.]+|\\[::1]" cfg.listen.address == null
         )
-        "${option}.listen.address is ${cfg.listen.address}: without a certificate passwords would cross the network in plain text. Set acme.dnsProvider, useACMEHost or certificate, or listen on 127.0.0.1 for a proxy on this machine that ends TLS."
-    ++ lib.optional (
-      !config.services.nginx.enable
-    ) "${option} needs nginx, and services.nginx.enable is false; leave that out, or set it to true."
+        "${option}.listen.address is ${cfg.listen.address}: without a certificate passwords would cross the network in plain text; set acme.dnsProvider, useACMEHost or certificate, or set listen.address to 127.0.0.1 for a proxy on the host that terminates TLS."
+    ++
+      lib.optional (!config.services.nginx.enable)
+        "${option} requires nginx, and services.nginx.enable is false; remove that line, or set it to true."
     ++
       lib.optional (cfg.sops.enable && !(options ? sops))
         "${option}.sops.enable is set, but sops-nix is not imported; add sops-nix.nixosModules.sops to your modules, or give each user a passwordFile."
@@ -71,7 +71,8 @@ let
     ++ amounts "${option}.defaults" defaults
     ++ ports;
 
-  # Where people's files and Podman's lie. systemd-tmpfiles gives each person's directory there to their account, whatever is there.
+  # The directories for users' files and for Podman's storage. systemd-tmpfiles changes the owner of each user's directory to the user's
+  # account, even if another account owns what is there.
   places =
     let
       base = cfg.workspaceBase;
@@ -91,17 +92,17 @@ let
         in
         if within base user.home then
           lib.optional (user.home != "/var/empty")
-            "${option}.workspaceBase is \"${base}\", in the home of the account ${account}, who could replace it; name a directory of its own, for example \"/var/lib/vscode\"."
+            "${option}.workspaceBase is \"${base}\", in the home of the account ${account}, which could replace it; set it to a separate directory, for example \"/var/lib/vscode\"."
         else
           lib.optional (within user.home base && cfg.users ? ${name})
-            "${option}.workspaceBase is \"${base}\", so ${name}'s files would be in ${base}/${name}, the home of the account ${account}; name a directory of its own, for example \"/var/lib/vscode\".";
+            "${option}.workspaceBase is \"${base}\", so ${name}'s files would be in ${base}/${name}, the home of the account ${account}; set it to a separate directory, for example \"/var/lib/vscode\".";
     in
     unreadable "workspaceBase" base
     ++ unreadable "stateBase" cfg.stateBase
     ++ lib.optionals (ours.isPlainPath base) (
       if ours.isOfTheSystem base then
         [
-          "${option}.workspaceBase is \"${base}\", which belongs to the system; name a directory of its own, for example \"/var/lib/vscode\"."
+          "${option}.workspaceBase is \"${base}\", which belongs to the system; set it to a separate directory, for example \"/var/lib/vscode\"."
         ]
       else
         lib.concatLists (lib.mapAttrsToList home others)
@@ -111,7 +112,7 @@ let
     let
       certificate = config.security.acme.certs.${cfg.useACMEHost};
       names = [ certificate.domain ] ++ certificate.extraDomainNames;
-      fix = "; give it the domain \"*.${cfg.domain}\" and the extra name \"${cfg.domain}\", which needs DNS-01, or set ${option}.acme.dnsProvider instead.";
+      fix = "; give it the domain \"*.${cfg.domain}\" and the extra name \"${cfg.domain}\" (this requires DNS-01), or set ${option}.acme.dnsProvider instead.";
     in
     lib.optionals (cfg.useACMEHost != null && cfg.domain != null) (
       lib.optional (
@@ -119,10 +120,10 @@ let
       ) "security.acme.certs.\"${cfg.useACMEHost}\" is not for *.${cfg.domain}${fix}"
       ++
         lib.optional (certificate.dnsProvider == null && lib.any (lib.hasPrefix "*.") names)
-          "security.acme.certs.\"${cfg.useACMEHost}\" is for a wildcard and has no dnsProvider; a wildcard needs DNS-01, so name lego's provider for your DNS."
+          "security.acme.certs.\"${cfg.useACMEHost}\" is for a wildcard and has no dnsProvider; set its dnsProvider to lego's name of your DNS provider, as a wildcard requires DNS-01."
     );
 
-  # What binds a port of the loopback, by port.
+  # The options that claim a port of the loopback, by port.
   ports =
     let
       taken =
@@ -138,18 +139,18 @@ let
     in
     lib.mapAttrsToList (
       port: all:
-      "port ${port} is that of ${
+      "port ${port} is set by ${
         lib.concatMapStringsSep " and " (one: one.by) all
-      }; give each a port of its own."
+      }; give each a separate port."
     ) clashes;
 
   inStore =
     where: path:
     lib.optional (path != null && ours.inStore path)
-      "${where} is ${path}, in the Nix store, which everyone on this machine can read; keep the secret outside of it, for example with sops-nix, and give its path as a string."
-    ++ lib.optional (
-      path != null && !lib.hasPrefix "/" path
-    ) "${where} is \"${path}\", which is no absolute path; write for example \"/run/secrets/name\".";
+      "${where} is ${path}, in the Nix store, which every account on the host can read; keep the secret outside it, for example with sops-nix, and write its path as a string."
+    ++
+      lib.optional (path != null && !lib.hasPrefix "/" path)
+        "${where} is \"${path}\", which is not an absolute path; write for example \"/run/secrets/name\".";
 
   secrets =
     where: user:
@@ -160,7 +161,7 @@ let
       ) user.secretFiles
     );
 
-  # What is no amount, said once of the option that has it: of a person, only what is not everyone's.
+  # Invalid limits. A message about `defaults` appears once: for a user, only values that differ from the defaults are reported.
   amounts =
     where: user:
     let
@@ -172,10 +173,10 @@ let
       cpus = ours.milliCpus user.cpuLimit;
     in
     lib.optional (own "memoryLimit" && (limit == null || limit == 0))
-      "${where}.memoryLimit is \"${toString user.memoryLimit}\", which is no size; write for example \"3G\" or \"2560M\"."
+      "${where}.memoryLimit is \"${toString user.memoryLimit}\", which is not a size; write for example \"3G\" or \"2560M\"."
     ++
       lib.optional (own "memoryHigh" && user.memoryHigh != null && (high == null || high == 0))
-        "${where}.memoryHigh is \"${toString user.memoryHigh}\", which is no size; write for example \"2560M\", or leave it out for five sixths of memoryLimit."
+        "${where}.memoryHigh is \"${toString user.memoryHigh}\", which is not a size; write for example \"2560M\", or leave it out for five sixths of memoryLimit."
     ++
       lib.optional
         (
@@ -185,7 +186,7 @@ let
           && limit > 0
           && high > limit
         )
-        "${origin "memoryHigh"}.memoryHigh (${toString user.memoryHigh}) is above ${origin "memoryLimit"}.memoryLimit (${toString user.memoryLimit}), and would never be reached; ${
+        "${origin "memoryHigh"}.memoryHigh (${toString user.memoryHigh}) is above ${origin "memoryLimit"}.memoryLimit (${toString user.memoryLimit}), and would never take effect; ${
           if own "memoryHigh" then
             "lower it, or leave it out for five sixths of memoryLimit"
           else
@@ -193,7 +194,7 @@ let
         }."
     ++
       lib.optional (own "cpuLimit" && (cpus == null || cpus < 10))
-        "${where}.cpuLimit is \"${ours.written user.cpuLimit}\", which is no number of CPUs; write for example \"1.5\" or \"2\".";
+        "${where}.cpuLimit is \"${ours.written user.cpuLimit}\", which is not a number of CPUs; write for example \"1.5\" or \"2\".";
 
   person =
     name: user:
@@ -202,14 +203,14 @@ let
       other = config.users.users.${ours.account name};
     in
     lib.optional (!ours.validName name)
-      "${option}.users.\"${name}\": a name is 1 to 20 lower-case letters, digits and single dashes, a letter first, because it is part of a DNS name; write for example \"anna-lena\"."
-    ++ lib.optional (lib.elem name ours.reservedNames) "${where}: the name is reserved, as the host ${name}.${cfg.internal.domain} is expected to be something else; give this person another name."
+      "${option}.users.\"${name}\": a name is 1 to 20 lower-case letters, digits and single dashes, starting with a letter, because it is part of a DNS name; write for example \"anna-lena\"."
+    ++ lib.optional (lib.elem name ours.reservedNames) "${where}: the name is reserved, because the hostname ${name}.${cfg.internal.domain} usually means something else; choose another name."
     ++
       lib.optional (other.isNormalUser || other.description != "workspaces of ${name}")
-        "${where}: the account ${ours.account name} is declared elsewhere too (users.users.${ours.account name}); rename that account, or this person."
+        "${where}: the account ${ours.account name} is also declared elsewhere (users.users.${ours.account name}); rename that account, or this user."
     ++
       lib.optional (user.passwordFile == null)
-        "${where}.passwordFile is not set; name a file that holds the password, or its hash from \"csm hash-password\", or set ${option}.sops.enable."
+        "${where}.passwordFile is not set; set it to a file that contains the password, or its hash from \"csm hash-password\", or set ${option}.sops.enable."
     ++ inStore "${where}.passwordFile" user.passwordFile
     ++ secrets where user
     ++ amounts where user
@@ -217,14 +218,14 @@ let
       user.port != null && user.port < 1024
     ) "${where}.port is ${toString user.port}; choose one from 1024.";
 
-  # The value of a variable that looks like the path of a secret was meant as its content.
+  # If a variable's value looks like the path of a secret, the secret itself was probably intended.
   paths =
     where: environment:
     lib.concatLists (
       lib.mapAttrsToList (
         name: value:
         lib.optional (lib.hasPrefix "/run/secrets" value || lib.hasPrefix "/run/agenix" value)
-          "${where}.environment.${name} is the path ${value}: the workspace gets that text, not what is in the file, which it can't read. Move the line to ${where}.secretEnvironment, which takes the file's content."
+          "${where}.environment.${name} is the path ${value}: the workspace gets the path, not the content of the file, which it can't read; move the line to ${where}.secretEnvironment, which takes the file's content."
       ) environment
     );
 in
@@ -234,10 +235,10 @@ in
 
     warnings =
       lib.optional (cfg.domain == null)
-        "${option}.domain is not set: the workspaces are reachable on this machine alone, at http://<name>.code.localhost:${toString cfg.listen.port}. Set it to a DNS name for everyone else."
+        "${option}.domain is not set: the workspaces are reachable only on the host, at http://<name>.code.localhost:${toString cfg.listen.port}; to reach them from other computers, set domain to a DNS name."
       ++
         lib.optional (cfg.domain != null && !ours.isLocalhost cfg.domain && certificates == [ ])
-          "${option}: there is no certificate, so nginx listens on ${cfg.listen.address}:${toString cfg.listen.port} for another proxy that ends TLS on port 443. Set acme.dnsProvider to have one made."
+          "${option}: there is no certificate, so nginx listens on ${cfg.listen.address}:${toString cfg.listen.port} for another proxy that terminates TLS on port 443; to obtain a certificate, set acme.dnsProvider."
       ++ paths "${option}.defaults" defaults.environment
       ++ lib.concatLists (
         lib.mapAttrsToList (name: user: paths "${option}.users.${name}" user.environment) cfg.users

@@ -1,4 +1,4 @@
-# The daemon: sign-in, dashboard, starting and stopping. It is nobody in particular, and its end ends no workspace.
+# The daemon: sign-in, dashboard, starting and stopping workspaces. It runs as an unprivileged account. Workspaces continue when it exits.
 { config, lib, ... }:
 let
   cfg = config.services.code-server-multi;
@@ -18,36 +18,36 @@ in
         "dbus.socket"
         "polkit.service"
       ];
-      # A reload hands over the passwords first: another file may have another one.
+      # A reload passes the passwords to the daemon first: passwordFile may have changed.
       reloadTriggers = [
         cfg.internal.manifestFile
         (builtins.toJSON (lib.mapAttrs (_: user: user.passwordFile) cfg.users))
       ];
-      # What keeps it down, such as a full disk, can pass; it must not have given up by then.
+      # The cause of a failure, such as a full disk, can pass; systemd must still be restarting the daemon then.
       startLimitIntervalSec = 0;
       unitConfig.RequiresMountsFor = [
         state
         cfg.workspaceBase
       ];
       environment.STATE_DIRECTORY = state;
-      # Its sockets are gone for a moment only.
+      # One restart instead of a stop and a start: the sockets are missing only for a moment.
       stopIfChanged = false;
       serviceConfig = ours.confined // {
         Type = "notify";
         ExecStart = "${cfg.package}/bin/csm daemon ${cfg.internal.manifestPath}";
         ExecReload = [
-          # New people's passwords first; as root, like this unit's start would have it.
+          # New users' passwords first. "+" runs it as root, because the daemon's account may not start this unit.
           "+${config.systemd.package}/bin/systemctl start code-server-multi-passwords.service"
           "/bin/sh -c 'kill -HUP \"$MAINPID\"'"
         ];
         User = "code-server-multi";
         Group = "code-server-multi";
-        # What workspaces printed, for their owners and the dashboard.
+        # Lets the daemon show the workspaces' logs to owners and admins.
         SupplementaryGroups = [ "systemd-journal" ];
         RuntimeDirectory = "code-server-multi";
-        # People's launchers and nginx pass through; each socket has its own guard.
+        # Launchers and nginx must reach directories below it; each socket is guarded separately.
         RuntimeDirectoryMode = "0711";
-        # The workspaces' sockets are in there, and they outlive the daemon.
+        # It contains the workspaces' sockets, which must survive the daemon's restart.
         RuntimeDirectoryPreserve = true;
         ReadWritePaths = [ state ];
         WatchdogSec = "30s";

@@ -1,5 +1,5 @@
-# services.code-server-multi: VS Code and coding agents in the browser, for a few dozen people on this machine.
-# options.nix has the options; each other file makes one part of the system of them.
+# services.code-server-multi: VS Code and coding agents in the browser, for a few dozen users of one host.
+# options.nix declares the options; each other file configures one part of the system from them.
 {
   imports = [
     ./options.nix

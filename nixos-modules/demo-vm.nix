@@ -1,5 +1,5 @@
-# A virtual machine to try it in: "nix run .#demo" and http://code.localhost:7080. Ctrl-A X in the console ends it. Its disk,
-# nixos.qcow2, is made where it is started, and keeps what people do.
+# A virtual machine for a trial: "nix run .#demo" and http://code.localhost:7080. Ctrl-A X in the console stops it. QEMU creates its
+# disk, nixos.qcow2, in the current directory; the disk keeps users' files.
 { modulesPath, ... }:
 let
   port = 7080;
@@ -13,7 +13,7 @@ in
     memorySize = 4096;
     cores = 2;
     diskSize = 10240;
-    # The same number on both sides: browsers send it, and code-server compares.
+    # The same port on both sides: browsers send it in Host and Origin, and csm and code-server compare it.
     forwardPorts = [
       {
         from = "host";
@@ -29,7 +29,7 @@ in
   services.code-server-multi = {
     enable = true;
     domain = "code.localhost";
-    # QEMU's forwarded connections come from outside of the machine, as it sees it.
+    # In the guest, connections that QEMU forwards do not come from the loopback.
     listen = {
       address = "0.0.0.0";
       inherit port;
@@ -42,7 +42,7 @@ in
   };
   networking.firewall.allowedTCPPorts = [ port ];
 
-  # Before any service, so that nothing starts without them. Each machine has its own.
+  # Runs before all services, so that none starts without the passwords. Each virtual machine has different ones.
   system.activationScripts.demo-passwords = ''
     mkdir -p -m 0700 ${passwords}
     for name in ada grace; do

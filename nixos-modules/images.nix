@@ -1,4 +1,4 @@
-# The images: what they may be named, and one for each person who has modules of Home Manager.
+# The images: their valid names, and one for each user with Home Manager modules.
 {
   config,
   lib,
@@ -10,27 +10,27 @@ let
   ours = import ./lib.nix { inherit lib; };
   option = "services.code-server-multi";
 
-  # Older ones let a port's address lead elsewhere, with the visitor's credentials.
+  # In older versions a port's address can redirect the visitor to another site, with their credentials.
   oldest = "4.99.4";
-  # Older ones show the cookie of their own sign-in, which csm does not use, to programs on proxied ports.
+  # Older versions show the cookie of code-server's own sign-in, which csm does not use, to programs on proxied ports.
   better = "4.124.2";
 
   archive = "docker-archive:";
   named = "[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{64})?";
-  # What Podman takes for another way to an image, and not for its name.
+  # Prefixes that Podman reads as a transport and not as part of an image's name.
   transport = "(containers-storage|dir|docker|docker-archive|docker-daemon|oci|oci-archive|sif):.*";
 
-  # What is wrong with an image, if anything is.
+  # Messages about an invalid image.
   wrong =
     where: image:
     let
       stored = lib.hasPrefix "${archive}${builtins.storeDir}/" image;
     in
     lib.optional (stored && builtins.match ".*/[a-z0-9]{32}-stream-[^/]*" image != null)
-      "${where} is ${lib.removePrefix archive image}, a program that streams an image; build it with dockerTools.buildLayeredImage, which gives an archive."
+      "${where} is ${lib.removePrefix archive image}, a program that streams an image; build it with dockerTools.buildLayeredImage, which builds an archive."
     ++
       lib.optional (!stored && lib.hasPrefix archive image)
-        "${where} is \"${image}\", which is not in the Nix store; give the package that dockerTools.buildLayeredImage makes, or \"podman load\" the archive and give the image's name."
+        "${where} is \"${image}\", which is not in the Nix store; set it to a package that dockerTools.buildLayeredImage builds, or \"podman load\" the archive and write the image's name."
     ++
       lib.optional
         (
@@ -49,12 +49,12 @@ let
     )
     ++
       lib.optional (user.homeModules != [ ] && cfg.homeManager == null)
-        "${where}.homeModules is set, but ${option}.homeManager is not; set it to the flake home-manager, for example inputs.home-manager."
+        "${where}.homeModules is set, but ${option}.homeManager is not; set it to the home-manager flake, for example inputs.home-manager."
     ++
       lib.optional (user.homeModules != [ ] && user.image != null)
-        "${where}.image and ${where}.homeModules are both set; homeModules are for the package's own image, so leave one of them out.";
+        "${where}.image and ${where}.homeModules are both set, and homeModules are for the package's own image; remove one of them.";
 
-  # The package's own image with a person's modules: a few links, and what they lead to is shared in the store.
+  # The package's own image with a user's modules. It contains a few links; their targets are shared in the Nix store.
   homeImage =
     user:
     (cfg.package.images.override {
@@ -62,7 +62,7 @@ let
         inherit pkgs;
         modules = [
           {
-            # Who everyone is inside.
+            # The account inside every container.
             home.username = "coder";
             home.homeDirectory = "/home/coder";
             home.stateVersion = lib.mkDefault config.system.stateVersion;
@@ -72,7 +72,7 @@ let
       };
     }).image-base;
 
-  # code-server's version, where the image is one of this project's definition.
+  # code-server's version, if images/default.nix builds the image.
   version = cfg.baseImage.code-server.version or null;
 in
 {
@@ -80,7 +80,7 @@ in
     services.code-server-multi.internal = {
       baseImage = ours.imageName cfg.baseImage;
       inherit homeImage;
-      # Null for those who have everyone's.
+      # Null if the user has no other image than baseImage.
       image = user: if user.homeModules != [ ] then ours.imageName (homeImage user) else user.image;
     };
 
@@ -90,12 +90,12 @@ in
       ++ lib.concatLists (lib.mapAttrsToList person cfg.users)
       ++
         lib.optional (version != null && !lib.versionAtLeast version oldest)
-          "${option}.baseImage has code-server ${version}; versions before ${oldest} can be made to send a visitor to another site by a port's address. Update nixpkgs, or set ${option}.baseImage to an image with a newer one."
+          "${option}.baseImage has code-server ${version}; in versions before ${oldest} a port's address can redirect a visitor to another site; update nixpkgs, or set ${option}.baseImage to an image with a newer version."
     );
 
     warnings =
       lib.optional
         (version != null && lib.versionAtLeast version oldest && !lib.versionAtLeast version better)
-        "${option}.baseImage has code-server ${version}; versions before ${better} have a known weakness, which csm's own sign-in does not touch. To be rid of this, update nixpkgs when it has a newer one, or take code-server of a nixpkgs that has: ${option}.baseImage = (config.${option}.package.images.override { code-server = <newer nixpkgs>.code-server; }).image-base";
+        "${option}.baseImage has code-server ${version}; versions before ${better} have a known vulnerability, which does not affect csm's sign-in; to remove this warning, update nixpkgs when it has a newer version, or use code-server from a newer nixpkgs: ${option}.baseImage = (config.${option}.package.images.override { code-server = <newer nixpkgs>.code-server; }).image-base";
   };
 }

@@ -1,7 +1,7 @@
-# What several of the module's files need to know: names, and amounts as people write them.
+# Names, limits and checks that several of the module's files use.
 { lib }:
 rec {
-  # The manifest's grammar for owners; src/model/name.rs says why.
+  # The manifest's grammar for users' names; src/model/name.rs explains it.
   validName =
     name: builtins.match "[a-z][a-z0-9]*(-[a-z0-9]+)*" name != null && lib.stringLength name <= 20;
   reservedNames = [
@@ -15,30 +15,30 @@ rec {
     "www"
   ];
 
-  # An owner's account, and their private group.
+  # A user's account and private group.
   account = name: "csm-${name}";
 
-  # systemd takes a dash in a slice's name for a level of its tree: without the escape, anna-lena's slice would lie in anna's.
+  # systemd reads a dash in a slice's name as a level of its tree: without the escape, anna-lena's slice would be inside anna's.
   slice = name: "code-server-${lib.replaceStrings [ "-" ] [ "\\x2d" ] name}";
   unit = name: "code-server-${name}@";
 
-  # Each finding is a message; nothing found is no message, which costs less than an assertion for each person and matter.
+  # A failed assertion. The module builds one for each problem that it finds: one for each user and each check would evaluate slowly.
   refuse = message: {
     assertion = false;
     inherit message;
   };
 
-  # An image as the manifest names it: an archive that Nix builds, or what was given.
+  # An image as the manifest names it: an archive that Nix builds, or the given name.
   imageName =
     image: if lib.isDerivation image || lib.isStorePath image then "docker-archive:${image}" else image;
 
-  # What Podman keeps of each of a person's workspaces, by the instance's name.
+  # Podman's storage for a user's workspaces, with one directory for each instance's name.
   workspaceState = cfg: name: "${cfg.stateBase}/code-server-workspaces/${name}";
 
-  # A path as units write it: systemd takes a percent sign for the beginning of a specifier.
+  # A path as units write it: systemd reads a percent sign as the start of a specifier.
   unitPath = lib.replaceStrings [ "%" ] [ "%%" ];
 
-  # Bytes of "3G", "2560M", "512K" or a number; null when it is none of these.
+  # The bytes in "3G", "2560M", "512K" or a number; null for anything else.
   bytes =
     given:
     let
@@ -54,12 +54,12 @@ rec {
     if parts == null then
       null
     else
-      # More than 15 digits overflow; nobody has that much memory.
+      # More than 15 digits would overflow; no host has that much memory.
       lib.mapNullable (digits: lib.toIntBase10 digits * factor.${lib.last parts}) (
         if lib.stringLength (lib.head parts) <= 15 then lib.head parts else null
       );
 
-  # A number as Nix writes it, without the zeros that it adds to a float: 1.5 and not 1.500000.
+  # A number as text, without the zeros that Nix adds to a float: 1.5 and not 1.500000.
   written =
     given:
     if builtins.isFloat given then
@@ -70,7 +70,7 @@ rec {
     else
       toString given;
 
-  # Thousandths of a CPU of "1.5", "2" or a number; null when it is none of these.
+  # The thousandths of a CPU in "1.5", "2" or a number; null for anything else.
   milliCpus =
     given:
     let
@@ -80,8 +80,8 @@ rec {
     in
     if parts == null then null else lib.toIntBase10 (lib.head parts) * 1000 + lib.toIntBase10 padded;
 
-  # What a person has of secrets, everyone's among it. The manifest and the unit's credentials must agree on the files' order, and
-  # csm counts them by their path below the home.
+  # A user's secrets, including those of `defaults`. The manifest and the unit's credentials must have the files in the same order, and
+  # csm orders them by their path below the home.
   secretEnvironment = cfg: user: cfg.defaults.secretEnvironment // user.secretEnvironment;
   secretFiles =
     cfg: user:
@@ -89,8 +89,8 @@ rec {
       cfg.defaults.secretFiles // user.secretFiles
     );
 
-  # For services that talk through unix sockets alone and need nothing of the machine. Not PrivateUsers: the daemon could no longer
-  # tell by which account a socket is used.
+  # For services that communicate only over unix sockets and need no access to the host. PrivateUsers is not among these: with it the
+  # daemon could not see which account connects to a socket.
   confined = {
     IPAddressDeny = "any";
     PrivateMounts = true;
@@ -122,20 +122,20 @@ rec {
     RestrictNamespaces = true;
     SystemCallArchitectures = "native";
     UMask = "0077";
-    # Their memory holds passwords.
+    # No core dumps: the memory of these services contains passwords.
     LimitCORE = 0;
   };
 
-  # Names that browsers trust without TLS, as they never leave the machine.
+  # Hostnames that browsers trust without TLS, because their traffic does not leave the host.
   isLocalhost = domain: domain == "localhost" || lib.hasSuffix ".localhost" domain;
 
-  # What units, tmpfiles and Podman all take as it is written, and one spelling of it.
+  # Whether units, tmpfiles and Podman all read the path literally, and it has no `.` or `..`.
   isPlainPath =
     path:
     builtins.match "(/[A-Za-z0-9._+-]+)+" path != null
     && builtins.match ".*/\\.{1,2}(/.*)?" path == null;
 
-  # Directories that are not for people's files: because others need them as they are, or because they are gone after a reboot.
+  # Directories that can't hold users' files: the system needs them unchanged, or empties them at boot.
   isOfTheSystem =
     path:
     lib.elem path [

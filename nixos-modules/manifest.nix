@@ -1,4 +1,4 @@
-# The manifest: what the daemon and the launchers go by. It is a file of its own, so that a change of it changes no unit.
+# The manifest, which the daemon and the launchers read. It is a separate file, so that changing it changes no unit.
 {
   config,
   lib,
@@ -11,7 +11,7 @@ let
   ours = import ./lib.nix { inherit lib; };
   inherit (cfg.internal) tls;
 
-  # Only what is not the manifest's own default, so that a file of many people stays small and its changes readable.
+  # Omits the manifest's defaults, so that a file with many users stays small and its changes readable.
   given = lib.filterAttrs (_: value: value != null && value != { } && value != [ ] && value != false);
 
   person =
@@ -37,7 +37,7 @@ let
       packages = packages (defaults.packages ++ user.packages);
     };
 
-  # One environment for all who have the same packages.
+  # Users with the same packages share one environment.
   packages =
     wanted:
     if wanted == [ ] then
@@ -62,7 +62,7 @@ let
         { listen = "${cfg.listen.address}:${toString cfg.listen.port}"; }
       else
         {
-          # Whatever address nginx listens on: of this the daemon takes browsers' port.
+          # The daemon uses only the port, as the one in browsers' addresses; nginx's options set the real address.
           listen = "0.0.0.0:${toString cfg.httpsPort}";
           inherit (tls) certificate certificateKey;
         };
@@ -74,15 +74,15 @@ in
     type = lib.types.lazyAttrsOf lib.types.raw;
     internal = true;
     visible = false;
-    description = "What the module's files tell each other.";
+    description = "Values that the module's files share.";
   };
 
   config = lib.mkIf cfg.enable {
     services.code-server-multi.internal = {
       domain = if cfg.domain == null then "code.localhost" else cfg.domain;
-      # The link in /etc changes its target and keeps its name.
+      # A switch changes the target of this link, not its name.
       manifestPath = "/etc/code-server-multi/manifest.json";
-      # The same program that will read it checks it, when the system is built.
+      # Checks the manifest when the system is built, with the program that will read it.
       manifestFile =
         pkgs.runCommand "code-server-multi-manifest.json"
           {

@@ -13,7 +13,7 @@ let
   people = lib.attrNames cfg.users;
   socket = name: "unix:${run}/ws/${name}/http.sock";
 
-  # What each host of ours has in common.
+  # The settings that all of the module's server blocks share.
   host =
     if tls == null then
       {
@@ -26,7 +26,7 @@ let
       }
     else
       {
-        # nginx sends visitors from plain HTTP to the usual port, which is not always the one.
+        # forceSSL redirects plain HTTP to port 443, so it is off if browsers use another port.
         forceSSL = cfg.httpsPort == 443;
         onlySSL = cfg.httpsPort != 443;
       }
@@ -34,7 +34,7 @@ let
         if acmeName != null then
           {
             useACMEHost = acmeName;
-            # The wildcard comes by DNS-01; nobody asks these hosts for a challenge.
+            # The wildcard uses DNS-01, so these server blocks serve no HTTP challenge.
             acmeRoot = null;
           }
         else
@@ -54,7 +54,7 @@ let
     '';
   };
 
-  # The ports that nginx listens on for our hosts, with TLS or without.
+  # The ports on which nginx listens for the module's server blocks, with TLS or without.
   listening =
     ssl: usual:
     let
@@ -69,18 +69,18 @@ let
       lib.unique (map port given);
   withTls = listening true nginx.defaultSSLListenPort;
 
-  # Hosts of this machine that are not ours: which of them answers to names that none has is theirs to say.
+  # The host's other server blocks. If there are any, they decide which one answers unknown hostnames.
   others = lib.subtractLists ([ domain ] ++ map (name: "${name}.${domain}") people) (
     lib.filter (name: !lib.hasPrefix "code-server-multi-" name) (lib.attrNames nginx.virtualHosts)
   );
 
-  # The form whose password goes to the daemon.
+  # The sign-in form: the one location whose request body nginx passes to the daemon.
   signIn = path: { locations."= ${path}".extraConfig = "include ${share}/sign-in.conf;"; };
 
   owner =
     name: lib.nameValuePair "${name}.${domain}" (host // workspace "label:${name}" "csm_ws_${name}");
 
-  # The same workspace on a port of the loopback, for SSH tunnels.
+  # The user's workspace on a port of the loopback, for SSH tunnels.
   loopback =
     name: port:
     lib.nameValuePair "code-server-multi-${name}-port" (
@@ -104,20 +104,20 @@ in
 
     services.nginx = {
       enable = lib.mkDefault true;
-      # A changed host must not restart nginx: that would drop everyone's WebSockets.
+      # A changed server block must not restart nginx: a restart would drop all users' WebSockets.
       enableReload = true;
       recommendedTlsSettings = lib.mkDefault true;
-      # A name of two labels and a port in front of the longest domain; people and their hosts.
+      # Room for the longest hostname (a port, a user and a project before the longest domain), and for all users' hostnames.
       serverNamesHashBucketSize = lib.mkDefault 512;
       serverNamesHashMaxSize = lib.mkDefault (lib.max 512 (2 * lib.length people));
 
-      # nginx's own 512 connections are a few dozen open editors, or one visitor who holds them all.
+      # nginx's default of 512 connections is enough for only a few dozen open editors, and one visitor could use them all.
       eventsConfig = lib.mkDefault "worker_connections 4096;";
 
       commonHttpConfig = ''
         proxy_cache_path /var/cache/nginx/code-server-multi keys_zone=csm_authorized:1m max_size=16m inactive=10s use_temp_path=off;
         include ${share}/http.conf;
-        # One request a connection: what a visitor sends beyond its end is nobody's next request.
+        # One request per connection: what a visitor sends after its end can't become another visitor's request.
         upstream csm_front { server unix:${run}/front.sock; }
         upstream csm_question { server unix:${run}/question.sock; keepalive 32; }
         ${lib.concatMapStrings (
@@ -131,7 +131,7 @@ in
           // {
             extraConfig = ''
               ${lib.optionalString (tls != null) ''
-                # Everyone comes by here; it is for all hosts below.
+                # All users visit the dashboard; the header covers all hostnames below the domain.
                 add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;
               ''}
               set $csm_site dashboard;
@@ -141,7 +141,7 @@ in
             '';
           }
           // signIn "/sign-in";
-        # Projects, ports, and names that nobody has, which get a page that says so.
+        # Projects, ports, and undeclared names, which get csm's page for them.
         code-server-multi-labels =
           host
           // {
@@ -150,7 +150,7 @@ in
             }$";
           }
           // workspace "label:$csm_label" "unix:${run}/ws/$csm_workspace/http.sock:";
-        # Any other name gets no certificate and no page of ours, where the machine has no other hosts.
+        # If the host has no other server blocks, any other hostname gets no certificate and no page.
         code-server-multi-rejected = {
           serverName = "_";
           default = lib.mkDefault (tls == null || others == [ ]);
@@ -170,9 +170,9 @@ in
     };
 
     systemd.services.nginx.serviceConfig = {
-      # Its way to the daemon's sockets.
+      # Gives nginx access to the daemon's sockets.
       SupplementaryGroups = [ "code-server-multi" ];
-      # Two descriptors for each of a worker's connections.
+      # Two file descriptors for each of a worker's connections.
       LimitNOFILE = lib.mkDefault 16384;
     };
 

@@ -8,7 +8,7 @@ let
   cfg = config.services.code-server-multi;
   ours = import ./lib.nix { inherit lib; };
 
-  # A path as text: a file that is named without quotes must not be copied into the store, which everyone can read.
+  # A path as text. Otherwise Nix would copy a file whose path is written without quotes into the Nix store, which every account can read.
   path = lib.types.coercedTo lib.types.path toString lib.types.str;
   size = lib.types.either lib.types.ints.unsigned lib.types.str;
   cpus = lib.types.oneOf [
@@ -17,14 +17,14 @@ let
     lib.types.str
   ];
 
-  # An image's name, or an archive that Nix builds.
+  # The name of an image, or an archive that Nix builds.
   image = lib.types.coercedTo lib.types.package ours.imageName lib.types.str;
 
   secretFile = lib.types.submodule {
     options = {
       source = lib.mkOption {
         type = path;
-        description = "The file on this machine whose content appears there.";
+        description = "The file on the host that contains the secret.";
         example = "/run/secrets/dan-netrc";
       };
       mode = lib.mkOption {
@@ -35,20 +35,20 @@ let
           "0700"
         ];
         default = "0400";
-        description = "Its permissions inside the workspace.";
+        description = "The file's permissions in the workspace.";
         example = "0600";
       };
     };
   };
 
-  # What a person has and `defaults` has for everyone. `each` gives the default of an option from its value there.
+  # The options that both a user and `defaults` have. `each` returns an option's default, given its name and its built-in default.
   shared = each: {
     image = lib.mkOption (
       {
         type = lib.types.nullOr image;
         description = ''
-          The image: the name of any with `code-server` and `sh` on its `PATH`, or a package that
-          `dockerTools.buildLayeredImage` makes, beside which the workspace gets `/nix/store`, read-only.
+          The workspace's image: the name of an image with `code-server` and `sh` on its `PATH`, or a package that
+          `dockerTools.buildLayeredImage` builds. With such a package the workspace also gets `/nix/store`, read-only.
         '';
         example = "docker.io/codercom/code-server:latest";
       }
@@ -57,7 +57,7 @@ let
     autoStart = lib.mkOption (
       {
         type = lib.types.bool;
-        description = "Whether the workspace starts with the machine, before anybody visits.";
+        description = "Whether the workspace starts when the host boots, before its owner visits it.";
         example = true;
       }
       // each "autoStart" false
@@ -65,7 +65,7 @@ let
     memoryLimit = lib.mkOption (
       {
         type = size;
-        description = "The most memory that all workspaces of one person can have together; beyond it the kernel ends a process.";
+        description = "Hard memory limit of one user's workspaces together; above it the kernel kills a process.";
         example = "4G";
       }
       // each "memoryLimit" "3G"
@@ -74,7 +74,7 @@ let
       {
         type = lib.types.nullOr size;
         description = ''
-          Beyond this much memory the person's workspaces are slowed down and must give some back.
+          Soft memory limit of the user's workspaces together; above it the kernel slows them down and reclaims memory.
           `null` means five sixths of `memoryLimit`.
         '';
         example = "3328M";
@@ -84,7 +84,7 @@ let
     cpuLimit = lib.mkOption (
       {
         type = cpus;
-        description = "How many CPUs' worth of time one person's workspaces can use together.";
+        description = "CPU time that one user's workspaces can use together, in CPUs.";
         example = "2.5";
       }
       // each "cpuLimit" "1.5"
@@ -92,7 +92,7 @@ let
     tasksLimit = lib.mkOption (
       {
         type = lib.types.ints.between 64 4194304;
-        description = "How many processes and threads one person's workspaces can have together.";
+        description = "How many processes and threads one user's workspaces can have together.";
         example = 8192;
       }
       // each "tasksLimit" 4096
@@ -101,8 +101,8 @@ let
       type = lib.types.attrsOf lib.types.str;
       default = { };
       description = ''
-        Environment variables. Not for secrets: everyone on this machine can read them, and the value is taken as it
-        stands, even if it is the path of a file. `secretEnvironment` takes such a file's content.
+        Environment variables. Don't put secrets here: every account on the host can read them. A value that is the path of a
+        file stays a path; `secretEnvironment` takes the content of a file.
       '';
       example = {
         EDITOR = "nano";
@@ -112,8 +112,8 @@ let
       type = lib.types.attrsOf path;
       default = { };
       description = ''
-        Environment variables whose values are in files: name → path. Read as root at each start; never in the store, on a
-        command line or in `podman inspect`.
+        Environment variables whose values are in files: name → path. systemd reads the files as root at each start. The values
+        are never in the Nix store, on a command line or in `podman inspect`.
       '';
       example = {
         ANTHROPIC_API_KEY = "/run/secrets/dan-anthropic";
@@ -122,7 +122,7 @@ let
     secretFiles = lib.mkOption {
       type = lib.types.attrsOf secretFile;
       default = { };
-      description = "Secret files that appear in the home: path below the home → where it comes from. Read as root at each start.";
+      description = "Secret files in the home: path below the home → source. systemd reads the sources as root at each start.";
       example = {
         ".netrc" = {
           source = "/run/secrets/dan-netrc";
@@ -133,19 +133,19 @@ let
     hostServices = lib.mkOption {
       type = lib.types.listOf lib.types.port;
       default = [ ];
-      description = "TCP ports of this machine's loopback that the workspace reaches as its own `localhost`.";
+      description = "TCP ports of the host's loopback that are reachable as `localhost` in the workspace.";
       example = [ 5432 ];
     };
     extensions = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       default = [ ];
-      description = "VS Code extensions that are installed when missing: `publisher.name`, or the path of a `.vsix` in the image.";
+      description = "VS Code extensions that csm installs if they are missing: `publisher.name`, or the path of a `.vsix` in the image.";
       example = [ "rust-lang.rust-analyzer" ];
     };
     settings = lib.mkOption {
       type = (pkgs.formats.json { }).type;
       default = { };
-      description = "VS Code settings to begin with. Each is written once into a person's own settings, and never over what they chose.";
+      description = "Initial VS Code settings. csm writes each one once into the user's settings, and never replaces a value that the user set.";
       example = {
         "editor.fontSize" = 15;
       };
@@ -154,14 +154,14 @@ let
       type = lib.types.listOf lib.types.package;
       default = [ ];
       description = ''
-        Nix packages on the workspace's `PATH`, without a new image: the workspace gets `/nix/store`, read-only. Whoever works
-        there can read all of this machine's store.
+        Nix packages on the workspace's `PATH`, without a new image. The workspace gets `/nix/store`, read-only, so its user can
+        read all of the host's Nix store.
       '';
       example = lib.literalExpression "[ pkgs.go pkgs.gopls ]";
     };
   };
 
-  # Two modules, so that what does not depend on the name is made once and not for each person.
+  # Two modules: NixOS evaluates the options of the first, which does not depend on the name, once and not for each user.
   user = lib.types.submodule [
     {
       options =
@@ -175,15 +175,15 @@ let
           admin = lib.mkOption {
             type = lib.types.bool;
             default = false;
-            description = "Whether this person sees and manages everyone's workspace. Nobody but its owner ever gets into one.";
+            description = "Whether this user is an admin, who sees and manages all workspaces. Only its owner can open a workspace.";
             example = true;
           };
           homeModules = lib.mkOption {
             type = lib.types.listOf lib.types.deferredModule;
             default = [ ];
             description = ''
-              Modules of Home Manager for this person's home, for `coder` and `/home/coder`. They are activated at each start, in the
-              package's own image. Needs `homeManager`.
+              Home Manager modules for this user's home, for `coder` and `/home/coder`. The package's own image activates them at
+              each start. Requires `homeManager`.
             '';
             example = lib.literalExpression "[ { programs.git.enable = true; } ]";
           };
@@ -191,8 +191,8 @@ let
             type = lib.types.nullOr (lib.types.ints.between 400 60000);
             default = null;
             description = ''
-              The number of the account and its group. `null` lets NixOS choose one of its 600 for system accounts. NixOS gives an account
-              that exists no other number.
+              The id of the account and of its group. `null` lets NixOS choose one of its 600 ids for system accounts. NixOS does not
+              change the id of an existing account.
             '';
             example = 20001;
           };
@@ -200,15 +200,15 @@ let
             type = lib.types.nullOr (lib.types.ints.between 100000 4294901760);
             default = null;
             description = ''
-              The first of the person's 65536 subordinate ids, which are the ids in their containers. `null` lets NixOS choose. NixOS
-              before 25.05 can give two accounts the same ones; workspaces don't start then, and `csm doctor` says whose they are.
+              The first of the user's 65536 subordinate ids, which are the ids in their containers. `null` lets NixOS choose. NixOS
+              before 25.05 can give two accounts the same ids; their workspaces then don't start, and `csm doctor` names both accounts.
             '';
             example = 10000000;
           };
           port = lib.mkOption {
             type = lib.types.nullOr lib.types.port;
             default = null;
-            description = "A port on 127.0.0.1 that shows this workspace too, with the same sign-in: for SSH tunnels. From 1024.";
+            description = "A port on 127.0.0.1, 1024 or higher, that also opens this workspace, with the same sign-in: for SSH tunnels.";
             example = 8081;
           };
         };
@@ -219,8 +219,8 @@ let
         options.passwordFile = lib.mkOption {
           type = lib.types.nullOr path;
           default = if cfg.sops.enable then config.sops.secrets."code-server-${name}".path else null;
-          defaultText = lib.literalMD "with `sops.enable`, the path of the secret `code-server-<name>`; otherwise it must be given";
-          description = "A file with the person's password, or its argon2 hash as `csm hash-password` prints it. Read as root.";
+          defaultText = lib.literalMD "with `sops.enable`, the path of the secret `code-server-<name>`; otherwise you must set it";
+          description = "A file with the user's password, or its argon2 hash as `csm hash-password` prints it. systemd reads it as root.";
           example = lib.literalExpression "config.sops.secrets.code-server-dan.path";
         };
       }
@@ -229,7 +229,7 @@ let
 in
 {
   options.services.code-server-multi = {
-    enable = lib.mkEnableOption "workspaces with VS Code and coding agents in the browser, one for each person";
+    enable = lib.mkEnableOption "workspaces with VS Code and coding agents in the browser, one for each user";
 
     package = lib.mkPackageOption pkgs "code-server-multi" { };
 
@@ -237,9 +237,9 @@ in
       type = lib.types.nullOr lib.types.str;
       default = null;
       description = ''
-        The DNS name of the dashboard, below which each workspace has its own: `https://<name>.<domain>`. A DNS record
-        `*.<domain>` points here too. With `null` the workspaces are at `http://<name>.code.localhost:7080` on this machine
-        alone, for trying it out and for SSH tunnels.
+        The dashboard's DNS name. Each workspace is at `https://<name>.<domain>`, so DNS also needs a record `*.<domain>` with
+        the host's address. With `null` the workspaces are at `http://<name>.code.localhost:7080` and reachable only on the
+        host: for a trial and for SSH tunnels.
       '';
       example = "code.example.org";
     };
@@ -249,22 +249,22 @@ in
         type = lib.types.nullOr lib.types.str;
         default = null;
         description = ''
-          Where the domain's DNS is, by lego's name of it. Given this, the certificate for `<domain>` and `*.<domain>` is had
-          and renewed by NixOS' ACME module. A wildcard needs DNS-01, there is no other way.
+          lego's name of the domain's DNS provider. If it is set, NixOS's ACME module obtains and renews the certificate for
+          `<domain>` and `*.<domain>`. A wildcard certificate requires DNS-01.
         '';
         example = "cloudflare";
       };
       environmentFile = lib.mkOption {
         type = lib.types.nullOr path;
         default = null;
-        description = "A file with the variables that lego wants for this provider, such as the API token.";
+        description = "A file with the variables that lego requires for this provider, such as the API token.";
         example = "/run/secrets/acme-dns";
       };
       email = lib.mkOption {
         type = lib.types.nullOr lib.types.str;
         default = config.security.acme.defaults.email or null;
         defaultText = lib.literalExpression "config.security.acme.defaults.email";
-        description = "Whom the certificate authority writes to.";
+        description = "Contact address for the certificate authority.";
         example = "admin@example.org";
       };
     };
@@ -272,21 +272,21 @@ in
     useACMEHost = lib.mkOption {
       type = lib.types.nullOr lib.types.str;
       default = null;
-      description = "A certificate of `security.acme.certs` for `<domain>` and `*.<domain>` that this machine has already.";
+      description = "The name of an existing certificate in `security.acme.certs`, for `<domain>` and `*.<domain>`.";
       example = "example.org";
     };
 
     certificate = lib.mkOption {
       type = lib.types.nullOr path;
       default = null;
-      description = "A certificate for `<domain>` and `*.<domain>` from elsewhere, with its chain, in PEM.";
+      description = "A file with a certificate for `<domain>` and `*.<domain>` and its chain, in PEM, if NixOS does not obtain it.";
       example = "/var/lib/certificates/code.pem";
     };
 
     certificateKey = lib.mkOption {
       type = lib.types.nullOr path;
       default = null;
-      description = "The private key of `certificate`, in PEM. nginx must be able to read it: group `nginx`, mode `0440`.";
+      description = "A file with the private key of `certificate`, in PEM. nginx must be able to read it: group `nginx`, mode `0440`.";
       example = "/run/secrets/code-key.pem";
     };
 
@@ -294,13 +294,13 @@ in
       address = lib.mkOption {
         type = lib.types.str;
         default = "127.0.0.1";
-        description = "Without a certificate: the address of this machine's loopback at which another proxy, which ends TLS on port 443, finds nginx.";
+        description = "Without a certificate: the loopback address on which nginx listens, for another proxy that terminates TLS on port 443.";
         example = "127.0.0.2";
       };
       port = lib.mkOption {
         type = lib.types.port;
         default = 7080;
-        description = "Without a certificate: the port that goes with `listen.address`.";
+        description = "Without a certificate: the port on which nginx listens at `listen.address`.";
         example = 8080;
       };
     };
@@ -308,10 +308,10 @@ in
     httpsPort = lib.mkOption {
       type = lib.types.port;
       default = cfg.internal.listeningPort;
-      defaultText = lib.literalMD "the port that nginx listens on with TLS: `services.nginx.defaultSSLListenPort`, unless it is told otherwise";
+      defaultText = lib.literalMD "the port on which nginx listens with TLS: `services.nginx.defaultSSLListenPort`, unless nginx's options set another one";
       description = ''
-        With a certificate: the port in the addresses that browsers use, which sign-ins are bound to. It differs from nginx' own
-        where a router passes another one on.
+        With a certificate: the port in the addresses that browsers use. Sign-ins are bound to it. It differs from nginx's own
+        port if a router forwards another port to it.
       '';
       example = 8443;
     };
@@ -319,14 +319,14 @@ in
     openFirewall = lib.mkOption {
       type = lib.types.bool;
       default = false;
-      description = "Whether nginx' ports, 80 and 443 unless it is told otherwise, are opened to everyone.";
+      description = "Whether the firewall opens nginx's ports: 80 and 443, unless nginx's options set other ones.";
       example = true;
     };
 
     workspaceBase = lib.mkOption {
       type = path;
       default = "/var/lib/vscode";
-      description = "The directory that holds `<name>/home` and `<name>/workspace` of each person.";
+      description = "The directory for each user's `<name>/home` and `<name>/workspace`.";
       example = "/srv/workspaces";
     };
 
@@ -334,8 +334,8 @@ in
       type = path;
       default = "/var/lib";
       description = ''
-        The directory that holds `code-server-multi`, with sessions and the daemon's key, and `code-server-workspaces`, with Podman's
-        storage of each workspace. Both are worth a backup less than `workspaceBase`, and both must survive a reboot.
+        The directory for `code-server-multi`, with sessions and the daemon's key, and `code-server-workspaces`, with Podman's
+        storage for each workspace. Both must survive a reboot. A backup of them is less important than one of `workspaceBase`.
       '';
       example = "/persist/var/lib";
     };
@@ -343,10 +343,10 @@ in
     baseImage = lib.mkOption {
       type = lib.types.either lib.types.package lib.types.str;
       default = cfg.package.imageBase;
-      defaultText = lib.literalMD "the package's own image: tiny, with its programs from this machine's `/nix/store`";
+      defaultText = lib.literalMD "the package's own image: tiny, with its programs in the host's `/nix/store`";
       description = ''
-        The image for everyone who has none of their own: the name of any with `code-server` and `sh` on its `PATH`, or a package
-        that `dockerTools.buildLayeredImage` makes, beside which a workspace gets `/nix/store`, read-only.
+        The image for users without another one: the name of an image with `code-server` and `sh` on its `PATH`, or a package that
+        `dockerTools.buildLayeredImage` builds. With such a package a workspace also gets `/nix/store`, read-only.
       '';
       example = "docker.io/codercom/code-server:latest";
     };
@@ -354,7 +354,7 @@ in
     homeManager = lib.mkOption {
       type = lib.types.nullOr lib.types.raw;
       default = null;
-      description = "The flake home-manager, for `users.<name>.homeModules`.";
+      description = "The home-manager flake, for `users.<name>.homeModules`.";
       example = lib.literalExpression "inputs.home-manager";
     };
 
@@ -362,8 +362,8 @@ in
       type = (pkgs.formats.json { }).type;
       default = { };
       description = ''
-        Fields of the [manifest](manifest.md) as they are, over what this module writes: for those that have no option here. The
-        build checks them.
+        Fields of the [manifest](manifest.md), for those without an option in this module. They override what the module writes.
+        The build checks them.
       '';
       example = {
         users.dan.tasksLimit = 512;
@@ -373,7 +373,7 @@ in
     defaults = lib.mkOption {
       type = lib.types.submodule { options = shared (_: default: { inherit default; }); };
       default = { };
-      description = "What everyone has who does not have it otherwise. Lists and sets add to a person's own.";
+      description = "Defaults for all users. Lists and sets are merged with the user's own.";
       example = {
         memoryLimit = "4G";
         extensions = [ "rust-lang.rust-analyzer" ];
@@ -384,8 +384,8 @@ in
       type = lib.types.attrsOf user;
       default = { };
       description = ''
-        The people, by name: 1 to 20 lower-case letters, digits and single dashes, a letter first. Each has an account
-        `csm-<name>`, of which they know no password. Who is removed is signed out and stopped; their files stay.
+        The users, by name: 1 to 20 lower-case letters, digits and single dashes, starting with a letter. Each has an account
+        `csm-<name>` without a password. If you remove a user, csm signs them out and stops their workspace; their files stay.
       '';
       example = lib.literalExpression ''
         {
@@ -401,8 +401,8 @@ in
       type = lib.types.bool;
       default = false;
       description = ''
-        Whether each person's password is the secret `code-server-<name>` of sops-nix, which this module then declares. A new
-        password is in force as soon as sops-nix has put it there. sops-nix itself is imported elsewhere in the configuration.
+        Whether each user's password is the secret `code-server-<name>` of sops-nix, which this module then declares. A new
+        password takes effect as soon as sops-nix has written it. Import sops-nix itself elsewhere in the configuration.
       '';
       example = true;
     };

@@ -1,5 +1,5 @@
-# Passwords for the daemon, which may read no secret itself: systemd reads each as root, and a process of the daemon's account
-# puts them where the daemon looks. A unit of its own, so that a new person or password restarts nothing.
+# Passwords for the daemon, which may not read secrets itself: systemd reads each one as root, and a process of the daemon's account
+# writes them where the daemon reads them. This is a separate unit, so that a new user or password does not restart the daemon.
 {
   config,
   lib,
@@ -23,14 +23,14 @@ in
       passwordUnits = {
         "code-server-multi-passwords.service.d/credentials.conf" = ''
           [Service]
-          # A file that is not there becomes an empty line, as systemd takes nothing emptier: that person can't sign in, all others can.
+          # A missing file becomes an empty line, as systemd accepts no empty value: only that user can't sign in.
           ${each (
             name: path: ''
               LoadCredential=${name}:${path}
               SetCredential=${name}:\n
             ''
           )}'';
-        # A password that is changed on the disk is in force at once.
+        # A password that changes on disk takes effect immediately.
         "code-server-multi-passwords.path" = ''
           [Unit]
           Description=Changes of passwords of code-server-multi
@@ -42,7 +42,7 @@ in
 
     systemd.services.code-server-multi-passwords = {
       description = "Passwords of code-server-multi";
-      # Each password that changes, and each reload of the daemon, runs it: many at once are no failure.
+      # Each changed password and each reload of the daemon start it; many starts in a short time are not a failure.
       startLimitIntervalSec = 0;
       serviceConfig = ours.confined // {
         Type = "oneshot";
@@ -50,7 +50,7 @@ in
         Group = "code-server-multi";
         RuntimeDirectory = "code-server-multi-passwords";
         RuntimeDirectoryMode = "0700";
-        # They stay when this has ended.
+        # The passwords stay when the unit has exited.
         RuntimeDirectoryPreserve = true;
         PrivateUsers = true;
       };
@@ -62,7 +62,7 @@ in
         done
         for new in "$CREDENTIALS_DIRECTORY"/*; do
           [ -e "$new" ] || continue
-          # Whole or not at all: the daemon may be reading.
+          # Replaces the file in one step, because the daemon may be reading it.
           cp "$new" ".new"
           mv .new "''${new##*/}"
         done

@@ -1,4 +1,4 @@
-# What the daemon may ask of systemd: to start, stop, freeze and thaw the workspaces' units, and nothing else.
+# Allows the daemon to start, stop, freeze and thaw the workspaces' units, and no other change in systemd.
 {
   config,
   lib,
@@ -13,8 +13,9 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    # What the daemon's account may send to systemd at all. polkit alone is too little: it takes starting a transient unit, which
-    # says itself what it runs and as whom, for starting a unit of that name. And systemd's own policy knows nothing of freezing.
+    # The messages that the daemon's account may send to systemd. polkit alone is not enough: it does not distinguish starting a unit
+    # from starting a transient unit of that name, whose sender chooses the command and the account. And systemd's own policy does not
+    # allow freezing.
     services.dbus.packages = [
       (pkgs.writeTextDir "share/dbus-1/system.d/code-server-multi.conf" ''
         <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
@@ -38,7 +39,7 @@ in
     ];
 
     security.polkit.enable = true;
-    # Units of people who are declared no more must be stoppable, so the rule goes by the form of the name.
+    # The daemon must be able to stop the units of removed users, so the rule checks the form of the name, not a list of names.
     security.polkit.extraConfig = ''
       polkit.addRule(function (action, subject) {
         if (subject.user !== "code-server-multi" || action.id !== "org.freedesktop.systemd1.manage-units") {

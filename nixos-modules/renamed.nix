@@ -1,4 +1,4 @@
-# Options that were called otherwise, here or in the manifest.
+# Options that were renamed or removed.
 { lib, ... }:
 let
   option =
@@ -25,6 +25,6 @@ in
     (lib.mkRemovedOptionModule (option [
       "acme"
       "webroot"
-    ]) "A wildcard certificate needs DNS-01: set acme.dnsProvider.")
+    ]) "A wildcard certificate requires DNS-01; set acme.dnsProvider.")
   ];
 }

@@ -1,4 +1,4 @@
-# With sops-nix, when it is there: each person's password is a secret of its own. It is no input of this flake.
+# sops.enable: declares one sops-nix secret for each user's password. The configuration imports sops-nix; this module does not.
 {
   config,
   lib,
@@ -14,7 +14,7 @@ in
       sops.secrets = lib.mapAttrs' (
         name: _:
         lib.nameValuePair "code-server-${name}" {
-          # Root's alone. What hands it to the daemon runs again when it changes; nobody is signed out or stopped.
+          # Only root can read the secret. If it changes, this unit passes it to the daemon; no workspace stops.
           restartUnits = [ "code-server-multi-passwords.service" ];
         }
       ) cfg.users;

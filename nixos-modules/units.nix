@@ -1,5 +1,5 @@
-# What grows with people, as one package of units instead of options: systemd.services would take NixOS three times as long for each
-# person. The machine's own systemd.services."code-server-dan@" and systemd.slices."code-server-dan" add to them as drop-ins.
+# The units that each user needs, as one package instead of options: with systemd.services NixOS would need three times as long for each
+# user. A configuration's own systemd.services."code-server-dan@" and systemd.slices."code-server-dan" become drop-ins of these units.
 {
   config,
   lib,
@@ -12,7 +12,7 @@ in
 {
   config = lib.mkIf cfg.enable {
     services.code-server-multi.internal = {
-      # Texts by the names of files in /etc/systemd/system.
+      # The text of each file, by its name below /etc/systemd/system.
       units = cfg.internal.peoplesUnits // cfg.internal.passwordUnits;
       unitFiles =
         pkgs.runCommand "code-server-multi-units"

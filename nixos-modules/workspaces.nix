@@ -1,5 +1,5 @@
-# A template unit for each person's workspaces, in a slice that carries their limits. A switch leaves running ones alone: a
-# change takes effect at the next start, and the dashboard says that it waits.
+# A template unit for each user's workspaces, in a slice with the user's limits. A switch restarts no running workspace: a change takes
+# effect at the next start, and until then the dashboard shows "update pending".
 {
   config,
   lib,
@@ -11,8 +11,8 @@ let
   ours = import ./lib.nix { inherit lib; };
   inherit (cfg.internal) manifestPath run;
 
-  # systemd reads secrets as root and hands them to the unit. A file that is not there becomes an empty line, which stops this
-  # workspace alone, and the launcher says which it was.
+  # systemd reads secrets as root and passes them to the unit. A missing file becomes an empty line: only this workspace does not
+  # start, and the launcher names the file.
   credential = id: path: ''
     LoadCredential=${id}:${ours.unitPath path}
     SetCredential=${id}:\n
@@ -26,7 +26,7 @@ let
       )
     );
 
-  # Podman, and newuidmap and newgidmap, which are privileged. Not as Environment=: every drop-in of NixOS sets another PATH there.
+  # For Podman, and for newuidmap and newgidmap, which are setuid. Not as Environment=, because each of NixOS's drop-ins sets another PATH.
   path = "${config.virtualisation.podman.package}/bin:/run/wrappers/bin";
   launch = "${pkgs.coreutils}/bin/env PATH=${path} ${cfg.package}/bin/csm launch ${manifestPath} %n";
 
@@ -34,7 +34,7 @@ let
     [Unit]
     Description=Workspace %i of ${name}
     RequiresMountsFor=${cfg.workspaceBase} ${ours.workspaceState cfg name}
-    # Who may start it, and how often, is the daemon's to say; many tries at once would hide the reason of the first.
+    # The daemon decides who may start the unit and how often. systemd's limit would replace the cause of the first failure.
     StartLimitIntervalSec=0
 
     [Service]
@@ -43,7 +43,7 @@ let
     Type=notify
     NotifyAccess=main
     ExecStart=${launch}
-    # Not env's.
+    # Otherwise the journal would name env.
     SyslogIdentifier=csm
     Environment=HOME=${ours.workspaceState cfg name}/%i
     Environment=XDG_RUNTIME_DIR=%t/code-server-workspaces/${name}/%i
@@ -51,18 +51,18 @@ let
     User=${ours.account name}
     Group=${ours.account name}
     Slice=${ours.slice name}.slice
-    # Podman makes a cgroup for the container inside the unit's own, so that the slice's limits hold for all of it.
+    # Podman creates the container's cgroup inside the unit's, so that the slice's limits cover the container.
     Delegate=true
-    # SIGTERM to the launcher, which ends the container in order; SIGKILL to whatever is left.
+    # systemd sends SIGTERM to the launcher, which stops the container, and SIGKILL to the processes that remain.
     KillMode=mixed
-    # One process that runs out of memory is not the end of the others.
+    # If the kernel kills one process at the memory limit, the others continue.
     OOMPolicy=continue
     RuntimeDirectory=code-server-workspaces/${name}/%i
     RuntimeDirectoryMode=0700
     UMask=0077
-    # What crashes leaves no copy of its memory, secrets in it.
+    # No core dumps: they could contain secrets.
     LimitCORE=0
-    # A first start has an image to fetch or to unpack.
+    # The first start pulls or unpacks an image.
     TimeoutStartSec=15min
     TimeoutStopSec=30s
     ${credentials user}'';
@@ -78,11 +78,11 @@ let
     [Slice]
     MemoryMax=${toString user.memoryLimit}
     MemoryHigh=${high user}
-    # A workspace that swaps makes everyone wait.
+    # A workspace that swaps slows down the whole host.
     MemorySwapMax=0
     CPUQuota=${toString (ours.milliCpus user.cpuLimit / 10)}%
     TasksMax=${toString user.tasksLimit}
-    # What clouds tell every process about the machine it runs on, credentials among it.
+    # Cloud metadata services, which return the host's credentials to any process.
     IPAddressDeny=169.254.169.254 fd00:ec2::254
   '';
 in

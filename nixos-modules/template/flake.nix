@@ -1,9 +1,9 @@
 {
-  description = "A machine with workspaces for two people";
+  description = "A host with workspaces for two users";
 
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
-    # The repository that you have this template from.
+    # Replace OWNER with the owner of the repository that this template is from.
     code-server-multi.url = "github:OWNER/code-server-multi";
     code-server-multi.inputs.nixpkgs.follows = "nixpkgs";
   };
@@ -14,18 +14,18 @@
       nixosConfigurations.code = nixpkgs.lib.nixosSystem {
         modules = [
           code-server-multi.nixosModules.default
-          # What nixos-generate-config has found.
+          # Written by nixos-generate-config.
           ./hardware-configuration.nix
           {
             networking.hostName = "code";
             boot.loader.systemd-boot.enable = true;
             system.stateVersion = "26.05";
 
-            # Those of Let's Encrypt: https://letsencrypt.org/repository
+            # Let's Encrypt's terms: https://letsencrypt.org/repository
             security.acme.acceptTerms = true;
             services.code-server-multi = {
               enable = true;
-              # Its DNS has this name and *.code.example.org point here.
+              # Its DNS has records for this name and *.code.example.org, with the host's address.
               domain = "code.example.org";
               acme = {
                 dnsProvider = "cloudflare";
@@ -33,7 +33,7 @@
                 email = "admin@example.org";
               };
               openFirewall = true;
-              # Each file holds a password, or what "csm hash-password" prints.
+              # Each file contains a password, or its hash from "csm hash-password".
               users.ada = {
                 passwordFile = "/var/lib/secrets/ada";
                 admin = true;

@@ -1,5 +1,5 @@
-# What configurations are refused for, or warned about: each case a module beside one sound person, and what must be said.
-# `refused` and `warned` are parts of exactly one message; without them nothing may be said. `sound` leaves the person out.
+# Configurations that the module refuses or warns about. Each case is a module, evaluated together with one valid user. `refused` and
+# `warned` are parts of exactly one message; without them there must be no message. With `more`, other messages are allowed.
 { lib }:
 let
   csm = module: { services.code-server-multi = module; };
@@ -10,7 +10,7 @@ in
   nothing-said.module = csm { domain = "code.localhost"; };
 
   no-domain.module = { };
-  no-domain.warned = "domain is not set: the workspaces are reachable on this machine alone";
+  no-domain.warned = "domain is not set: the workspaces are reachable only on the host";
   no-domain-with-certificate.module = csm {
     openFirewall = true;
     certificate = "/c";
@@ -18,11 +18,11 @@ in
   };
   no-domain-with-certificate.refused = "domain is not set, but services.code-server-multi.certificate and services.code-server-multi.openFirewall is; set it";
   no-certificate.module = csm { inherit domain; };
-  no-certificate.warned = "for another proxy that ends TLS on port 443. Set acme.dnsProvider";
+  no-certificate.warned = "for another proxy that terminates TLS on port 443; to obtain a certificate, set acme.dnsProvider";
   scheme.module = csm { domain = "https://code.example.org"; };
-  scheme.refused = "is no DNS name; write it without a scheme";
+  scheme.refused = "is not a DNS name; write it without a scheme";
   capitals.module = csm { domain = "Code.example.org"; };
-  capitals.refused = "is no DNS name";
+  capitals.refused = "is not a DNS name";
 
   two-certificates.module = csm {
     inherit domain;
@@ -42,13 +42,13 @@ in
     inherit domain;
     acme.dnsProvider = "cloudflare";
   };
-  no-email.refused = "acme.email is not set; name somebody";
+  no-email.refused = "acme.email is not set; set it to a contact address";
   no-email.more = true;
   wildcard-without-dns.module = csm {
     inherit domain;
     acme.environmentFile = "/run/secrets/acme";
   };
-  wildcard-without-dns.refused = "a wildcard certificate needs DNS-01, so name lego's provider";
+  wildcard-without-dns.refused = "a wildcard certificate requires DNS-01; set acme.dnsProvider";
   foreign-certificate.module = {
     security.acme = {
       acceptTerms = true;
@@ -62,7 +62,7 @@ in
     inherit domain;
     useACMEHost = "example.org";
   };
-  # NixOS has its own words on the key's group besides.
+  # NixOS also has a message about the key's group.
   foreign-certificate.more = true;
   foreign-certificate.refused = "is not for *.code.example.org; give it the domain";
   unknown-certificate.module = {
@@ -76,7 +76,7 @@ in
     useACMEHost = "example.org";
   };
   unknown-certificate.refused = "security.acme.certs.\"example.org\" is not for *.code.example.org";
-  # NixOS has its own words on such a certificate besides.
+  # NixOS also has a message about such a certificate.
   unknown-certificate.more = true;
   firewall-for-nothing.module = csm {
     inherit domain;
@@ -93,11 +93,11 @@ in
   no-nginx.module = {
     services.nginx.enable = false;
   };
-  no-nginx.refused = "needs nginx, and services.nginx.enable is false";
+  no-nginx.refused = "requires nginx, and services.nginx.enable is false";
   base-in-store.module = csm { workspaceBase = "/nix/store/x"; };
-  base-in-store.refused = "workspaceBase is \"/nix/store/x\", which belongs to the system; name a directory of its own";
+  base-in-store.refused = "workspaceBase is \"/nix/store/x\", which belongs to the system; set it to a separate directory";
   base-of-everyone.module = csm { workspaceBase = "/home"; };
-  base-of-everyone.refused = "workspaceBase is \"/home\", which belongs to the system; name a directory of its own";
+  base-of-everyone.refused = "workspaceBase is \"/home\", which belongs to the system; set it to a separate directory";
   base-is-root.module = csm { workspaceBase = "/"; };
   base-is-root.refused = "workspaceBase is \"/\", which is not a path";
   base-temporary.module = csm { workspaceBase = "/tmp/people"; };
@@ -136,7 +136,7 @@ in
     };
   }
   // csm { workspaceBase = "/data/eve/people"; };
-  base-in-a-home.refused = "workspaceBase is \"/data/eve/people\", in the home of the account eve, who could replace it";
+  base-in-a-home.refused = "workspaceBase is \"/data/eve/people\", in the home of the account eve, which could replace it";
   state-with-blank.module = csm { stateBase = "/our state"; };
   state-with-blank.refused = "stateBase is \"/our state\", which is not a path of letters, digits";
   state-elsewhere.module = csm {
@@ -150,7 +150,7 @@ in
     system.etc.overlay.enable = true;
     boot.initrd.systemd.enable = true;
   };
-  # NixOS has its own words on such a machine besides.
+  # NixOS also has a message about such a configuration.
   sysusers.more = true;
   sysusers.refused = "systemd.sysusers.enable is set, and systemd-sysusers writes no subordinate ids";
   sysusers-with-own-files.module = {
@@ -180,7 +180,7 @@ in
       passwordFile = "/run/secrets/bob";
     };
   };
-  ranges-overlap.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and csm-bob (10065535 to 10131070) overlap; give each a range of its own";
+  ranges-overlap.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and csm-bob (10065535 to 10131070) overlap; give each a separate range";
   range-of-another.module = {
     users.users.eve = {
       isNormalUser = true;
@@ -199,13 +199,13 @@ in
     users.dan.subIdStart = 100000;
     users.bob.passwordFile = "/run/secrets/bob";
   };
-  range-of-nixos.refused = "users.dan.subIdStart is 100000, among the ranges that NixOS gives to 1 other account; choose one from 165536";
+  range-of-nixos.refused = "users.dan.subIdStart is 100000, among the ranges that NixOS allocates to 1 other account; choose one from 165536";
   too-many.module = csm {
     users = lib.genAttrs (map (at: "p${toString at}") (lib.range 1 601)) (_: {
       passwordFile = "/run/secrets/all";
     });
   };
-  too-many.refused = "NixOS has 600 ids (400 to 999) for accounts that are given none; set users.<name>.uid";
+  too-many.refused = "NixOS has 600 ids (400 to 999) to allocate; set users.<name>.uid";
   many-with-uids.module = csm {
     domain = "code.localhost";
     users = lib.listToAttrs (
@@ -220,7 +220,7 @@ in
   };
   old-code-server.module = { };
   old-code-server.codeServer = "4.99.3";
-  old-code-server.refused = "versions before 4.99.4 can be made to send a visitor to another site";
+  old-code-server.refused = "in versions before 4.99.4 a port's address can redirect a visitor to another site";
   older-code-server.module = { };
   older-code-server.codeServer = "4.115.0";
   older-code-server.warned = "images.override { code-server = ";
@@ -253,11 +253,11 @@ in
   sops-missing.refused = "sops-nix is not imported; add sops-nix.nixosModules.sops";
 
   no-password.module = dan { passwordFile = lib.mkForce null; };
-  no-password.refused = "users.dan.passwordFile is not set; name a file that holds the password";
+  no-password.refused = "users.dan.passwordFile is not set; set it to a file that contains the password";
   password-in-store.module = dan { passwordFile = lib.mkForce "/nix/store/x"; };
-  password-in-store.refused = "in the Nix store, which everyone on this machine can read; keep the secret outside";
+  password-in-store.refused = "in the Nix store, which every account on the host can read; keep the secret outside";
   password-relative.module = dan { passwordFile = lib.mkForce "secrets/dan"; };
-  password-relative.refused = "which is no absolute path";
+  password-relative.refused = "which is not an absolute path";
   secret-in-store.module = dan { secretEnvironment.TOKEN = "/nix/store/x"; };
   secret-in-store.refused = "users.dan.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
   secret-file-in-store.module = dan { secretFiles.".netrc".source = "/nix/store/x"; };
@@ -271,7 +271,7 @@ in
   };
   key-in-store.refused = "certificateKey is /nix/store/x, in the Nix store";
   path-as-value.module = dan { environment.TOKEN = "/run/secrets/token"; };
-  path-as-value.warned = "Move the line to services.code-server-multi.users.dan.secretEnvironment";
+  path-as-value.warned = "move the line to services.code-server-multi.users.dan.secretEnvironment";
 
   ports-clash.module = csm {
     users.dan.port = 8081;
@@ -280,7 +280,7 @@ in
       passwordFile = "/run/secrets/bob";
     };
   };
-  ports-clash.refused = "port 8081 is that of services.code-server-multi.users.bob.port and services.code-server-multi.users.dan.port";
+  ports-clash.refused = "port 8081 is set by services.code-server-multi.users.bob.port and services.code-server-multi.users.dan.port";
   port-of-nginx.module = dan { port = 7080; };
   port-of-nginx.refused = "users.dan.port and services.code-server-multi.listen.port; give each";
   port-low.module = dan { port = 80; };
@@ -295,25 +295,25 @@ in
   name-taken.module = {
     users.users.csm-dan.description = lib.mkForce "somebody else";
   };
-  name-taken.refused = "the account csm-dan is declared elsewhere too";
+  name-taken.refused = "the account csm-dan is also declared elsewhere";
 
   memory-unreadable.module = dan { memoryLimit = "lots"; };
-  memory-unreadable.refused = "users.dan.memoryLimit is \"lots\", which is no size; write for example \"3G\"";
+  memory-unreadable.refused = "users.dan.memoryLimit is \"lots\", which is not a size; write for example \"3G\"";
   memory-zero.module = dan { memoryLimit = 0; };
-  memory-zero.refused = "users.dan.memoryLimit is \"0\", which is no size";
+  memory-zero.refused = "users.dan.memoryLimit is \"0\", which is not a size";
   memory-by-default.module = csm { defaults.memoryLimit = "3Gi"; };
-  memory-by-default.refused = "services.code-server-multi.defaults.memoryLimit is \"3Gi\", which is no size";
+  memory-by-default.refused = "services.code-server-multi.defaults.memoryLimit is \"3Gi\", which is not a size";
   soft-unreadable.module = dan { memoryHigh = "much"; };
-  soft-unreadable.refused = "users.dan.memoryHigh is \"much\", which is no size";
+  soft-unreadable.refused = "users.dan.memoryHigh is \"much\", which is not a size";
   soft-above-hard.module = dan { memoryHigh = "4G"; };
   soft-above-hard.refused = "users.dan.memoryHigh (4G) is above services.code-server-multi.defaults.memoryLimit (3G)";
   soft-by-default.module = csm {
     defaults.memoryHigh = "2560M";
     users.dan.memoryLimit = "2G";
   };
-  soft-by-default.refused = "defaults.memoryHigh (2560M) is above services.code-server-multi.users.dan.memoryLimit (2G), and would never be reached; set services.code-server-multi.users.dan.memoryHigh";
+  soft-by-default.refused = "defaults.memoryHigh (2560M) is above services.code-server-multi.users.dan.memoryLimit (2G), and would never take effect; set services.code-server-multi.users.dan.memoryHigh";
   cpu-by-default.module = csm { defaults.cpuLimit = "two"; };
-  cpu-by-default.refused = "services.code-server-multi.defaults.cpuLimit is \"two\", which is no number of CPUs";
+  cpu-by-default.refused = "services.code-server-multi.defaults.cpuLimit is \"two\", which is not a number of CPUs";
   image-from-elsewhere.module = csm { baseImage = "docker-archive:/srv/image.tar"; };
   image-from-elsewhere.refused = "services.code-server-multi.baseImage is \"docker-archive:/srv/image.tar\", which is not in the Nix store";
   image-by-transport.module = dan { image = "oci-archive:/srv/image.tar"; };
@@ -335,17 +335,17 @@ in
       image = pkgs.dockerTools.buildLayeredImage { name = "mine"; };
     });
   homes-without-home-manager.module = dan { homeModules = [ { } ]; };
-  homes-without-home-manager.refused = "users.dan.homeModules is set, but services.code-server-multi.homeManager is not; set it to the flake home-manager";
+  homes-without-home-manager.refused = "users.dan.homeModules is set, but services.code-server-multi.homeManager is not; set it to the home-manager flake";
   homes-and-image.module = csm {
     homeManager.lib.homeManagerConfiguration = _: { activationPackage = "/nix/store/x"; };
     users.dan.homeModules = [ { } ];
     users.dan.image = "docker.io/x/y";
   };
-  homes-and-image.refused = "users.dan.image and services.code-server-multi.users.dan.homeModules are both set; homeModules are for the package's own image";
+  homes-and-image.refused = "users.dan.image and services.code-server-multi.users.dan.homeModules are both set, and homeModules are for the package's own image; remove one of them";
   cpu-unreadable.module = dan { cpuLimit = "two"; };
-  cpu-unreadable.refused = "users.dan.cpuLimit is \"two\", which is no number of CPUs";
+  cpu-unreadable.refused = "users.dan.cpuLimit is \"two\", which is not a number of CPUs";
   cpu-zero.module = dan { cpuLimit = 0; };
-  cpu-zero.refused = "users.dan.cpuLimit is \"0\", which is no number of CPUs";
+  cpu-zero.refused = "users.dan.cpuLimit is \"0\", which is not a number of CPUs";
   cpu-written-otherwise.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (dan {
     cpuLimit = 2.5;
     memoryLimit = 4294967296;

@@ -1,4 +1,4 @@
-# Evaluates configurations with the module: `tree` is a prepared NixOS module tree, `csm` a prefix with bin/csm and share.
+# Evaluates configurations with the module. `tree` is a prepared NixOS module tree; `csm` is a prefix with bin/csm and share.
 {
   tree,
   csm ? "/nowhere",
@@ -73,20 +73,20 @@ let
     in
     {
       refused = failedAssertions;
-      # A machine for trying out has no domain; only where that is the matter is it one.
+      # The cases are based on minimal.nix, which has no domain. Only the case no-domain is about that warning.
       warned = lib.filter (
         one: name == "no-domain" || !lib.hasInfix "domain is not set: the workspaces are reachable" one
       ) warnings;
     };
 
-  # The texts of the units that grow with people.
+  # The texts of users' units.
   unitsOf =
     checked:
     lib.mapAttrs (
       _: builtins.unsafeDiscardStringContext
     ) checked.config.services.code-server-multi.internal.units;
 
-  # A stand-in for Home Manager, which checks what it is given.
+  # A stand-in for Home Manager that checks its arguments.
   homeManager.lib.homeManagerConfiguration =
     { pkgs, modules }:
     let
@@ -116,13 +116,13 @@ rec {
     unitsOf
     manifestOf
     ;
-  # For each case what was said.
+  # For each case, the messages.
   said = lib.mapAttrs refusals cases;
   expected = lib.mapAttrs (_: case: {
     refused = case.refused or null;
     warned = case.warned or null;
     more = case.more or false;
-    # What nothing that is said may have in it.
+    # Text that no message may contain.
     absent = case.absent or null;
   }) cases;
 
@@ -143,7 +143,7 @@ rec {
       };
     }
   ];
-  # People's units, with what a machine's configuration adds to two of them, as NixOS installs them.
+  # Users' units as NixOS installs them, with a configuration's additions to two of them.
   added =
     let
       checked = check [
@@ -158,7 +158,7 @@ rec {
     // {
       unitsInstalled = checked.config.environment.etc."systemd/system".source;
     };
-  # The full configuration and more.
+  # The full configuration and another module.
   also =
     module:
     check [
@@ -178,7 +178,7 @@ rec {
     ./configurations/minimal.nix
     { services.code-server-multi.stateBase = "/persist/state"; }
   ];
-  # One person with modules of Home Manager.
+  # One user with Home Manager modules.
   home = check [
     ./configurations/minimal.nix
     {
@@ -194,7 +194,7 @@ rec {
       csm = home.config.services.code-server-multi;
     in
     csm.internal.homeImage csm.users.dan;
-  # A configuration of the documents, on a machine that may have sops-nix, agenix or impermanence.
+  # A configuration from the documents, with stand-ins for sops-nix, agenix and impermanence.
   example =
     file:
     check [
@@ -205,13 +205,13 @@ rec {
       ./configurations/impermanence.nix
       { services.code-server-multi = { inherit homeManager; }; }
     ];
-  # What the smallest configuration writes, by file: a change of it is seen in the commit that makes it.
+  # What the smallest configuration writes, by file, so that a commit that changes it also shows the change.
   written =
     let
       inherit (configuration "minimal") data config;
       ours = lib.filterAttrs (name: _: lib.hasPrefix "code-server" name) data.units;
       packaged = unitsOf (configuration "minimal");
-      # What NixOS installs beside the package's own unit.
+      # The file that NixOS installs for a unit: a drop-in if the package has the unit.
       installed =
         name: lib.nameValuePair (if packaged ? ${name} then "${name}.d/overrides.conf" else name);
     in
@@ -230,7 +230,7 @@ rec {
       );
       "manifest.json" = config.services.code-server-multi.internal.manifestFile.manifest;
     };
-  # What each scenario of vm-tests writes, for the guest there.
+  # What each scenario of vm-tests writes, for the test guest.
   guest = pkgs.writeText "generations.json" (
     builtins.toJSON (
       lib.mapAttrs (_: toString) (
@@ -247,8 +247,8 @@ rec {
     inherit lib;
     inherit ((check [ ]).evaluated) options;
   };
-  # All that a machine with that many people is made of here, evaluated once: /etc with its units and nginx.conf, what makes the
-  # accounts, assertions and warnings. Its kernel is not.
+  # The parts of a configuration with that many users that depend on the module, evaluated once: /etc with its units and nginx.conf, the
+  # script that creates the accounts, assertions and warnings.
   machine =
     count:
     let
@@ -263,7 +263,7 @@ rec {
         builtins.unsafeDiscardStringContext config.system.activationScripts.users.text
       ))
     ];
-  # That many people, for what each of them costs.
+  # That many users, to measure the cost of each.
   people =
     count:
     check [
@@ -276,7 +276,7 @@ rec {
               at:
               lib.nameValuePair "p${toString at}" {
                 passwordFile = "/run/secrets/p${toString at}";
-                # NixOS' own numbers end at 600.
+                # NixOS allocates at most 600 ids itself.
                 uid = 20000 + at;
               }
             ) (lib.range 1 count)

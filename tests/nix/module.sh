@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Evaluates the NixOS module: what it refuses and warns about, and that the files which it writes are sound (the manifest, units,
-# nginx.conf) and are those that are kept here. UPDATE_DOCS=1 writes docs/options.md, tests/nix/written
-# and vm-tests/guest/written anew.
+# Evaluates the NixOS module: what it refuses and warns about, and that the files it writes (the manifest, units, nginx.conf) are valid
+# and match those in the repository. UPDATE_DOCS=1 rewrites docs/options.md, tests/nix/written and vm-tests/guest/written.
 # CSM_NIXOS_TREE is the module tree; CSM a prefix with bin/csm and share/code-server-multi (target/debug's by default).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -24,7 +23,7 @@ ask() { nix eval --impure "${2:---json}" --expr "$evaluate $1"; }
 # make ATTRIBUTE: builds it and prints its path.
 make() { nix build --impure --no-link --json --expr "$evaluate $1" | jq -r '.[0].outputs.out'; }
 
-# --- what is refused and warned about ---
+# --- refusals and warnings ---
 
 ask said >"$work/said.json"
 ask expected >"$work/expected.json"
@@ -48,19 +47,19 @@ for name in as-given minimal full sops "people 600"; do
 done
 
 warns_of_paths() { ask as-given.warnings | jq -e '[.[] | select(test("environment\\.(ANTHROPIC|OPENAI)_API_KEY is the path"))] | length == 2'; }
-holds "as-given: paths given as values are warned about, with the option that takes them" warns_of_paths
+holds "as-given: the module warns about paths as values, and names the option that takes them" warns_of_paths
 
 accounts() { ask full.users | jq -e '[."csm-anna", ."csm-anna-lena"] | all(.isSystemUser and .autoSubUidGidRange)'; }
-holds "full: each person has an account with subordinate ids of its own" accounts
+holds "full: each user has an account with separate subordinate ids" accounts
 
 apart() { ask 'unitsOf full' | jq -e 'has("code-server-anna.slice") and has("code-server-anna\\x2dlena.slice") and (has("code-server-anna-lena.slice") | not)'; }
-holds "full: anna-lena's slice does not lie in anna's" apart
+holds "full: anna-lena's slice is not inside anna's" apart
 
 untouched() { ask 'unitsOf full' | jq -e '[."code-server-anna@.service", ."code-server-anna-lena@.service"] | all(contains("X-RestartIfChanged=false"))'; }
 holds "full: a switch restarts no workspace" untouched
 
-# As NixOS joins units: a person's from the package, and what the machine adds as a drop-in. That sets a PATH of its own, which the
-# launcher must not depend on.
+# As NixOS combines units: a user's unit from the package, with the configuration's additions as a drop-in. The drop-in sets another PATH,
+# and the launcher must not depend on it.
 added_to() {
   local units
   units=$(make added.unitsInstalled)
@@ -69,45 +68,45 @@ added_to() {
     grep -qx 'ExecStart=/nix/store/[^ ]*/bin/env PATH=/nix/store/[^ ]*podman/bin:/run/wrappers/bin /nix/store/[^ ]*/bin/csm launch [^ ]* %n' "$work/added" &&
     [ "$(grep -c ^ExecStart= "$work/added")" = 1 ]
 }
-holds "added: what a machine's configuration says of a person's unit and slice adds to them" added_to
+holds "added: a configuration's options for a user's unit and slice add to them" added_to
 
-# What the origin in the manifest, nginx' ports and the firewall say of each other.
+# The origin in the manifest, nginx's ports and the firewall must agree.
 front() {
   ask "let found = $1; c = found.config; in { inherit (manifestOf found) frontDoor;
     open = c.networking.firewall.allowedTCPPorts; forced = c.services.nginx.virtualHosts.\"code.example.org\".forceSSL;
     rejects = c.services.nginx.virtualHosts.code-server-multi-rejected.default; }" | jq -e "$2"
 }
-holds "full: browsers' port is 443, to which plain HTTP leads" \
+holds "full: browsers' port is 443, and plain HTTP redirects to it" \
   front full '.frontDoor.listen == "0.0.0.0:443" and [.open, .forced, .rejects] == [[80, 443], true, true]'
-holds "nginx on another port: that is the one in the origin and in the firewall, and plain HTTP leads nowhere" \
+holds "nginx on another port: the origin and the firewall have that port, and plain HTTP does not redirect" \
   front 'also { services.nginx.defaultSSLListenPort = 8443; }' '.frontDoor.listen == "0.0.0.0:8443" and [.open, .forced, .rejects] == [[8443], false, true]'
-holds "nginx told what to listen on: that port is the one in the origin" \
+holds "nginx with defaultListen: the origin has that port" \
   front 'also { services.nginx.defaultListen = [ { addr = "0.0.0.0"; port = 9443; ssl = true; } { addr = "[::]"; port = 9443; ssl = true; } ]; }' \
   '.frontDoor.listen == "0.0.0.0:9443" and [.open, .forced, .rejects] == [[9443], false, true]'
-holds "a router passes 443 on: that is the port in the origin" \
+holds "a router forwards port 443: the origin has port 443" \
   front 'also { services.nginx.defaultSSLListenPort = 8443; services.nginx.defaultHTTPListenPort = 8080; services.code-server-multi.httpsPort = 443; }' \
   '.frontDoor.listen == "0.0.0.0:443" and [.open, .forced, .rejects] == [[8080, 8443], true, true]'
-holds "a machine with other hosts: theirs stays the default" \
+holds "other server blocks: the default server stays theirs" \
   front 'also { services.nginx.virtualHosts."other.example.org" = { }; }' '.rejects == false'
 strict() { ask full.nginxConf --raw | grep -F 'add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;' && ! ask minimal.nginxConf --raw | grep -F Strict-Transport; }
-holds "full: browsers are told to stay with TLS; without a certificate they are not" strict
+holds "full: nginx sends HSTS; without a certificate it does not" strict
 
 freeform() { ask '(manifestOf (also { services.code-server-multi.settings.users.anna.tasksLimit = 99; })).users.anna' | jq -e '.tasksLimit == 99 and .cpuLimit == "2.5"'; }
-holds "settings are written over the manifest's fields" freeform
+holds "settings override the manifest's fields" freeform
 
-# Units and tmpfiles take a percent sign for a specifier.
+# Units and tmpfiles read a percent sign as the start of a specifier.
 percent() {
   ask 'rec { units = unitsOf odd; passwords = units."code-server-multi-passwords.service.d/credentials.conf"; path = units."code-server-multi-passwords.path"; }' >"$work/odd.json"
   jq -e '(.units."code-server-dan@.service" | contains("LoadCredential=environment.TOKEN:/run/secrets/a%%h b\n")) and
     (.passwords | contains("LoadCredential=dan:/run/secrets/100%% dan\n")) and (.path | contains("PathChanged=/run/secrets/100%% dan\n"))' "$work/odd.json"
 }
-holds "a percent sign in a secret's path is part of it" percent
+holds "a percent sign in a secret's path stays part of the path" percent
 
 homes() {
   ask 'manifestOf home' | jq -e '(.users.dan.image | startswith("docker-archive:/nix/store/")) and (.users.bob | has("image") | not)' &&
     ask homeImage.root.drvPath
 }
-holds "homeModules: that person has an image of their own, and nobody else" homes
+holds "homeModules: only that user has another image" homes
 
 elsewhere() {
   ask '{ units = unitsOf state; daemon = state.units."code-server-multi.service"; tmpfiles = lib.concatMap (lib.splitString "\n") state.tmpfiles; }' >"$work/state.json"
@@ -116,17 +115,17 @@ elsewhere() {
     (.tmpfiles | contains(["d /persist/state/code-server-workspaces/dan 0700 csm-dan csm-dan -", "d /persist/state/code-server-multi 0700 code-server-multi code-server-multi -"])) and
     (tostring | contains("/var/lib/code-server") | not)' "$work/state.json"
 }
-holds "stateBase: sessions and Podman's storage are there, and nothing in /var/lib" elsewhere
+holds "stateBase: it contains sessions and Podman's storage, and /var/lib contains neither" elsewhere
 
 sops_wiring() { ask 'sops.config.sops.secrets' | jq -e '."code-server-dan".restartUnits == ["code-server-multi-passwords.service"]'; }
-holds "sops: a new password restarts what hands it over, and nothing else" sops_wiring
+holds "sops: a new password restarts only the unit that passes it to the daemon" sops_wiring
 
 for name in minimal full as-given; do
-  holds "$name: the manifest is one that csm takes" make "$name.config.services.code-server-multi.internal.manifestFile"
+  holds "$name: csm accepts the manifest" make "$name.config.services.code-server-multi.internal.manifestFile"
 done
 
-# A certificate of its own in place of the one that is not there; nginx's own directories in this one; and without a directive
-# that nginx has from 1.25.1 on, which Debian 12's has not.
+# The configuration with a generated certificate instead of the missing one, with nginx's directories below $work, and without "http2 on",
+# which Debian 12's nginx does not support (1.25.1 does).
 nginx_takes() {
   local conf
   conf=$(make "$1.nginxConfig")
@@ -137,12 +136,12 @@ nginx_takes() {
   nginx -t -e stderr -c "$work/nginx.conf"
 }
 if command -v nginx >/dev/null; then
-  for name in minimal full as-given; do holds "$name: nginx takes its configuration" nginx_takes "$name"; done
+  for name in minimal full as-given; do holds "$name: nginx accepts its configuration" nginx_takes "$name"; done
 else
   echo "skipped: nginx's own test of its configuration: nginx is not installed"
 fi
 
-# Without the names of things in the store, which differ from machine to machine.
+# Without the hashes of store paths, which differ from host to host.
 ask written | sed -E 's#/nix/store/[a-z0-9]{32}-#/nix/store/…-#g' >"$work/written.json"
 
 units_are_sound() {
@@ -150,15 +149,15 @@ units_are_sound() {
   units=$(make 'full.config.environment.etc."systemd/system".source')
   mkdir -p "$work/units"
   cp -rL "$units/code-server-"* "$work/units/"
-  # systemd-analyze looks for the programs that units name, and instances of templates want names.
+  # systemd-analyze verifies a template only as an instance.
   cp "$work/units/code-server-anna@.service" "$work/units/code-server-anna@main.service"
   for unit in code-server-multi.service code-server-multi-passwords.service code-server-multi-passwords.path code-server-anna@main.service; do
-    # It fails for programs that are not here, too; only what it says of our files counts, warnings of what it ignores among it.
+    # It also fails if programs that a unit names are missing on this host, so the test reads only its messages about these units.
     systemd-analyze verify --man=no --recursive-errors=no "$work/units/$unit" >>"$work/verified" 2>&1 || true
   done
   ! grep -F "$work/units" "$work/verified"
 }
-# As at boot, for accounts that differ from each other.
+# Creates the directories as at boot, with a different id for each account.
 directories_are_made() {
   local root=$work/machine id=990 name
   mkdir -p "$root/etc" "$root/run" "$root/var/lib"
@@ -181,17 +180,17 @@ little_exposed() {
   done
 }
 if command -v systemd-analyze >/dev/null; then
-  holds "full: systemd takes its units" units_are_sound
-  holds "minimal: systemd makes its directories" directories_are_made
-  holds "full: the exposure of the daemon and of what hands it passwords is at most 1.0" little_exposed
+  holds "full: systemd accepts the units" units_are_sound
+  holds "minimal: systemd creates the directories" directories_are_made
+  holds "full: the exposure of the daemon and of its password unit is at most 1.0" little_exposed
 else
   echo "skipped: systemd's own test of units: systemd-analyze is not installed"
 fi
 
-# --- what the documents show ---
+# --- the documents' examples ---
 
 mkdir "$work/examples"
-# What does not begin with a brace is a part of a configuration.
+# An example that does not begin with a brace is a part of a configuration.
 awk -v to="$work/examples" '
   /^ *```/ && file { if (part) print "}" > file; close(file); file = ""; next }
   /^ *```nix/ { name = FILENAME; gsub("[/.]", "-", name); file = to "/" ($2 == "flake" ? "flake-" : "module-") name "-" FNR ".nix"; begun = part = 0; next }
@@ -205,16 +204,16 @@ for file in "$work"/examples/module-*.nix; do
   holds "the example $(basename "$file" .nix) is accepted" nothing_refused "example $file"
 done
 
-# --- what is kept ---
+# --- generated files in the repository ---
 
-# kept THERE FOUND: they are the same.
+# kept THERE FOUND: succeeds if both are the same.
 kept() {
   [ -z "${UPDATE_DOCS:-}" ] || cp -rT "$2" "$1"
   diff -ru "$1" "$2" || { echo "$1 has drifted; run UPDATE_DOCS=1 tests/nix/run"; return 1; }
 }
 
 ask optionsReference --raw >"$work/options.md"
-holds "docs/options.md says what the options say" kept docs/options.md "$work/options.md"
+holds "docs/options.md matches the options" kept docs/options.md "$work/options.md"
 
 # nginx.conf without its many empty lines.
 written() {
@@ -228,10 +227,10 @@ written() {
 }
 written
 [ -z "${UPDATE_DOCS:-}" ] || rm -rf tests/nix/written
-holds "minimal: what is written is what is kept in tests/nix/written" kept tests/nix/written "$work/written"
+holds "minimal: the written files match tests/nix/written" kept tests/nix/written "$work/written"
 
 vm-tests/guest/write "$work/guest" <"$(make guest)"
 [ -z "${UPDATE_DOCS:-}" ] || rm -rf vm-tests/guest/written
-holds "vm-tests: what is written for each scenario is what is kept in vm-tests/guest/written" kept vm-tests/guest/written "$work/guest"
+holds "vm-tests: each scenario's written files match vm-tests/guest/written" kept vm-tests/guest/written "$work/guest"
 
 closing module

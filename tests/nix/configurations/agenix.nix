@@ -1,4 +1,4 @@
-# What agenix's module declares, as far as examples here use it.
+# The options of agenix's module that the documents' examples use.
 { lib, ... }:
 let
   secret =

@@ -1,4 +1,4 @@
-# Word for word the configuration of the person this was begun for; it must go on working.
+# The configuration that the project was started for, unchanged; it must stay valid.
 { config, ... }:
 {
   services.code-server-multi = {

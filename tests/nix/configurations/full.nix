@@ -1,4 +1,4 @@
-# Every option, and people whose names are hard: a dash, and one that is the beginning of another.
+# Most options, and difficult names: one with a dash, and one that is the beginning of another.
 { pkgs, ... }:
 {
   security.acme.acceptTerms = true;

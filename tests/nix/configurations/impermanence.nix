@@ -1,4 +1,4 @@
-# As much of impermanence as the documents' examples need.
+# The options of impermanence's module that the documents' examples use.
 { lib, ... }:
 {
   options.environment.persistence = lib.mkOption {

@@ -1,4 +1,4 @@
-# What sops-nix's module declares, as far as configurations here use it.
+# The options of sops-nix's module that these configurations use.
 { lib, ... }:
 let
   secret =
