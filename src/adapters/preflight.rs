@@ -27,12 +27,12 @@ pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
     let listen = manifest.front_door.listen;
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     if let Some(first) = first.trim().parse::<u16>().ok().filter(|first| listen.port() < *first) {
-        let remedy = format!(
+        let fix = format!(
             "as root: sysctl net.ipv4.ip_unprivileged_port_start={}, or let another proxy listen on that port",
             listen.port()
         );
         let problem = format!("\"csm up\" can't listen below port {first}: only root can");
-        issues.push(Issue::warning("frontDoor.listen", listen, problem, remedy));
+        issues.push(Issue::warning("frontDoor.listen", listen, problem, fix));
     }
     if let Some((certificate, key)) = &manifest.front_door.tls {
         for (field, file) in [("certificate", certificate.path()), ("certificateKey", key.path())] {
@@ -46,16 +46,16 @@ fn check_password(path: &str, file: &Path, issues: &mut Vec<Issue>) {
     match read_secret(file) {
         Ok((content, world_readable)) => {
             if passwords::content(&content).is_none() {
-                let remedy = "write the password into it, or its hash from \"csm hash-password\"";
-                issues.push(Issue::error(path, file.display(), "the file is empty or not text", remedy));
+                let fix = "write the password into it, or its hash from \"csm hash-password\"";
+                issues.push(Issue::error(path, file.display(), "the file is empty or not text", fix));
             }
             if world_readable {
-                let remedy = format!("chmod 0600 {}", file.display());
+                let fix = format!("chmod 0600 {}", file.display());
                 issues.push(Issue::warning(
                     path,
                     file.display(),
                     "every account of this host can read the password",
-                    remedy,
+                    fix,
                 ));
             }
         }
@@ -70,12 +70,12 @@ fn check_secret(path: &str, file: &Path, issues: &mut Vec<Issue>) {
 }
 
 fn unreadable(path: &str, file: &Path, error: &io::Error) -> Issue {
-    let remedy = match error.kind() {
+    let fix = match error.kind() {
         io::ErrorKind::NotFound => "create it, or correct the path",
         io::ErrorKind::PermissionDenied => "let the account that runs csm read it",
         _ => "set the path of a regular file that this account can read",
     };
-    Issue::error(path, file.display(), format!("can't read the file: {error}"), remedy)
+    Issue::error(path, file.display(), format!("can't read the file: {error}"), fix)
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ pub(super) fn run_directory() -> Result<PathBuf, Failure> {
         .or_else(|| path_variable("RUNTIME_DIRECTORY"))
         .or_else(|| path_variable("XDG_RUNTIME_DIR").map(|path| path.join("code-server-multi")))
         .ok_or_else(|| {
-            let remedy = "log in as this account, or set it to a directory on a tmpfs that only this account can enter";
-            Failure::new(format!("XDG_RUNTIME_DIR is not set; {remedy}"))
+            let fix = "log in as this account, or set it to a directory on a tmpfs that only this account can enter";
+            Failure::new(format!("XDG_RUNTIME_DIR is not set; {fix}"))
         })
 }
 

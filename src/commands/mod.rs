@@ -218,9 +218,8 @@ fn random_failure(error: impl std::fmt::Display) -> Failure {
 /// Fails if the account is root: root never starts containers.
 fn refuse_root() -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
-        let remedy =
-            "run csm as an unprivileged account: set User= in its unit, or run \"make demo\", which creates one";
-        return Err(Failure::new(format!("refusing to run as root; {remedy}")));
+        let fix = "run csm as an unprivileged account: set User= in its unit, or run \"make demo\", which creates one";
+        return Err(Failure::new(format!("refusing to run as root; {fix}")));
     }
     Ok(())
 }
@@ -229,8 +228,8 @@ fn refuse_root() -> Result<(), Failure> {
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let failed = |error| {
-        let remedy = "check the account's limits of open files and processes";
-        Failure::new(format!("can't start the asynchronous runtime: {error}; {remedy}"))
+        let fix = "check the account's limits of open files and processes";
+        Failure::new(format!("can't start the asynchronous runtime: {error}; {fix}"))
     };
     runtime.map_err(failed)?.block_on(work)
 }

@@ -21,7 +21,7 @@ struct Issue {
     severity: String,
     path: String,
     problem: String,
-    remedy: String,
+    fix: String,
 }
 
 #[derive(Deserialize)]
@@ -38,7 +38,7 @@ pub(super) fn run(path: &Path, client: &Client, json: bool) -> Result<ExitCode, 
         println!("{}", String::from_utf8_lossy(&body));
     } else {
         for issue in &plan.issues {
-            eprintln!("{}: {}: {}: {}; {}", path.display(), issue.severity, issue.path, issue.problem, issue.remedy);
+            eprintln!("{}: {}: {}: {}; {}", path.display(), issue.severity, issue.path, issue.problem, issue.fix);
         }
         let rows: Vec<_> = plan.changes.into_iter().map(|change| vec![change.workspace, change.change]).collect();
         print!("{}", if rows.is_empty() { "no changes\n".to_owned() } else { table::render(&rows) });

@@ -134,7 +134,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A refusal as JSON: `{"error": …, "remedy": …}`.
+/// A refusal as JSON: `{"error": …, "fix": …}`.
 pub(super) struct ApiRefusal(Refusal);
 
 impl From<Refusal> for ApiRefusal {
@@ -145,8 +145,8 @@ impl From<Refusal> for ApiRefusal {
 
 impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
-        let (error, remedy) = self.0.title_and_text();
-        (self.0.status(), Json(serde_json::json!({ "error": error, "remedy": remedy }))).into_response()
+        let (error, fix) = self.0.title_and_text();
+        (self.0.status(), Json(serde_json::json!({ "error": error, "fix": fix }))).into_response()
     }
 }
 

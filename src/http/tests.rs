@@ -514,7 +514,7 @@ async fn a_request_without_a_user_or_the_operators_socket_is_refused() {
         let anonymous = api::user_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
         assert_eq!(anonymous.status(), StatusCode::UNAUTHORIZED, "{method} {rest}");
         let words = axum::body::to_bytes(anonymous.into_body(), 1000).await.unwrap();
-        assert_eq!(words, r#"{"error":"Signed out","remedy":"Sign in and try again."}"#);
+        assert_eq!(words, r#"{"error":"Signed out","fix":"Sign in and try again."}"#);
         stage.until("dan", "running").await;
         let operator = api::operator_routes().with_state(stage.app.clone()).oneshot(request()).await.unwrap();
         assert_eq!(operator.status(), StatusCode::OK, "{method} {rest}");

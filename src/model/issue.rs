@@ -28,7 +28,7 @@ pub struct Issue {
     /// What is wrong with the value.
     pub problem: String,
     /// The fix.
-    pub remedy: String,
+    pub fix: String,
 }
 
 impl Issue {
@@ -37,14 +37,14 @@ impl Issue {
         path: impl Into<String>,
         found: impl fmt::Display,
         problem: impl Into<String>,
-        remedy: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
         Self {
             severity: Severity::Error,
             path: path.into(),
             found: shorten(&found.to_string()),
             problem: problem.into(),
-            remedy: remedy.into(),
+            fix: fix.into(),
         }
     }
 
@@ -53,9 +53,9 @@ impl Issue {
         path: impl Into<String>,
         found: impl fmt::Display,
         problem: impl Into<String>,
-        remedy: impl Into<String>,
+        fix: impl Into<String>,
     ) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(path, found, problem, remedy) }
+        Self { severity: Severity::Warning, ..Self::error(path, found, problem, fix) }
     }
 
     /// True if csm refuses the manifest because of it.
@@ -76,7 +76,7 @@ impl fmt::Display for Issue {
         if !self.found.is_empty() {
             write!(f, ": found {}", self.found)?;
         }
-        write!(f, ": {}; {}", self.problem, self.remedy)
+        write!(f, ": {}; {}", self.problem, self.fix)
     }
 }
 
@@ -89,18 +89,18 @@ pub fn has_errors(issues: &[Issue]) -> bool {
 ///
 /// serde carries it as one message; [`Invalid::split`] separates the two parts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{problem}; {remedy}")]
+#[error("{problem}; {fix}")]
 pub struct Invalid {
     /// What is wrong.
     pub problem: String,
     /// The fix.
-    pub remedy: String,
+    pub fix: String,
 }
 
 impl Invalid {
     /// Creates it from a problem and its fix.
-    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problem: problem.into(), remedy: remedy.into() }
+    pub fn new(problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { problem: problem.into(), fix: fix.into() }
     }
 
     /// Splits a message at the first `; ` into problem and fix. `None` if the message is not from an [`Invalid`].

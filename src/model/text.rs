@@ -197,22 +197,22 @@ impl SecretPath {
 }
 
 fn parse_domain(text: &str) -> Result<String, Invalid> {
-    let remedy = |text: &str| format!("write only the DNS name, for example \"{text}\"");
+    let fix = |text: &str| format!("write only the DNS name, for example \"{text}\"");
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split(['/', ':']).next().unwrap_or_default().to_lowercase();
-        return Err(Invalid::new(format!("a domain has no scheme (\"{scheme}://\")"), remedy(&host)));
+        return Err(Invalid::new(format!("a domain has no scheme (\"{scheme}://\")"), fix(&host)));
     }
     if text.chars().any(|c| c.is_ascii_uppercase()) {
-        return Err(Invalid::new("a domain must be in lower case", remedy(&text.to_lowercase())));
+        return Err(Invalid::new("a domain must be in lower case", fix(&text.to_lowercase())));
     }
     if let Some((host, _)) = text.split_once(':') {
         return Err(Invalid::new(
             "a domain has no port",
-            format!("{}, and set the port in frontDoor.listen", remedy(host)),
+            format!("{}, and set the port in frontDoor.listen", fix(host)),
         ));
     }
     if let Some(host) = text.strip_suffix('.') {
-        return Err(Invalid::new("a domain has no trailing dot", remedy(host)));
+        return Err(Invalid::new("a domain has no trailing dot", fix(host)));
     }
     let part = |part: &str| {
         (1..=63).contains(&part.len())
@@ -223,7 +223,7 @@ fn parse_domain(text: &str) -> Result<String, Invalid> {
     let numeric = text.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
     // A workspace's label and its dot add up to 49 characters; a DNS name has at most 253.
     if text.len() > 200 || !text.split('.').all(part) || numeric {
-        return Err(Invalid::new("not a domain", remedy("code.example.org")));
+        return Err(Invalid::new("not a domain", fix("code.example.org")));
     }
     Ok(text.to_owned())
 }
@@ -289,8 +289,8 @@ mod tests {
             "a b",
             &"a.".repeat(120),
         ]);
-        let remedy = "https://Code.Example.org/x".parse::<Domain>().unwrap_err().remedy;
-        assert!(remedy.contains("\"code.example.org\""), "{remedy}");
+        let fix = "https://Code.Example.org/x".parse::<Domain>().unwrap_err().fix;
+        assert!(fix.contains("\"code.example.org\""), "{fix}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ test('check reports a valid manifest, and all errors together, each with field a
   for (const place of ['domain', 'ADA', 'users.bob.passwordFile', 'users.bob.memoryLimit']) assert.ok(stderr.includes(place), `${place}: ${stderr}`);
   assert.equal(stdout, '');
   const json = JSON.parse((await csm('check', '--json', bad)).stdout);
-  assert.ok(json.length >= 4 && json.every((issue) => issue.severity && issue.problem && issue.remedy), JSON.stringify(json));
+  assert.ok(json.length >= 4 && json.every((issue) => issue.severity && issue.problem && issue.fix), JSON.stringify(json));
   await fails(/can't read .*No such file/, 'check', '/nonexistent/manifest.json');
   await fails(/error/, 'check', file('{"version":1'));
 });

@@ -56,7 +56,7 @@ pub fn unenforced(controls: impl Fn(&str) -> bool) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "limits not enforced here: {}. csm has no such cgroup controller here; \"csm doctor\" tells the remedy.",
+        "limits not enforced here: {}. csm has no such cgroup controller here; \"csm doctor\" tells the fix.",
         missing.join(", ")
     )]
 }

@@ -186,13 +186,13 @@ fn subordinate(what: &'static str, path: &str) -> Check {
         return Check::error(what, why, subids::APART);
     }
     if own.count < ENOUGH {
-        let remedy = format!(
+        let fix = format!(
             "as root: usermod --add-{what}s {}-{} {} (or another range that no account has in {path})",
             100_000,
             100_000 + ENOUGH - 1,
             own.account
         );
-        return Check::error(what, format!("{} ids for {}", own.count, own.account), remedy);
+        return Check::error(what, format!("{} ids for {}", own.count, own.account), fix);
     }
     Check::ok(what, format!("{} ids", own.count))
 }
@@ -224,9 +224,8 @@ fn cgroups() -> Check {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         return Check::ok("cgroups", "version 2");
     }
-    let remedy =
-        "boot with systemd.unified_cgroup_hierarchy=1, or run \"make demo\" as root, which uses private mounts";
-    Check::error("cgroups", "version 1, or hybrid: crun can't start containers", remedy)
+    let fix = "boot with systemd.unified_cgroup_hierarchy=1, or run \"make demo\" as root, which uses private mounts";
+    Check::error("cgroups", "version 1, or hybrid: crun can't start containers", fix)
 }
 
 fn controllers(info: Option<&Value>) -> Check {
@@ -243,12 +242,12 @@ fn controllers(info: Option<&Value>) -> Check {
     }
     let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let in_version_1 = version_1_controllers(&table);
-    let remedy = if missing.iter().any(|name| in_version_1.contains(*name)) {
+    let fix = if missing.iter().any(|name| in_version_1.contains(*name)) {
         "boot with systemd.unified_cgroup_hierarchy=1; version 1 cgroups use these controllers"
     } else {
         "as root: loginctl enable-linger for this account, and Delegate=cpu memory pids in user@.service.d; then log in again"
     };
-    Check::warning(WHAT, format!("not enforced; missing cgroup controllers: {}", missing.join(", ")), remedy)
+    Check::warning(WHAT, format!("not enforced; missing cgroup controllers: {}", missing.join(", ")), fix)
 }
 
 /// The controllers that `/proc/cgroups` lists in a version 1 hierarchy. Version 2 cgroups can't use them.
@@ -288,9 +287,8 @@ fn network(version: &str) -> Check {
 fn storage(info: Option<&Value>) -> Check {
     let driver = info.and_then(|info| info["store"]["graphDriverName"].as_str()).unwrap_or("unknown");
     if driver == "vfs" {
-        let remedy =
-            "write [storage] driver = \"overlay\" to ~/.config/containers/storage.conf, then podman system reset";
-        return Check::warning("storage", "vfs: each container is a full copy of its image", remedy);
+        let fix = "write [storage] driver = \"overlay\" to ~/.config/containers/storage.conf, then podman system reset";
+        return Check::warning("storage", "vfs: each container is a full copy of its image", fix);
     }
     Check::ok("storage", driver)
 }

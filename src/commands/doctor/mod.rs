@@ -30,20 +30,20 @@ struct Check {
     status: CheckStatus,
     found: String,
     /// Empty if the status is ok.
-    remedy: String,
+    fix: String,
 }
 
 impl Check {
     fn ok(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, status: CheckStatus::Ok, found: found.into(), remedy: String::new() }
+        Self { what, status: CheckStatus::Ok, found: found.into(), fix: String::new() }
     }
 
-    fn warning(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what, status: CheckStatus::Warning, found: found.into(), remedy: remedy.into() }
+    fn warning(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, status: CheckStatus::Warning, found: found.into(), fix: fix.into() }
     }
 
-    fn error(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what, status: CheckStatus::Error, found: found.into(), remedy: remedy.into() }
+    fn error(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, status: CheckStatus::Error, found: found.into(), fix: fix.into() }
     }
 }
 
@@ -63,8 +63,8 @@ pub(super) fn run(manifest: Option<&Path>, json: bool) -> Result<ExitCode, Failu
                 CheckStatus::Error => "error",
             };
             println!("{status:<7}  {}: {}", check.what, check.found);
-            if !check.remedy.is_empty() {
-                println!("           → {}", check.remedy);
+            if !check.fix.is_empty() {
+                println!("           → {}", check.fix);
             }
         }
     }

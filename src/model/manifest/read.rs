@@ -102,18 +102,18 @@ fn to_issue(keys: &[String], invalid: &Value, message: &str) -> Issue {
     if let Some(rest) = message.strip_prefix("unknown field `") {
         let (field, expected) = rest.split_once('`').unwrap_or((rest, ""));
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).filter(|k| !k.starts_with('$')).collect();
-        let remedy = match nearest(field, &known) {
+        let fix = match nearest(field, &known) {
             Some(name) => format!("rename it to \"{name}\", or remove it"),
             None => format!("remove it, or use one of these fields: {}", known.join(", ")),
         };
-        return Issue::error(path, invalid, "unknown field", remedy);
+        return Issue::error(path, invalid, "unknown field", fix);
     }
     if let Some(rest) = message.strip_prefix("missing field `") {
         let field = rest.trim_end_matches('`');
         return Issue::error(format!("{path}.{field}"), "", "missing", SEE_REFERENCE);
     }
     match Invalid::split(message) {
-        Some((problem, remedy)) => Issue::error(path, invalid, problem, remedy),
+        Some((problem, fix)) => Issue::error(path, invalid, problem, fix),
         None => Issue::error(path, invalid, message, SEE_REFERENCE),
     }
 }
@@ -145,8 +145,8 @@ fn parse_json(text: &str, issues: &mut Vec<Issue>) -> Result<Value, Issue> {
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|error| {
             if error.is_eof() {
-                let remedy = "write the whole file, or write a temporary file and rename it into place";
-                Issue::error("", "", format!("the file is incomplete: {error}"), remedy)
+                let fix = "write the whole file, or write a temporary file and rename it into place";
+                Issue::error("", "", format!("the file is incomplete: {error}"), fix)
             } else {
                 Issue::error("", "", format!("not JSON: {error}"), "fix the JSON syntax")
             }

@@ -107,16 +107,16 @@ fn front_door(file: &FrontDoorFile, domain: Option<&Domain>, issues: &mut Vec<Is
         }
     };
     if let Some(domain) = domain.filter(|domain| tls.is_none() && !domain.is_localhost()) {
-        let remedy = "set frontDoor.certificate and certificateKey, or use a proxy that terminates TLS on port 443";
+        let fix = "set frontDoor.certificate and certificateKey, or use a proxy that terminates TLS on port 443";
         issues.push(if listen.ip().is_loopback() {
             Issue::warning(
                 "frontDoor",
                 "",
                 format!("browsers can sign in at https://{domain} only over TLS, but no certificate is set"),
-                remedy,
+                fix,
             )
         } else {
-            Issue::error("frontDoor.listen", listen, "passwords would be sent over the network in plain text", remedy)
+            Issue::error("frontDoor.listen", listen, "passwords would be sent over the network in plain text", fix)
         });
     }
     FrontDoor { listen, tls }

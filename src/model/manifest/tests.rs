@@ -26,7 +26,7 @@ fn assert_only_issue(text: &str, severity: Severity, path: &str, part: &str) {
     assert_eq!(issues.len(), 1, "{issues:#?}\n{text}");
     assert_eq!((issues[0].severity, issues[0].path.as_str()), (severity, path));
     assert!(issues[0].to_string().contains(part), "{}", issues[0]);
-    assert!(!issues[0].remedy.is_empty());
+    assert!(!issues[0].fix.is_empty());
     assert_eq!(manifest.is_some(), severity == Severity::Warning);
 }
 
