@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Evaluates flake.nix, package.nix and images/ against a prepared NixOS module tree, without a binary cache or network, and runs
-# what can run here: the tree of an image is made for real, and so is what its entrypoint does.
+# what can run here: it builds the tree of an image and runs its entrypoint.
 # usage: CSM_NIXOS_TREE=DIR tests/nix/images.sh
 #   DIR/nixpkgs is a flake with nixpkgs' lib, its NixOS modules and stubs for packages. Root, nix, jq and shellcheck are needed.
-# One line for each thing that holds or does not; the exit status is 1 when any does not.
+# Prints one line for each check; the exit status is 1 if any fails.
 # shellcheck disable=SC2016 # Nix, and scripts for other shells
 set -euo pipefail
 
@@ -20,7 +20,7 @@ same() {
 # says WHAT FILE LINE: the file has this line.
 says() { holds "$1" grep -qxF -e "$3" "$2"; }
 
-# --- the flake, in a copy with stand-ins for what is not there without network ---
+# --- the flake, in a copy with stand-ins for inputs that need the network ---
 
 mkdir -p "$work/flake" "$work/home-manager" "$work/sops-nix"
 (cd "$repo" && tar --exclude=./target --exclude=./.git --exclude=node_modules -c .) | tar -x -C "$work/flake"
@@ -80,7 +80,7 @@ same "both systems have all packages" \
 same "every package is a check" "$(value "checks.$system" --apply 'builtins.attrNames' |
   jq -c '. - (. - ["code-server-multi","default","image-base","image-base-oci"])')" \
   '["code-server-multi","default","image-base","image-base-oci"]'
-# The virtual machine needs a kernel, which the tree has none of.
+# The virtual machine needs a kernel, which the tree does not have.
 mapfile -t checks < <(value checks.$system --apply builtins.attrNames | jq -r '.[] | select(. != "demo")')
 [ "${#checks[@]}" -gt 8 ] || fail "found only the checks ${checks[*]}"
 for name in "${checks[@]}"; do
@@ -104,7 +104,7 @@ same "its licences are those of Cargo.toml" "$(package '[.meta.license[].spdxId]
 same "the workspace's scripts keep #!/bin/sh" "$(package .dontPatchShebangs)" true
 same "it carries the image for the module" "$(package .base)" true
 
-# skopeo reads an archive twice, which a pipe can't be.
+# skopeo reads an archive twice, so it can't be a pipe.
 holds "the publishing workflow hands skopeo a file" sh -c 'f=$1/.github/workflows/images.yml; grep -q "docker-archive:" "$f" && ! grep -qE "docker-archive:(/dev/stdin|/proc|-)" "$f"' sh "$repo"
 
 # --- the images' configuration ---
@@ -183,7 +183,7 @@ cat >"$work/programs/code-server" <<'END'
 #!/bin/sh
 echo "code-server $*" >>"$HOME/ran"
 END
-# Coder's server, which is away at first.
+# Coder's server, which does not respond to the first request.
 cat >"$work/programs/curl" <<'END'
 #!/bin/sh
 for address in "$@"; do :; done
@@ -195,7 +195,7 @@ END
 printf '#!/bin/sh\n' >"$work/programs/sleep"
 chmod +x "$work"/programs/*
 
-# enter [VARIABLE=VALUE...] [-- COMMAND...]: what has run in the end.
+# enter [VARIABLE=VALUE...] [-- COMMAND...]: prints the commands that the entrypoint ran.
 enter() {
   local variables=()
   while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -206,7 +206,7 @@ enter() {
   rm -f "$work"/home/{ran,asked}
   env -i PATH="$work/programs:/usr/bin:/bin" HOME="$work/home" USER=coder "${variables[@]}" \
     "$work/root/opt/code-server-multi/entrypoint" "$@" >"$work/said" 2>&1 || echo "status $?" >>"$work/home/ran"
-  # The extension comes in the background.
+  # The extension is installed in the background.
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     if [ $# -gt 0 ] || [ "${#variables[@]}" -eq 2 ] || grep -q install-extension "$work/home/ran"; then break; fi
     /bin/sleep 0.2
@@ -235,7 +235,7 @@ same "an extension that is there is not installed again" "$(grep -c install-exte
 make home-root "checks.$system.image-home-manager"
 generation=$work/generation
 mkdir -p "$generation"
-# What home-manager's own script asks of Nix, in its way of finding it.
+# The calls of Nix in home-manager's own script, with the same way to find Nix.
 cat >"$generation/activate" <<'END'
 #!/usr/bin/env bash
 set -euo pipefail
@@ -257,11 +257,11 @@ same "it is activated before code-server starts" "$(enter | head -n 1)" activate
 same "its packages are in the profile on PATH" "$(readlink "$work/home/.nix-profile")" /nix/store/home-path
 same "its generation is remembered" "$(readlink "$work/home/.local/state/home-manager/gcroots/current-home")" /nix/store/new
 printf '#!/bin/sh\nexit 1\n' >"$generation/activate"
-same "a configuration that fails keeps nobody out" "$(enter)" "${editor%%$'\n'*}"
+same "the editor starts although the activation of a configuration fails" "$(enter)" "${editor%%$'\n'*}"
 
-# --- configurations, all but their kernels ---
+# --- configurations, without their kernels ---
 
-# machine MODULE FUNCTION: what the function says of the configuration, of which failed assertions come first.
+# machine MODULE FUNCTION: prints the configuration's failed assertions, then the function's result for it.
 machine() {
   value nixosModules.default --apply "default:
     let
@@ -270,7 +270,7 @@ machine() {
     in
     [ (map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions)) ] ++ ($2) config"
 }
-same "the demo has two people, their passwords on its console and its port forwarded" \
+same "the demo has two users, their passwords on its console and its port forwarded" \
   "$(machine "[ $work/flake/nixos-modules/demo-vm.nix ]" 'config: [
     (builtins.attrNames config.services.code-server-multi.users)
     config.systemd.services.demo-passwords.serviceConfig.StandardOutput
@@ -278,7 +278,7 @@ same "the demo has two people, their passwords on its console and its port forwa
   ]')" '[[],["ada","grace"],"journal+console",[[7080,7080]]]'
 
 cp -r "$work/flake/nixos-modules/template" "$work/template"
-# The tree's stub of a kernel boots nowhere.
+# The tree's stub of a kernel can't boot.
 cat >"$work/template/hardware-configuration.nix" <<'END'
 { lib, ... }:
 {
@@ -287,7 +287,7 @@ cat >"$work/template/hardware-configuration.nix" <<'END'
   boot.loader.grub.enable = false;
 }
 END
-same "the template is a whole configuration" \
+same "the template is a complete configuration" \
   "$(machine "((import $work/template/flake.nix).outputs {
     nixpkgs.lib.nixosSystem = { modules }: modules;
     code-server-multi.nixosModules.default = { };
