@@ -5,7 +5,7 @@ import { after, before, beforeEach, afterEach, test } from 'node:test';
 import { atDashboard, launch, none, person } from './lib/browser.mjs';
 import { declare, demoProcesses, putInForce, reaches, running, stopped, writeManifest } from './lib/demo.mjs';
 import { NAVIGATE, operator, send, workspace } from './lib/http.mjs';
-import { csm, data, manifestPath, password } from './lib/place.mjs';
+import { csm, data, inAccount, manifestPath, password } from './lib/place.mjs';
 import { until } from './lib/until.mjs';
 import { handshake, say } from './lib/ws.mjs';
 import { echo } from './lib/echo.mjs';
@@ -91,7 +91,7 @@ test('an added user has a workspace immediately; a removed user loses access imm
   await putInForce(good);
   await at.page.getByRole('heading', { name: 'linus' }).waitFor({ state: 'detached' });
   assert.equal((await linus.visit('')).headers.location?.[0], '/sign-in', 'the session has ended');
-  await until('the container to be removed', async () => !(await csm('shell', 'linus', '--', 'true')).stderr.includes('is not running') && (await csm('shell', 'linus', '--', 'true')).status !== 0);
+  await until('the container to be removed', async () => (await inAccount(['podman', 'container', 'exists', 'csm-linus'])).status === 1);
   await closed;
   await until("the container's conmon to exit", () => payload().length === pids.length);
   const gone = await send({ label: 'linus', headers: NAVIGATE });

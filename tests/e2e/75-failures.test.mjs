@@ -64,12 +64,12 @@ test('an image that exits immediately: wake page, dashboard and command line sho
   const dashboard = await person(browser);
   await atDashboard(dashboard.page, 'ada');
   const card = dashboard.page.locator('#ws-grace');
-  assert.match(await card.innerText(), /exit code 7/);
+  assert.match(await card.innerText(), /exited immediately with code 7/);
   assert.match(await card.locator('pre').innerText(), /broken on purpose/);
   const started = await csm('start', 'grace');
   assert.equal(started.status, 1);
   assert.match(started.stderr, /broken on purpose/);
-  assert.match(started.stderr, /grace: starting failed: it ended at once with exit code 7/);
+  assert.match(started.stderr, /grace: starting failed: exited immediately with code 7/);
 
   assert.equal((await inside('ada', 'cat', '/proc/1/stat')).split(' ')[21], ada, "ada's workspace was not restarted");
   await declare((manifest) => delete manifest.users.grace.image);

@@ -45,7 +45,7 @@ impl Engine {
     }
 }
 
-/// The limits that nothing enforces without cgroup controllers, for people.
+/// A notice that names the limits which can't be enforced, because their cgroup controllers are missing.
 pub fn unenforced(controls: impl Fn(&str) -> bool) -> Vec<String> {
     let missing: Vec<&str> = [("memory", "memory"), ("cpu", "CPU"), ("pids", "tasks")]
         .into_iter()
@@ -56,7 +56,7 @@ pub fn unenforced(controls: impl Fn(&str) -> bool) -> Vec<String> {
         return Vec::new();
     }
     vec![format!(
-        "limits not enforced here: {}. csm has no such cgroup controller here; \"csm doctor\" tells the fix.",
+        "limits not enforced: {}: the cgroup controllers are missing; run \"csm doctor\" to see the fix",
         missing.join(", ")
     )]
 }

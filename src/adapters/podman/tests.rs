@@ -24,7 +24,7 @@ struct Service {
 struct World {
     /// What libpod calls the container's state, if there is one.
     state: Option<&'static str>,
-    /// What was asked besides what there is.
+    /// The calls that change something.
     asked: Vec<String>,
     hangs: bool,
 }
@@ -164,7 +164,7 @@ impl Service {
         self.runtime.observe().await.unwrap().remove(&self.id()).unwrap().phase
     }
 
-    /// What was asked besides what there is, and waiting.
+    /// The calls that change something, without those that wait.
     fn writes(&self) -> Vec<String> {
         self.world().asked.iter().filter(|action| *action != "wait").cloned().collect()
     }

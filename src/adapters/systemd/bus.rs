@@ -79,8 +79,8 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// Connects now and whenever the connection was lost, for as long as this lives. Signals are subscribed to before anybody can ask
-    /// anything, so that no change falls between an answer and the news.
+    /// Connects, and connects again whenever the connection is lost, until this is dropped. It subscribes to signals before the first
+    /// call, so that no change is missed between a reply and its signal.
     pub(super) fn open(report: impl Fn(UnitChange) + Send + Sync + 'static) -> Self {
         let (slot, connection) = watch::channel(None);
         tokio::spawn(async move {
