@@ -192,9 +192,11 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let work = tokio::spawn(work);
         let abort = work.abort_handle();
         tokio::spawn(async move {
-            let outcome = work.await.map_err(|error| RuntimeError::Failed {
-                reason: format!("csm: internal error: {error}"),
-                log: Vec::new(),
+            let outcome = work.await.map_err(|error| {
+                if error.is_cancelled() {
+                    return RuntimeError::Interrupted("csm cancelled the start".to_owned());
+                }
+                RuntimeError::Failed { reason: format!("csm: internal error: {error}"), log: Vec::new() }
             });
             let _ = events.send(event(outcome));
         });
@@ -321,8 +323,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.generation = self.generation;
                 }
-                if let Err(error) = &outcome {
-                    tracing::warn!(workspace = %id, ?step, %error, "a step failed");
+                match &outcome {
+                    // A later request took its place.
+                    Ok(()) | Err(RuntimeError::Interrupted(_)) => {}
+                    Err(error) => tracing::warn!(workspace = %id, ?step, %error, "a step failed"),
                 }
                 self.handle_lifecycle_event(&id, plan::Event::Finished(job, outcome.map_err(Failure::from)));
                 self.observe();

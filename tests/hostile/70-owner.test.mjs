@@ -66,7 +66,7 @@ test('after kill -9 of csm during a start the next csm adopts the container, and
     const adopted = await container('ada');
     assert.ok(adopted, 'the container still runs after csm is killed');
     await startDemo({ seconds: 300 });
-    await until('csm to take it over', async () => (await workspace('ada')).reason === 'it was being started already');
+    await until('csm to take it over', async () => (await workspace('ada')).reason === 'already starting when csm started');
     assert.ok(!published('ada'), 'code-server does not listen yet');
     await writeFile(hostFile('ada', `home/${configuration}`), 'cert: false\n');
     await reaches('ada', 'running');
