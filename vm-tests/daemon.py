@@ -66,11 +66,12 @@ def ask_start_and_hold(name, command):
     """Asks for a start, in which Podman stops as soon as it has to do `command`: for ever, or until let_go_on()."""
     stub = '#!/bin/sh\ncase " $* " in *" $HELD_AT "*) kill -STOP $$ ;; esac\nexec %s "$@"\n'
     place = f"/run/systemd/system/code-server-{name}@.service.d"
-    path = f"$(systemctl show --property=Environment --value {unit(name)} | tr ' ' '\\n' | grep ^PATH= | cut -d = -f 2)"
+    # The unit's own command, which sets PATH itself.
+    launch = f"$(systemctl cat {unit(name)} | grep ^ExecStart= | sed 's|PATH=|PATH={PROGRAMS}/held:|')"
     machine.succeed(
         f"mkdir -p {PROGRAMS}/held",
         f"printf {shlex.quote(stub)} $(command -v podman) > {PROGRAMS}/held/podman && chmod -R a+rx {PROGRAMS}",
-        f"mkdir -p {place} && echo \"[Service]\nEnvironment=PATH={PROGRAMS}/held:{path} HELD_AT={command}\" > {place}/held.conf",
+        f"mkdir -p {place} && echo \"[Service]\nEnvironment=HELD_AT={command}\nExecStart=\n{launch}\" > {place}/held.conf",
         "systemctl daemon-reload",
         "curl --fail --silent --show-error --output /dev/null --unix-socket /run/code-server-multi/api.sock"
         f" --request POST http://csm/api/v1/workspaces/{name}/start",

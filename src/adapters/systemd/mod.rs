@@ -183,7 +183,7 @@ impl SystemdRuntime {
         is_known.then_some((id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks }))
     }
 
-    /// UnitWatcher at a unit now, and then whenever it may have changed.
+    /// Watches a unit: its state now, and then whenever it may have changed.
     fn follow(&self, id: &WorkspaceId, most: Duration) -> UnitWatcher {
         let mut changes = self.changes.clone();
         changes.mark_changed();
@@ -191,7 +191,7 @@ impl SystemdRuntime {
     }
 }
 
-/// UnitWatcher at a unit.
+/// Watches a unit.
 struct UnitWatcher {
     bus: Bus,
     unit: String,
