@@ -174,7 +174,7 @@ with subtest("a disk that is full keeps people from signing in, until there is r
         answers.append(try_sign_in())
     code, page = answers[-1]
     assert code == "500" and "Internal error" in page, f"sign-in {len(answers)} is answered with {code}: {page}"
-    machine.succeed(f"journalctl --no-pager --unit={DAEMON} | grep 'can't store a session.*is full'")
+    machine.succeed(f"journalctl --no-pager --unit={DAEMON} | grep 'can.t store a session.*is full'")
     # A stranger is not let in for that.
     wait_for_status("https://ada.code.test/", 303)
     assert_unharmed()
