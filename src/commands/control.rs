@@ -54,9 +54,9 @@ async fn change(client: &Client, id: &WorkspaceId, verb: &str, print: impl Fn(&s
     };
     let finished = timeout(WAIT_TIMEOUT, async {
         tokio::select! {
-                outcome = outcome => outcome,
-        failure = report(client, id, &mut last, print) => Err(failure),
-            }
+            outcome = outcome => outcome,
+            failure = report(client, id, &mut last, print) => Err(failure),
+        }
     });
     if let Ok(outcome) = finished.await {
         return outcome;
@@ -137,7 +137,7 @@ mod tests {
 
     fn workspace(state: &str) -> String {
         format!(
-            r#"{{"id":"dan",{state},"at":5,"reason":"started by dan","failure":"","log":[],"usage":null,
+            r#"{{"id":"dan",{state},"at":5,"reason":"started by dan","failure":null,"log":[],"usage":null,
             "limits":{{"memory":1073741824}},"updatePending":false,"url":"http://dan.localhost/"}}"#
         )
     }

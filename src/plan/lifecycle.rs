@@ -404,7 +404,12 @@ impl Lifecycle {
                     let (digest, warning) = (now.digest.or(container.digest), container.warning);
                     Stage::Frozen(Container { digest, warning, ..now })
                 }
-                Ok(up) => self.adopt(up, Cause::ThawedOutside, digest),
+                Ok(Up::Running(container)) => {
+                    self.cause = Cause::ThawedOutside;
+                    Stage::Running(container)
+                }
+                // It was started again.
+                Ok(up @ Up::Starting) => self.adopt(up, Cause::StartedOutside, digest),
                 Err(exit) => self.exited(exit),
             },
         }
@@ -444,10 +449,7 @@ impl Lifecycle {
     /// Adopts a workspace that this csm did not start, freeze or thaw.
     fn adopt(&mut self, up: Up, started: Cause, digest: &str) -> Stage {
         match up {
-            Up::Starting => {
-                let cause = if started == Cause::ThawedOutside { Cause::StartedOutside } else { started };
-                self.start(cause, digest)
-            }
+            Up::Starting => self.start(started, digest),
             Up::Running(container) => {
                 self.cause = started;
                 Stage::Running(container)

@@ -184,6 +184,7 @@ impl Database {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::Stage;
     use super::*;
 
     /// A file that csm 0.1.0 wrote.
@@ -202,39 +203,20 @@ mod tests {
         PRAGMA user_version = 1;
     ";
 
-    struct Stage {
-        directory: tempfile::TempDir,
+    fn open(stage: &Stage) -> Database {
+        Database::open(&stage.path()).expect("opened")
     }
 
-    impl Stage {
-        fn new() -> Self {
-            Self { directory: tempfile::tempdir().expect("a directory") }
-        }
-
-        fn path(&self) -> std::path::PathBuf {
-            self.directory.path().join("state.db")
-        }
-
-        /// Another connection to the same file.
-        fn other_connection(&self) -> Connection {
-            Connection::open(self.path()).expect("opened")
-        }
-
-        fn open(&self) -> Database {
-            Database::open(&self.path()).expect("opened")
-        }
-
-        /// The error when the file is opened.
-        fn refused(&self) -> String {
-            Database::open(&self.path()).err().expect("refused").to_string()
-        }
+    /// The error when the file is opened.
+    fn refused(stage: &Stage) -> String {
+        Database::open(&stage.path()).err().expect("refused").to_string()
     }
 
     #[test]
     fn migrations_keep_the_rows_of_a_version_1_file() {
         let stage = Stage::new();
         stage.other_connection().execute_batch(VERSION_1).expect("made");
-        let database = stage.open();
+        let database = open(&stage);
         assert_eq!(database.key([1; 32]).expect("read").sign(&["x"]), Key::new([0; 32]).sign(&["x"]));
         let session = Session {
             id: "a-session".into(),
@@ -265,7 +247,7 @@ mod tests {
             .execute_batch(&VERSION_1.replace("user_version = 1", "user_version = 99"))
             .expect("made");
         let before = std::fs::read(stage.path()).expect("read");
-        let refused = stage.refused();
+        let refused = refused(&stage);
         let says = format!("it has version 99, and this csm reads up to {}; run the csm that wrote it", STEPS.len());
         assert!(refused.contains(&says) && refused.contains("state.db"), "{refused}");
         assert!(std::fs::read(stage.path()).expect("read") == before, "it was changed");
@@ -276,7 +258,7 @@ mod tests {
         let stage = Stage::new();
         std::fs::write(stage.path(), "not a database, but long enough for SQLite to read as a header")
             .expect("written");
-        let refused = stage.refused();
+        let refused = refused(&stage);
         assert!(
             refused.contains("state.db: file is not a database; ") && refused.contains("move the file"),
             "{refused}"
@@ -286,7 +268,7 @@ mod tests {
     #[test]
     fn a_failed_write_is_unhealthy_until_a_write_succeeds() {
         let stage = Stage::new();
-        let mut database = stage.open();
+        let mut database = open(&stage);
         database.key([1; 32]).expect("a key");
         database.connection.pragma_update(None, "query_only", true).expect("set");
         assert!(database.healthy(), "no write has failed yet");
@@ -300,7 +282,7 @@ mod tests {
     #[test]
     fn a_missing_table_is_unhealthy() {
         let stage = Stage::new();
-        let mut database = stage.open();
+        let mut database = open(&stage);
         assert!(database.healthy());
         database.connection.execute_batch("DROP TABLE session").expect("dropped");
         assert!(!database.healthy());

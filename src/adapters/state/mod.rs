@@ -135,26 +135,27 @@ mod tests {
 
     use super::*;
 
-    struct Stage {
+    /// A directory for one database file.
+    pub(super) struct Stage {
         directory: tempfile::TempDir,
     }
 
     impl Stage {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             Self { directory: tempfile::tempdir().expect("a directory") }
         }
 
-        fn path(&self) -> std::path::PathBuf {
+        pub(super) fn path(&self) -> std::path::PathBuf {
             self.directory.path().join("state.db")
+        }
+
+        /// Another connection to the same file.
+        pub(super) fn other_connection(&self) -> Connection {
+            Connection::open(self.path()).expect("opened")
         }
 
         fn open(&self, now: Timestamp) -> (State, Stored) {
             State::open(&self.path(), [1; 32], now).expect("opened")
-        }
-
-        /// Another connection to the same file.
-        fn other_connection(&self) -> Connection {
-            Connection::open(self.path()).expect("opened")
         }
     }
 

@@ -146,7 +146,7 @@ impl SystemdRuntime {
 
     /// Thaws a unit that is frozen: a frozen process gets no signal and does not respond.
     async fn thaw_if_frozen(&self, row: &Row) -> Result<(), RuntimeError> {
-        if matches!(State::of(row), State::Active | State::Stopping) && self.is_frozen(row).await? {
+        if State::of(row).is_up() && self.is_frozen(row).await? {
             match self.bus.set_frozen(&row.unit, false).await {
                 Err(RuntimeError::NotRunning(_)) => {}
                 thawed => return thawed,
@@ -160,6 +160,16 @@ impl SystemdRuntime {
         let slot = self.slots.of(id);
         let _held = slot.lock.lock().await;
         self.bus.set_frozen(&unit_name(id), frozen).await
+    }
+
+    /// What is known of each unit that is up. Empty when systemd can't be asked.
+    async fn of_each_up<T, F: Future<Output = Option<(WorkspaceId, T)>>>(
+        &self,
+        ask: impl Fn(Row) -> F,
+    ) -> BTreeMap<WorkspaceId, T> {
+        let rows = self.bus.list().await.unwrap_or_default();
+        let up = stream::iter(rows.into_iter().filter(|row| State::of(row).is_up()));
+        up.map(ask).buffer_unordered(ASKED_TOGETHER).filter_map(std::future::ready).collect().await
     }
 
     /// What the launcher measured, if it has.
@@ -245,6 +255,11 @@ impl State {
             _ => Self::Active,
         }
     }
+
+    /// Whether processes of it run.
+    fn is_up(self) -> bool {
+        matches!(self, Self::Active | Self::Stopping)
+    }
 }
 
 impl Runtime for SystemdRuntime {
@@ -255,8 +270,8 @@ impl Runtime for SystemdRuntime {
             let is_gone = row.load_state == "not-found" && matches!(State::of(&row), State::Ended { .. });
             (!is_gone).then_some((id, row))
         });
-        let watcher = stream::iter(rows).map(|(id, row)| self.look(id, row));
-        watcher.buffer_unordered(ASKED_TOGETHER).try_collect().await
+        let looks = stream::iter(rows).map(|(id, row)| self.look(id, row));
+        looks.buffer_unordered(ASKED_TOGETHER).try_collect().await
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
@@ -377,19 +392,12 @@ impl Runtime for SystemdRuntime {
 
     /// What each launcher measured: this account can't read the homes.
     async fn disk(&self, manifest: &Manifest) -> DiskUsage {
-        let rows = self.bus.list().await.unwrap_or_default();
-        let up = rows.into_iter().filter(|row| matches!(State::of(row), State::Active | State::Stopping));
-        let asked = stream::iter(up).map(|row| self.disk_of(row)).buffer_unordered(ASKED_TOGETHER);
-        let used = asked.filter_map(std::future::ready).collect().await;
+        let used = self.of_each_up(|row| self.disk_of(row)).await;
         DiskUsage { used, free: disk_free(manifest.workspace_base.path()) }
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        let Ok(rows) = self.bus.list().await else { return BTreeMap::new() };
-        let up = rows.into_iter().filter(|row| matches!(State::of(row), State::Active | State::Stopping));
-        let asked = stream::iter(up).map(|row| self.usage_of(row)).buffer_unordered(ASKED_TOGETHER);
-        let known = asked.filter_map(std::future::ready);
-        known.collect().await
+        self.of_each_up(|row| self.usage_of(row)).await
     }
 
     async fn unenforced(&self) -> Vec<String> {
