@@ -38,19 +38,19 @@ def sign_in(where, name):
 
 def main():
     rows = []
-    for people in (0, 1000):
-        with lib.place(people) as where:
+    for users in (0, 1000):
+        with lib.place(users) as where:
             times, sizes = starts(where)
-            rows.append([f"PSS, {people} users declared, nothing running", lib.spread(sizes, " MiB")])
-            rows.append([f"start to ready, {people} users declared", lib.spread(times, " ms")])
-            if not people:
+            rows.append([f"PSS, {users} users declared, nothing running", lib.spread(sizes, " MiB")])
+            rows.append([f"start to ready, {users} users declared", lib.spread(times, " ms")])
+            if not users:
                 continue
             with lib.daemon(where) as (process, _):
                 settled(process.pid)
                 before = lib.fine_cpu(process.pid)
                 time.sleep(IDLE)
                 share = (lib.fine_cpu(process.pid) - before) / IDLE * 100
-                rows.append([f"CPU without activity, {people} users, over {IDLE} s", f"{share:.3f} % of a core"])
+                rows.append([f"CPU without activity, {users} users, over {IDLE} s", f"{share:.3f} % of a core"])
                 for name in where.names[:10]:
                     sign_in(where, name)
                 rows.append(["PSS, the same after 10 sign-ins", f"{settled(process.pid):.1f} MiB"])

@@ -36,8 +36,8 @@ def free_port():
 class Place:
     """A directory that belongs to the account, with csm installed as on a real machine, and nothing running."""
 
-    def __init__(self, people):
-        self.names = [f"u{n}" for n in range(people)]
+    def __init__(self, user_count):
+        self.names = [f"u{n}" for n in range(user_count)]
         self.port = free_port()
         self.root = Path(tempfile.mkdtemp(prefix="csm-bench-"))
         self.run, self.state, self.manifest = self.root / "run", self.root / "state", self.root / "manifest.json"
@@ -79,8 +79,8 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(people):
-    made = Place(people)
+def place(user_count):
+    made = Place(user_count)
     try:
         yield made
     finally:

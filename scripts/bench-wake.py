@@ -153,28 +153,28 @@ def wake(workspace):
     ]
 
 
-def running_workspaces(people):
-    for person in people:
-        act(person, "start")
+def running_workspaces(users):
+    for user in users:
+        act(user, "start")
     time.sleep(10)
     (csm,), podman_service = ours("csm"), service()
     before = nanoseconds(csm)
     time.sleep(30)
     share = (nanoseconds(csm) - before) / 30e9 * 100
     rows = [
-        [f"csm, PSS, {len(people)} workspaces running", f"{pss(csm):.1f} MiB"],
+        [f"csm, PSS, {len(users)} workspaces running", f"{pss(csm):.1f} MiB"],
         ["its nginx, PSS", f"{sum(map(pss, ours('nginx'))):.1f} MiB"],
         ["Podman's service, PSS", f"{pss(podman_service):.1f} MiB"],
-        [f"csm, CPU with {len(people)} idle workspaces running, over 30 s", f"{share:.3f} % of a core"],
+        [f"csm, CPU with {len(users)} idle workspaces running, over 30 s", f"{share:.3f} % of a core"],
     ]
-    for person in people:
-        act(person, "stop")
+    for user in users:
+        act(user, "stop")
     return rows
 
 
-people = list(json.loads(Path(sys.argv[1]).read_text())["users"])
+users = list(json.loads(Path(sys.argv[1]).read_text())["users"])
 print("\n### Waking a workspace, and csm with running workspaces (`csm up`, Podman, nginx)\n")
 print("| what | median (least to most) |\n| --- | --- |", flush=True)
-for measure in (lambda: wake(people[0]), lambda: running_workspaces(people)):
+for measure in (lambda: wake(users[0]), lambda: running_workspaces(users)):
     for row in measure():
         print("| " + " | ".join(row) + " |", flush=True)

@@ -83,7 +83,7 @@ with subtest("a workspace at its process limit gets no more, and others are not 
     assert events(slice, "pids.events", "max") > 0, "the kernel did not refuse a process"
     assert_grace_is_served()
 
-with subtest("a workspace whose first process is killed for lack of memory shows that as its reason"):
+with subtest("a workspace whose first process is killed at the memory limit shows that as its reason"):
     # The kernel would kill the first process last; this makes it the first to be killed.
     machine.succeed("csm restart ada")
     machine.succeed(f"echo 1000 > /proc/{processes('ada')[-1]}/oom_score_adj")

@@ -34,7 +34,7 @@ use crate::ports::StartRequest;
 /// How long to wait for a container to exit before leaving it to systemd, which kills the unit's processes.
 const GIVE_UP: Duration = Duration::from_secs(15);
 
-/// How often csm checks whether the kernel has killed a process for lack of memory. The kernel could notify csm of that, but it would also
+/// How often csm checks whether the kernel has killed a process at the memory limit. The kernel could notify csm of that, but it would also
 /// notify of each time that the workspace reaches its limit, up to a hundred times a second. A launcher that handles those needs memory
 /// too, and would keep the workspace at its limit.
 const LOOK: Duration = Duration::from_secs(5);
