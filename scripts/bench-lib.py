@@ -1,4 +1,4 @@
-"""What the benchmarks share: an ordinary account's place to run csm in, what a process uses, a browser, and tables."""
+"""Functions that the benchmarks share: an unprivileged account's directory to run csm in, figures of processes, a browser, and tables."""
 
 import contextlib
 import http.client
@@ -21,8 +21,8 @@ PASSWORD = "correct horse battery staple"
 DOMAIN = "bench.localhost"
 
 
-def ordinary(*command):
-    """The command without root's rights. It dies with the benchmark, so that nothing is left behind."""
+def unprivileged(*command):
+    """The command, run as an unprivileged account. The kernel kills it when the benchmark exits."""
     drop = [f"--reuid={ACCOUNT.pw_uid}", f"--regid={ACCOUNT.pw_gid}", "--clear-groups", "--inh-caps=-all"]
     return ["setpriv", *drop, "--pdeathsig=KILL", "--", *map(str, command)]
 
@@ -34,17 +34,17 @@ def free_port():
 
 
 class Place:
-    """A directory of the account's own, with csm installed in it as on a real machine, and nothing running."""
+    """A directory that belongs to the account, with csm installed as on a real machine, and nothing running."""
 
-    def __init__(self, people):
-        self.names = [f"u{n}" for n in range(people)]
+    def __init__(self, user_count):
+        self.names = [f"u{n}" for n in range(user_count)]
         self.port = free_port()
         self.root = Path(tempfile.mkdtemp(prefix="csm-bench-"))
         self.run, self.state, self.manifest = self.root / "run", self.root / "state", self.root / "manifest.json"
         self.csm = self.root / "bin/csm"
         for directory in ("bin", "run", "state", "passwords"):
             (self.root / directory).mkdir(mode=0o700)
-        # A file of its own: pages shared with another running csm would count for half.
+        # A copy: pages that it shared with another running csm would be divided between the two.
         shutil.copy2(os.environ["CSM"], self.csm)
         shutil.copytree(REPO / "share", self.root / "share")
         self._declare()
@@ -52,7 +52,7 @@ class Place:
             os.chown(path, ACCOUNT.pw_uid, ACCOUNT.pw_gid)
 
     def _declare(self):
-        # As README tells people to: a hash, not the password.
+        # A hash and not the password, as the README recommends.
         run = subprocess.run([self.csm, "hash-password"], input=PASSWORD, capture_output=True, text=True, check=True)
         users = {}
         for name in self.names:
@@ -79,8 +79,8 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(people):
-    made = Place(people)
+def place(user_count):
+    made = Place(user_count)
     try:
         yield made
     finally:
@@ -89,12 +89,12 @@ def place(people):
 
 @contextlib.contextmanager
 def running(command, **options):
-    """A process that is there until the block ends. Its last words are shown when it ended by itself."""
+    """Runs a process until the end of the block. If it exits earlier, raises an error with its stderr."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **options)
     try:
         yield process
         if process.poll() is not None:
-            raise SystemExit(f"{command[-2:]} ended: {process.stderr.read().decode()}")
+            raise SystemExit(f"{command[-2:]} exited: {process.stderr.read().decode()}")
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -105,7 +105,7 @@ def running(command, **options):
 
 @contextlib.contextmanager
 def daemon(where):
-    """`csm daemon`, and how many seconds passed until it said READY=1, as systemd would count them."""
+    """Runs `csm daemon`; yields it and the seconds until it sent READY=1, as systemd measures them."""
     address = where.root / "notify"
     address.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
@@ -113,7 +113,7 @@ def daemon(where):
         os.chown(address, ACCOUNT.pw_uid, ACCOUNT.pw_gid)
         notify.settimeout(30)
         began = time.monotonic()
-        command = ordinary(where.csm, "daemon", where.manifest)
+        command = unprivileged(where.csm, "daemon", where.manifest)
         with running(command, env=where.environment(NOTIFY_SOCKET=address)) as process:
             while b"READY=1" not in notify.recv(4096):
                 pass
@@ -121,7 +121,7 @@ def daemon(where):
 
 
 def pss(*pids):
-    """Proportional set size in MiB: what these processes have in memory, shared pages divided among their users."""
+    """Proportional set size in MiB: the memory of these processes, with each shared page divided among the processes that share it."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -131,7 +131,7 @@ def pss(*pids):
 
 
 def cpu(pids):
-    """CPU seconds of each process so far, user and system, in steps of 10 ms. nginx's cache loader ends after a minute."""
+    """CPU seconds of each process so far, user and system, in steps of 10 ms. nginx's cache loader exits after a minute."""
     seconds = {}
     for pid in pids:
         with contextlib.suppress(FileNotFoundError):
@@ -141,18 +141,18 @@ def cpu(pids):
 
 
 def since(before):
-    """CPU seconds of these processes since then."""
+    """CPU seconds of these processes since `before`."""
     return sum(now - before[pid] for pid, now in cpu(before).items())
 
 
 def fine_cpu(pid):
-    """CPU seconds so far, to the nanosecond; threads that ended are not in it."""
+    """CPU seconds so far, to the nanosecond, without threads that have exited."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def family(pid):
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     found = [pid]
     for one in found:
         for thread in Path(f"/proc/{one}/task").iterdir():
@@ -160,12 +160,12 @@ def family(pid):
     return found
 
 
-def until(true, seconds=30, every=0.002):
-    """Waits until something holds. Returns when it did."""
+def until(condition, seconds=30, every=0.002):
+    """Waits until the condition is true. Returns the time when it was."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         if time.monotonic() > end:
-            raise SystemExit(f"waited {seconds} s in vain")
+            raise SystemExit(f"timed out after {seconds} s waiting for a condition")
         time.sleep(every)
     return time.monotonic()
 
@@ -212,23 +212,23 @@ class Browser:
         connection = self.connect()
         headers = self.headers(url, method) | (extra or {})
         connection.request(method, path, body=urllib.parse.urlencode(form) if form else None, headers=headers)
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
         connection.close()
-        for cookie in answer.headers.get_all("Set-Cookie", []):
+        for cookie in response.headers.get_all("Set-Cookie", []):
             name, _, value = cookie.split(";")[0].partition("=")
             self.cookies.setdefault(parts.netloc, {})[name] = value
-        return answer, body
+        return response, body
 
     def follow(self, method, url, form=None):
-        """Asks, and goes where it is sent. Returns where that ended."""
+        """Sends a request and follows redirects. Returns the last URL, status and body."""
         for _ in range(10):
-            answer, body = self.ask(method, url, form)
-            if answer.status not in (302, 303):
-                return url, answer.status, body
-            url = urllib.parse.urljoin(url, answer.headers["Location"])
+            response, body = self.ask(method, url, form)
+            if response.status not in (302, 303):
+                return url, response.status, body
+            url = urllib.parse.urljoin(url, response.headers["Location"])
             method, form = "GET", None
-        raise SystemExit(f"redirected for ever, last to {url}")
+        raise SystemExit(f"too many redirects, the last to {url}")
 
 
 def spread(values, unit="", digits=1):

@@ -1,4 +1,4 @@
-"""JupyterHub's control plane beside csm's: hub, proxy and idle culler, nobody signed in. Wanted: root, CSM, and on PATH
+"""JupyterHub's control plane, to compare with csm's: hub, proxy and idle culler, with no user signed in. Needs root, CSM, and on PATH
 jupyterhub, jupyterhub-idle-culler and configurable-http-proxy."""
 
 import importlib
@@ -41,11 +41,11 @@ def jupyterhub(directory):
     (directory / "config.py").write_text(CONFIG.format(
         port=port, hub=hub, api=api, culler=program.parent / "python3", proxy=shutil.which("configurable-http-proxy")))
     environment = {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(directory)}
-    command = lib.ordinary(program, "--log-level=ERROR", "-f", directory / "config.py")
+    command = lib.unprivileged(program, "--log-level=ERROR", "-f", directory / "config.py")
     began = time.monotonic()
     with lib.running(command, cwd=directory, env=environment, stdout=lib.subprocess.DEVNULL) as process:
         seconds = lib.until(lambda: ready(port), every=0.01) - began
-        # Readiness comes before the culler.
+        # The hub is ready before the culler has started.
         time.sleep(10)
         everyone = lib.family(process.pid)
         size = lib.pss(*everyone)
@@ -58,17 +58,17 @@ def jupyterhub(directory):
 def main():
     missing = [name for name in ("jupyterhub", "configurable-http-proxy") if not shutil.which(name)]
     if missing:
-        print(f"\nJupyterHub was not measured: {' and '.join(missing)} not on PATH")
+        print(f"\nJupyterHub was not measured: not on PATH: {' and '.join(missing)}")
         return
     with lib.place(0) as where:
         version = lib.subprocess.run(["jupyterhub", "--version"], capture_output=True, text=True).stdout.strip()
         times, sizes, shares = zip(*(jupyterhub(where.root) for _ in range(STARTS)))
     rows = [
-        ["PSS of hub, proxy and idle culler, nobody signed in", lib.spread(sizes, " MiB", 0)],
+        ["PSS of hub, proxy and idle culler, no user signed in", lib.spread(sizes, " MiB", 0)],
         ["start to ready", lib.spread(times, " ms", 0)],
-        [f"CPU when nothing happens, over {IDLE} s", lib.spread(shares, " % of a core", 2)],
+        [f"CPU without activity, over {IDLE} s", lib.spread(shares, " % of a core", 2)],
     ]
-    lib.table(f"JupyterHub {version}, beside", ["what", "median (least to most)"], rows)
+    lib.table(f"JupyterHub {version}, for comparison", ["what", "median (least to most)"], rows)
 
 
 sys.exit(main())

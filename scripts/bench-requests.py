@@ -1,10 +1,10 @@
-"""The request path: what sign-in costs each request. Wanted: root, nginx, wrk, CSM (the program's path).
+"""The request path: what sign-in costs each request. Needs root, nginx, wrk, and the program's path in CSM.
 
-Four nginx in front of one backend, one after the other, several times over:
+Measures four configurations of nginx in front of one backend, one after the other, in several rounds:
   a  nginx and the backend alone
-  b  with auth_request to another nginx that says yes to all: as cheap as a question can be
-  c  csm's own configuration and csm, each answer asked for anew
-  d  csm's own configuration as it is: a yes is kept for some seconds
+  b  with auth_request to another nginx that allows every request: the cheapest check there is
+  c  csm's own configuration and csm, with nginx's cache of its responses off
+  d  csm's own configuration unchanged: nginx caches allowed requests for some seconds
 """
 
 import contextlib
@@ -18,7 +18,7 @@ lib = importlib.import_module("bench-lib")
 ROUNDS = 5
 SECONDS = {32: 3, 1: 2}
 
-# `csm up` waits for Podman's service before it writes nginx's configuration. No workspace is wanted here, so nobody answers.
+# `csm up` waits for Podman's service before it writes nginx's configuration. These measurements need no workspace, so this stand-in only accepts connections.
 NO_PODMAN = """#!/usr/bin/python3
 import signal, socket, sys
 service = socket.socket(socket.AF_UNIX)
@@ -28,7 +28,7 @@ while True:
     service.accept()[0].close()
 """
 
-# The same as csm's own, in what the four have in common.
+# The part that all four configurations have in common, as csm's own has it.
 HEAD = """worker_processes auto;
 pid {dir}/nginx.pid;
 error_log stderr warn;
@@ -50,7 +50,7 @@ UPSTREAMS = """    upstream backend {{ server unix:{backend}; keepalive 32; }}
 """
 ALONE = """    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://backend; proxy_buffering off; }} }}
 }}"""
-ASKING = """    server {{
+WITH_AUTH = """    server {{
         listen 127.0.0.1:{port};
         location / {{ auth_request /auth; proxy_pass http://backend; proxy_buffering off; }}
         location = /auth {{
@@ -81,7 +81,7 @@ def nginx(where, stack, name, text):
     conf.write_text(text)
     for path in (directory, conf):
         lib.os.chown(path, lib.ACCOUNT.pw_uid, lib.ACCOUNT.pw_gid)
-    command = lib.ordinary("nginx", "-p", directory, "-e", "stderr", "-c", conf, "-g", "daemon off;")
+    command = lib.unprivileged("nginx", "-p", directory, "-e", "stderr", "-c", conf, "-g", "daemon off;")
     process = stack.enter_context(lib.running(command, env=where.environment()))
     workers = lib.os.cpu_count()
     lib.until(lambda: len(lib.family(process.pid)) > workers)
@@ -89,7 +89,7 @@ def nginx(where, stack, name, text):
 
 
 def of_csm(where, name, port, share):
-    """What csm wrote for its own nginx, moved elsewhere."""
+    """The configuration that csm wrote for its own nginx, with other paths and another port."""
     text = (where.run / "nginx/nginx.conf").read_text()
     for old, new in [
         (f"{where.run}/nginx", f"{where.root}/{name}"),
@@ -97,7 +97,7 @@ def of_csm(where, name, port, share):
         (f"127.0.0.1:{where.port}", f"127.0.0.1:{port}"),
     ]:
         if old not in text:
-            raise SystemExit(f"{old} is not in csm's nginx.conf")
+            raise SystemExit(f"can't find {old} in csm's nginx.conf; change of_csm to match what csm writes")
         text = text.replace(old, new)
     return text
 
@@ -112,13 +112,13 @@ def uncached(where):
 
 
 def signed_in(where, port):
-    """The headers of what an open editor asks for."""
+    """Signs in; returns the headers of an open editor's requests."""
     browser = lib.Browser(lambda: lib.http.client.HTTPConnection("127.0.0.1", port, timeout=60))
     workspace = f"http://{where.names[0]}.{lib.DOMAIN}:{where.port}/"
     page, status, body = browser.follow("GET", workspace)
     handshake = page.partition("handshake=")[2]
     if status != 200 or not handshake:
-        raise SystemExit(f"no sign-in at {page}: {status} {body[:200]}")
+        raise SystemExit(f"no sign-in page at {page}: {status} {body[:200]}")
     form = {"name": where.names[0], "password": lib.PASSWORD, "handshake": handshake}
     page, status, body = browser.follow("POST", page.split("?")[0], form)
     if (page, status, len(body)) != (workspace, 200, 1024):
@@ -130,10 +130,10 @@ def wrk(port, connections, headers):
     arguments = [f"-t1", f"-c{connections}", f"-d{SECONDS[connections]}s", "--latency"]
     for name, value in headers.items():
         arguments += ["-H", f"{name}: {value}"]
-    command = lib.ordinary("wrk", *arguments, f"http://127.0.0.1:{port}/")
+    command = lib.unprivileged("wrk", *arguments, f"http://127.0.0.1:{port}/")
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
-        raise SystemExit(f"not all requests were answered with yes:\n{said}")
+        raise SystemExit(f"not all requests succeeded:\n{said}")
     amount, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)\b", said).groups()
     micros = float(amount) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
     return int(re.search(r"(\d+) requests in", said)[1]), micros
@@ -161,7 +161,7 @@ def main():
         stub.chmod(0o755)
         environment = where.environment()
         environment["PATH"] = f"{stub.parent}:{environment['PATH']}"
-        command = lib.ordinary(where.csm, "up", where.manifest)
+        command = lib.unprivileged(where.csm, "up", where.manifest)
         csm = stack.enter_context(lib.running(command, env=environment, stdout=subprocess.DEVNULL))
         lib.until(lambda: listens(where.port))
 
@@ -177,11 +177,11 @@ def main():
             return nginx(where, stack, name, text)
 
         start("backend", HEAD, STATIC, socket=backend, answer=f'200 "{"x" * 1024}"')
-        yes = start("yes", HEAD, STATIC, socket=auth, answer="204")
+        allow_all = start("allow-all", HEAD, STATIC, socket=auth, answer="204")
         moved = lambda name, share: nginx(where, stack, name, of_csm(where, name, ports[name], share))
         variants = {
             "a": (ports["a"], start("a", HEAD, UPSTREAMS, ALONE, port=ports["a"]), []),
-            "b": (ports["b"], start("b", HEAD, UPSTREAMS, ASKING, port=ports["b"]), yes),
+            "b": (ports["b"], start("b", HEAD, UPSTREAMS, WITH_AUTH, port=ports["b"]), allow_all),
             "c": (ports["c"], moved("c", uncached(where)), [csm.pid]),
             "d": (ports["d"], moved("d", where.root / "share"), [csm.pid]),
         }
@@ -191,14 +191,14 @@ def main():
         "a": "a: nginx → backend alone",
         "b": "b: + auth_request to an nginx that returns 204",
         "c": "c: csm's configuration and csm, cache off",
-        "d": "d: csm's configuration as it is",
+        "d": "d: csm's configuration unchanged",
     }
     rows = [
         [what[name], lib.spread(of["nginx"], digits=3), lib.spread(of["auth"], digits=3), lib.spread(of["sum"], digits=3),
          lib.spread(of[1], " µs", 0), lib.spread(of[32], " µs", 0)]
         for name, of in figures.items()
     ]
-    head = ["way", "nginx, CPU-s per 10,000", "who answers the question", "sum", "p50, 1 connection", "p50, 32 connections"]
+    head = ["way", "nginx, CPU-s per 10,000", "auth_request server", "sum", "p50, 1 connection", "p50, 32 connections"]
     lib.table("The request path (1 KB, median of 5, least to most)", head, rows)
 
 

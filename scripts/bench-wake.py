@@ -1,7 +1,7 @@
-"""How much later code-server answers when csm starts it, and what a csm at work takes.
+"""How much later code-server responds when csm starts it, and what csm uses while workspaces run.
 
-Runs as the demo's account beside a `csm up` (scripts/bench sees to both), read from standard input: this account may be
-unable to enter the clone. Wanted: the manifest's path as argument.
+scripts/bench runs it as the demo's account, beside a `csm up`. Python reads it from standard input, because that account may be unable
+to open the repository. Argument: the manifest's path.
 """
 
 import http.client
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROUNDS = 10
 RUN = Path(os.environ["XDG_RUNTIME_DIR"]) / "code-server-multi"
-# Not csm's name and none of its labels: csm must not take it for one of its own.
+# Neither csm's naming nor its labels: csm must not take this container for one of its own.
 BARE = "bench-bare"
 
 
@@ -34,24 +34,24 @@ class UnixConnection(http.client.HTTPConnection):
 def ask(path, method, target):
     connection = UnixConnection(path)
     connection.request(method, target)
-    answer = connection.getresponse()
-    body = answer.read()
+    response = connection.getresponse()
+    body = response.read()
     connection.close()
-    return answer.status, body
+    return response.status, body
 
 
-def answers(path):
+def responds(path):
     try:
         return ask(path, "GET", "/healthz")[0] == 200
     except OSError:
         return False
 
 
-def until(true, seconds=60):
+def until(condition, seconds=60):
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         if time.monotonic() > end:
-            raise SystemExit(f"waited {seconds} s in vain")
+            raise SystemExit(f"timed out after {seconds} s waiting for a condition")
         time.sleep(0.001)
 
 
@@ -67,7 +67,7 @@ def podman(*arguments):
 
 
 def same_container(name):
-    """The arguments of a `podman run` that makes what csm made."""
+    """The arguments of a `podman run` that creates the same container as csm did."""
     made = json.loads(podman("inspect", name))[0]
     config, host = made["Config"], made["HostConfig"]
     arguments = [
@@ -89,7 +89,7 @@ def by_csm(workspace, healthy):
     act(workspace, "start")
     took = time.monotonic() - began
     if not healthy():
-        raise SystemExit("csm says that it runs, and it does not answer")
+        raise SystemExit("csm reports that the workspace is running, but code-server does not respond")
     act(workspace, "stop")
     return took * 1000
 
@@ -113,18 +113,18 @@ def pss(pid):
 
 
 def ours(name):
-    """Processes of this account with this name, apart from containers' own."""
+    """Processes of this account with this name, except those in containers."""
     listed = subprocess.run(["pgrep", "-U", str(os.getuid()), "-x", name], capture_output=True, text=True).stdout.split()
     inside = Path("/proc/self/ns/user").readlink()
     return [int(pid) for pid in listed if Path(f"/proc/{pid}/ns/user").readlink() == inside]
 
 
 def service():
-    """Podman's service goes into a user namespace of its own, so it is known by its arguments."""
+    """The PID of Podman's service. The service enters a user namespace of its own, so it is identified by its arguments."""
     for pid in subprocess.run(["pgrep", "-U", str(os.getuid()), "-x", "podman"], capture_output=True, text=True).stdout.split():
         if b"system\0service" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return int(pid)
-    raise SystemExit("Podman's service is not there")
+    raise SystemExit("Podman's service is not running")
 
 
 def nanoseconds(pid):
@@ -138,8 +138,8 @@ def spread(values, unit, digits=0):
 
 def wake(workspace):
     socket_file = RUN / "ws" / workspace / "inside" / "http.sock"
-    healthy = lambda: answers(socket_file)
-    # The first start of all makes the home's files, and shows what is to be made by hand.
+    healthy = lambda: responds(socket_file)
+    # The first start creates the home's files and a container whose arguments the bare runs copy.
     act(workspace, "start")
     arguments = same_container(f"csm-{workspace}")
     act(workspace, "stop")
@@ -147,34 +147,34 @@ def wake(workspace):
     pairs = [(by_csm(workspace, healthy), by_hand(arguments, socket_file, healthy)) for _ in range(ROUNDS)]
     with_csm, bare = zip(*pairs)
     return [
-        ["`csm start`: asked to answering", spread(with_csm, " ms")],
-        ["bare `podman run`, same container: asked to answering", spread(bare, " ms")],
-        ["csm over that, pair by pair", spread([one - other for one, other in pairs], " ms")],
+        ["`csm start`: request to code-server's first response", spread(with_csm, " ms")],
+        ["bare `podman run`, same container: the same", spread(bare, " ms")],
+        ["difference, pair by pair", spread([one - other for one, other in pairs], " ms")],
     ]
 
 
-def at_work(people):
-    for person in people:
-        act(person, "start")
+def running_workspaces(users):
+    for user in users:
+        act(user, "start")
     time.sleep(10)
     (csm,), podman_service = ours("csm"), service()
     before = nanoseconds(csm)
     time.sleep(30)
     share = (nanoseconds(csm) - before) / 30e9 * 100
     rows = [
-        [f"csm, PSS, {len(people)} workspaces running", f"{pss(csm):.1f} MiB"],
+        [f"csm, PSS, {len(users)} workspaces running", f"{pss(csm):.1f} MiB"],
         ["its nginx, PSS", f"{sum(map(pss, ours('nginx'))):.1f} MiB"],
         ["Podman's service, PSS", f"{pss(podman_service):.1f} MiB"],
-        [f"csm, CPU with {len(people)} workspaces running that nobody uses, over 30 s", f"{share:.3f} % of a core"],
+        [f"csm, CPU with {len(users)} idle workspaces running, over 30 s", f"{share:.3f} % of a core"],
     ]
-    for person in people:
-        act(person, "stop")
+    for user in users:
+        act(user, "stop")
     return rows
 
 
-people = list(json.loads(Path(sys.argv[1]).read_text())["users"])
-print("\n### Waking a workspace, and csm at work (`csm up`, Podman, nginx)\n")
+users = list(json.loads(Path(sys.argv[1]).read_text())["users"])
+print("\n### Waking a workspace, and csm with running workspaces (`csm up`, Podman, nginx)\n")
 print("| what | median (least to most) |\n| --- | --- |", flush=True)
-for measure in (lambda: wake(people[0]), lambda: at_work(people)):
+for measure in (lambda: wake(users[0]), lambda: running_workspaces(users)):
     for row in measure():
         print("| " + " | ".join(row) + " |", flush=True)

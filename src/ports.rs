@@ -1,4 +1,4 @@
-//! What the daemon needs of the world, as traits. The adapters implement them; tests have fakes.
+//! What the daemon needs from the host, as traits. The adapters implement them; tests have fakes.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -39,16 +39,16 @@ pub struct StartRequest {
     pub settings: Map<String, Value>,
     /// The owner's home on the host.
     pub home: PathBuf,
-    /// What is mounted at `~/project`, on the host.
+    /// The directory on the host that is mounted at `~/project`.
     pub project: PathBuf,
     /// Where code-server will bind its socket. The owner may put anything there.
     pub bound: PathBuf,
-    /// Where the socket is to be found by others once it is one.
+    /// Where csm publishes the socket, once it is one, for nginx.
     pub socket: PathBuf,
 }
 
 impl StartRequest {
-    /// What a workspace needs.
+    /// Everything that a start of this workspace needs.
     pub fn new(manifest: &Manifest, workspace: &Workspace, layout: &Layout) -> Self {
         let mut settings = settings::defaults();
         settings.extend(workspace.settings.clone());
@@ -144,14 +144,14 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// What running workspaces use.
     fn usage(&self) -> impl Future<Output = BTreeMap<WorkspaceId, Usage>> + Send;
 
-    /// Limits of the manifest that this machine can't enforce, each with its reason.
+    /// Limits of the manifest that this host can't enforce, each with the reason.
     fn unenforced(&self) -> impl Future<Output = Vec<String>> + Send;
 }
 
 /// What workspaces take on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Bytes of each workspace's home and project. What is not here is unknown.
+    /// Bytes of each workspace's home and project. A workspace that is missing was not measured.
     pub used: BTreeMap<WorkspaceId, u64>,
     /// Bytes free in `workspaceBase`.
     pub free: Option<u64>,
@@ -162,7 +162,7 @@ pub struct DiskUsage {
 pub struct LastOutcome {
     /// Whether it failed the last time.
     pub failed: bool,
-    /// Why it is as it is.
+    /// The reason for that.
     pub reason: String,
     /// Since when.
     pub at: Timestamp,
@@ -172,7 +172,7 @@ pub struct LastOutcome {
 pub trait History: Clone + Send + Sync + 'static {
     /// What was last recorded.
     fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome>;
-    /// Records what became of a workspace. A failure to record it is logged, and is not a reason to stop.
+    /// Records how a workspace stopped or failed. A failure to record it is logged, and does not stop csm.
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome);
 }
 

@@ -1,26 +1,26 @@
-# The daemon's ends, and what else can go wrong beside it: no workspace and no connection notices, and the daemon comes to know
-# again what there is.
+# The daemon is killed, hangs, is upgraded, or loses what it depends on. No workspace is restarted and no connection is closed, and the
+# daemon observes again which workspaces run.
 DAEMON = "code-server-multi.service"
 STATE = "/var/lib/code-server-multi"
-# Programs of the test's own: nothing in /run may be run everywhere.
+# The test's own programs: some systems don't allow executing files in /run.
 PROGRAMS = "/var/lib/test"
 FORM = "https://code.test/sign-in"
 
 wait_for_front_door()
 visitors = {name: Visitor(name) for name in ("ada", "grace")}
 ada, grace = visitors.values()
-# What must stay as it is: processes, and a connection of each editor.
+# What must not change: each workspace's processes, and a connection of each editor.
 workspaces, holders = {}, {}
 
 
 def keep(name):
-    """From here on, the workspace that runs now is the one that must go on."""
+    """Records the workspace's processes and opens a connection: from here on, both must stay."""
     workspaces[name] = processes(name)
     holders[name] = visitors[name].open_websocket()
 
 
-def assert_goes_on(*names):
-    """Nothing has happened to these people's workspaces, and the daemon knows that they run."""
+def assert_runs_on(*names):
+    """Asserts that these users' workspaces run on, with their connections, and that the daemon observes them as running."""
     wait_for_status(FORM, 200)
     for name in names:
         wait_for_state(name, "running")
@@ -29,25 +29,25 @@ def assert_goes_on(*names):
 
 
 def assert_unharmed(*names):
-    """What is more, they are signed in as before, and get to their editors. Without names: all of them."""
+    """Asserts also that these users, by default all, are still signed in and get their editors."""
     names = names or tuple(workspaces)
-    assert_goes_on(*names)
+    assert_runs_on(*names)
     for name in names:
-        # The dashboard's answer is the daemon's own; nginx remembers some of the others for a while.
+        # The dashboard's response comes from the daemon; nginx caches some of the others.
         code = visitors[name].curl(f"--output /dev/null --write-out '%{{http_code}}' {NAVIGATE} https://code.test/")
         assert code == "200", f"{name} is signed out: {code}"
         visitors[name].editor()
 
 
 def signs_in_again(name):
-    """Somebody whose session is gone finds that out, and signs in."""
+    """Waits until a user whose session is gone is redirected to the sign-in, and signs in."""
     cookies = f"--cookie {visitors[name].jar} --cookie-jar {visitors[name].jar}"
     wait_for_status(f"{cookies} https://{name}.code.test/", 303)
     visitors[name].sign_in()
 
 
 def try_sign_in():
-    """The answer to ada's password in a browser of its own: status and page."""
+    """Signs in as ada in a new browser; returns the response's status and page."""
     fields = "--data-urlencode name=ada --data-urlencode password@/run/test/ada --header 'Origin: https://code.test'"
     said = machine.succeed(f"curl --silent --max-time 120 --write-out '\\n%{{http_code}}' {fields} {FORM}")
     page, _, code = said.rpartition("\n")
@@ -55,23 +55,23 @@ def try_sign_in():
 
 
 def kill_daemon(*delays):
-    """Kills one daemon after another, each so many seconds after systemd has started it."""
+    """Kills one daemon after another, each this many seconds after systemd has started it."""
     find = f"until pid=$(systemctl show --property=MainPID --value {DAEMON}); [ $pid != 0 ] && [ $pid != $before ]; do :; done"
     each = f"{find}; sleep $delay; kill -KILL $pid; before=$pid"
     machine.succeed(f"before=0; for delay in {' '.join(map(str, delays))}; do {each}; done")
     machine.wait_until_succeeds(f"systemctl is-active {DAEMON}")
 
 
-def ask_start_and_hold(name, command):
-    """Asks for a start, in which Podman stops as soon as it has to do `command`: for ever, or until let_go_on()."""
-    stub = '#!/bin/sh\ncase " $* " in *" $HELD_AT "*) kill -STOP $$ ;; esac\nexec %s "$@"\n'
+def start_and_suspend(name, command):
+    """Requests a start in which Podman is suspended (SIGSTOP) when it is called with `command`, until resume()."""
+    stub = '#!/bin/sh\ncase " $* " in *" $SUSPEND_AT "*) kill -STOP $$ ;; esac\nexec %s "$@"\n'
     place = f"/run/systemd/system/code-server-{name}@.service.d"
     # The unit's own command, which sets PATH itself.
-    launch = f"$(systemctl cat {unit(name)} | grep ^ExecStart= | sed 's|PATH=|PATH={PROGRAMS}/held:|')"
+    launch = f"$(systemctl cat {unit(name)} | grep ^ExecStart= | sed 's|PATH=|PATH={PROGRAMS}/suspending:|')"
     machine.succeed(
-        f"mkdir -p {PROGRAMS}/held",
-        f"printf {shlex.quote(stub)} $(command -v podman) > {PROGRAMS}/held/podman && chmod -R a+rx {PROGRAMS}",
-        f"mkdir -p {place} && echo \"[Service]\nEnvironment=HELD_AT={command}\nExecStart=\n{launch}\" > {place}/held.conf",
+        f"mkdir -p {PROGRAMS}/suspending",
+        f"printf {shlex.quote(stub)} $(command -v podman) > {PROGRAMS}/suspending/podman && chmod -R a+rx {PROGRAMS}",
+        f"mkdir -p {place} && echo \"[Service]\nEnvironment=SUSPEND_AT={command}\nExecStart=\n{launch}\" > {place}/suspending.conf",
         "systemctl daemon-reload",
         "curl --fail --silent --show-error --output /dev/null --unix-socket /run/code-server-multi/api.sock"
         f" --request POST http://csm/api/v1/workspaces/{name}/start",
@@ -81,7 +81,7 @@ def ask_start_and_hold(name, command):
     wait_for_state(name, "starting")
 
 
-def let_go_on(name):
+def resume(name):
     machine.succeed(f"pkill --signal CONT --runstates T --uid csm-{name}")
 
 
@@ -91,24 +91,24 @@ for visitor in visitors.values():
     keep(visitor.name)
 
 
-with subtest("a daemon that is killed at any moment is back, and nobody is signed out"):
-    # Long ones between short ones: systemd leaves alone what ends too often in ten seconds.
+with subtest("a daemon that is killed at any moment is restarted, and no user is signed out"):
+    # Long delays between short ones: systemd does not restart a unit that exits too often within ten seconds.
     kill_daemon(0, 3, 0.02, 4, 0.05, 3, 0.1, 2.5, 0.2, 2, 0.5, 1.5, 1)
     assert_unharmed()
 
-with subtest("a daemon that hangs is ended by the watchdog, and is back"):
+with subtest("a daemon that hangs is killed by the watchdog and restarted"):
     pid = main_pid(DAEMON)
     machine.succeed(f"kill -STOP {pid}")
     machine.wait_until_succeeds(f"test $(systemctl show --property=MainPID --value {DAEMON}) != {pid}")
     machine.succeed(f"journalctl --no-pager --unit={DAEMON} | grep 'Watchdog timeout'")
     assert_unharmed()
 
-with subtest("a start goes on without the daemon, and the next daemon follows it"):
+with subtest("a start continues without the daemon, and the next daemon follows it"):
     machine.succeed("csm stop grace")
-    ask_start_and_hold("grace", "run")
+    start_and_suspend("grace", "run")
     kill_daemon(0, 3, 0.5)
     wait_for_state("grace", "starting")
-    let_go_on("grace")
+    resume("grace")
     wait_for_state("grace", "running")
     keep("grace")
     assert_unharmed()
@@ -120,7 +120,7 @@ with subtest("another version of the daemon takes over"):
     command = f"{upgraded} daemon /etc/code-server-multi/manifest.json"
     changed = f"[Service]\\nExecStart=\\nExecStart={command}\\nEnvironment=RUST_LOG=debug\\n"
     machine.succeed(
-        # With the files that ship with it beside it.
+        # The program, with the files that it is installed with.
         f"mkdir -p {PROGRAMS} && cp --recursive --dereference $(dirname {program})/.. {PROGRAMS}/upgraded",
         f"chmod -R a+rX {PROGRAMS}",
         f"mkdir -p {place} && printf '{changed}' > {place}/upgraded.conf",
@@ -132,32 +132,32 @@ with subtest("another version of the daemon takes over"):
     machine.succeed(f"rm -r {place} && systemctl daemon-reload && systemctl restart {DAEMON}")
     assert_unharmed()
 
-with subtest("a manifest that is cut off changes nothing"):
+with subtest("a truncated manifest changes nothing"):
     pid = main_pid(DAEMON)
     manifest = "/etc/code-server-multi/manifest.json"
-    # It is a link, which comes back as it was.
+    # It is a symbolic link, which is restored below.
     machine.succeed(f"mv {manifest} {manifest}.whole")
     length = int(machine.succeed(f"wc --bytes < {manifest}.whole"))
-    told = f"journalctl --no-pager --unit={DAEMON} --cursor-file=/run/test/cursor"
+    journal = f"journalctl --no-pager --unit={DAEMON} --cursor-file=/run/test/cursor"
     for kept in (0, 1, length // 3, length // 2, length - 1):
         machine.succeed(f"head --bytes={kept} {manifest}.whole > {manifest}")
-        machine.succeed(f"{told} > /dev/null && systemctl reload {DAEMON}")
-        machine.wait_until_succeeds(f"{told} | grep 'is invalid; still using the previous manifest'")
+        machine.succeed(f"{journal} > /dev/null && systemctl reload {DAEMON}")
+        machine.wait_until_succeeds(f"{journal} | grep 'is invalid; still using the previous manifest'")
         code, page = try_sign_in()
-        assert code == "303", f"with {kept} bytes of it, a sign-in is answered with {code}: {page}"
-    machine.succeed(f"mv {manifest}.whole {manifest} && {told} > /dev/null && systemctl reload {DAEMON}")
-    machine.wait_until_succeeds(f"{told} | grep 'applied a new manifest'")
+        assert code == "303", f"with {kept} bytes of it, a sign-in gets {code}: {page}"
+    machine.succeed(f"mv {manifest}.whole {manifest} && {journal} > /dev/null && systemctl reload {DAEMON}")
+    machine.wait_until_succeeds(f"{journal} | grep 'applied a new manifest'")
     assert main_pid(DAEMON) == pid, "the daemon was restarted"
     assert_unharmed()
 
-with subtest("without its state, people sign in again, and that is all"):
+with subtest("when its state is lost, users must sign in again, and nothing else changes"):
     machine.succeed(f"rm {STATE}/state.db* && systemctl restart {DAEMON}")
-    assert_goes_on(*workspaces)
+    assert_runs_on(*workspaces)
     for name in visitors:
         signs_in_again(name)
     assert_unharmed()
 
-with subtest("a disk that is full keeps people from signing in, until there is room"):
+with subtest("a full disk prevents sign-ins, until there is room"):
     owner = "uid=$(id --user code-server-multi),gid=$(id --group code-server-multi)"
     machine.succeed(
         f"systemctl stop {DAEMON}",
@@ -168,32 +168,32 @@ with subtest("a disk that is full keeps people from signing in, until there is r
     pid = main_pid(DAEMON)
     said = machine.succeed(f"cat /dev/zero 2>&1 > {STATE}/full || true")
     assert "No space left on device" in said, f"it is not full: {said}"
-    # What SQLite has of the disk may be enough for some more.
+    # SQLite may have enough space allocated for a few more sessions.
     answers = [try_sign_in()]
     while answers[-1][0] == "303" and len(answers) < 100:
         answers.append(try_sign_in())
     code, page = answers[-1]
-    assert code == "500" and "Internal error" in page, f"sign-in {len(answers)} is answered with {code}: {page}"
+    assert code == "500" and "Internal error" in page, f"sign-in {len(answers)} gets {code}: {page}"
     machine.succeed(f"journalctl --no-pager --unit={DAEMON} | grep 'can.t store a session.*is full'")
-    # A stranger is not let in for that.
+    # An unauthenticated visitor is still redirected to the sign-in.
     wait_for_status("https://ada.code.test/", 303)
     assert_unharmed()
     machine.succeed(f"rm {STATE}/full")
     code, page = try_sign_in()
-    assert code == "303", f"with room again, a sign-in is answered with {code}: {page}"
+    assert code == "303", f"with room again, a sign-in gets {code}: {page}"
     assert main_pid(DAEMON) == pid, "the daemon was restarted"
     machine.succeed(f"systemctl stop {DAEMON} && umount {STATE} && systemctl start {DAEMON}")
     assert_unharmed()
 
-with subtest("the system's bus restarted: the daemon finds it again, and stops and starts"):
+with subtest("when the system bus is restarted, the daemon connects again, and can stop and start workspaces"):
     pid = main_pid(DAEMON)
     # dbus-daemon's unit, or dbus-broker's, which has this name too.
     bus = machine.succeed("systemctl show --property=Id --value dbus.service").strip()
     before = main_pid(bus)
     machine.succeed(f"systemctl restart {bus}")
     assert main_pid(bus) != before, f"{bus} was not restarted"
-    told = f"journalctl --no-pager --unit={DAEMON} _PID={pid}"
-    machine.wait_until_succeeds(f"{told} | grep 'the connection to the system bus was lost'")
+    journal = f"journalctl --no-pager --unit={DAEMON} _PID={pid}"
+    machine.wait_until_succeeds(f"{journal} | grep 'the connection to the system bus was lost'")
     assert_unharmed()
     machine.succeed("csm stop grace")
     assert status("grace")["state"] == "stopped", f"grace's workspace is {status('grace')}"
@@ -203,16 +203,16 @@ with subtest("the system's bus restarted: the daemon finds it again, and stops a
     keep("grace")
     assert_unharmed()
     assert main_pid(DAEMON) == pid, "the daemon was restarted"
-    # logind does not find the new bus: whoever asked it for something would wait for 25 s. So Podman is told of no bus.
+    # logind does not connect to the new bus, so a call to it would wait for 25 s. Therefore Podman is started without a bus.
     podman = machine.succeed(f"pgrep --parent {main_pid(unit('grace'))} podman").strip()
     machine.succeed(f"grep --null-data --line-regexp DBUS_SYSTEM_BUS_ADDRESS=disabled: /proc/{podman}/environ")
 
-with subtest("a Podman that hangs keeps its own workspace waiting, and no other; a stop ends it"):
+with subtest("a Podman that hangs delays only its own workspace, and a stop kills it"):
     machine.succeed("csm stop grace")
     for command in ("--version", "run"):
-        ask_start_and_hold("grace", command)
+        start_and_suspend("grace", command)
         page = grace.curl(f"{NAVIGATE} --location https://code.test/")
-        assert "starting" in page.lower(), f"grace's dashboard does not say that it starts: {page}"
+        assert "starting" in page.lower(), f"grace's dashboard does not show that it is starting: {page}"
         assert_unharmed("ada")
         machine.succeed("csm stop grace")
         machine.fail("pgrep --uid csm-grace")
@@ -221,15 +221,15 @@ with subtest("a Podman that hangs keeps its own workspace waiting, and no other;
     keep("grace")
     assert_unharmed()
 
-with subtest("a clock that is a year ahead, and then back again, ends sessions and nothing else"):
+with subtest("a clock that jumps a year ahead and back expires sessions, and changes nothing else"):
     pid = main_pid(DAEMON)
     machine.succeed("date --set='1 year'")
-    assert_goes_on(*workspaces)
+    assert_runs_on(*workspaces)
     for name in visitors:
         signs_in_again(name)
     assert_unharmed()
     machine.succeed("date --set='1 year ago'")
     assert_unharmed()
     code, page = try_sign_in()
-    assert code == "303", f"back again, a sign-in is answered with {code}: {page}"
+    assert code == "303", f"with the clock set back, a sign-in gets {code}: {page}"
     assert main_pid(DAEMON) == pid, "the daemon was restarted"

@@ -1,5 +1,5 @@
-# What the daemon's account and an owner's account may do to the machine, when somebody has taken one of them over. A refusal counts
-# only with its reason.
+# What an attacker who has the daemon's account or an owner's account can do to the machine. Each refusal must have the expected
+# reason.
 wait_for_front_door()
 start("ada", "grace")
 before = {name: processes(name) for name in ("ada", "grace")}
@@ -12,8 +12,8 @@ def as_daemon(command):
 
 
 def refused(command, *reasons):
-    ended, said = machine.execute(f"{{ {command}; }} 2>&1")
-    assert ended != 0 and any(reason in said for reason in reasons), f"{command}: not one of {reasons}, but {ended}: {said}"
+    code, said = machine.execute(f"{{ {command}; }} 2>&1")
+    assert code != 0 and any(reason in said for reason in reasons), f"{command}: expected one of {reasons}, got {code}: {said}"
 
 
 def call(method, signature, *arguments):
@@ -21,11 +21,11 @@ def call(method, signature, *arguments):
     return f"busctl --no-pager --allow-interactive-authorization=no call {MANAGER} {method} {shlex.quote(signature)} {quoted}"
 
 
-with subtest("the daemon's account manages exactly the workspaces' units"):
+with subtest("the daemon's account can start and stop the workspaces' units, and no others"):
     for name in ("ada", "grace"):
         machine.succeed(as_daemon(call("FreezeUnit", "s", unit(name))), as_daemon(call("ThawUnit", "s", unit(name))))
         machine.succeed(as_daemon(call("StartUnit", "ss", unit(name), "replace")))
-    # Close to those names, aliases, patterns, paths, and what would be worth having.
+    # Similar names, aliases, patterns, paths, and units that an attacker would want.
     for other in (
         "sshd.service",
         "nginx.service",
@@ -44,17 +44,17 @@ with subtest("the daemon's account manages exactly the workspaces' units"):
         "poweroff.target",
     ):
         for method in ("StartUnit", "StopUnit"):
-            # What systemd finds no unit of, or refuses as a name, it does not ask polkit about.
+            # systemd does not ask polkit about a name that is invalid or that it has no unit for.
             reasons = ("Access denied", "Interactive authentication required", "not found", "not loaded", "is missing the instance name")
             refused(as_daemon(call(method, "ss", other, "replace")), *reasons)
     for other in ("nginx.service", "code-server-multi.service"):
         refused(as_daemon(call("StopUnit", "ss", other, "replace")), "Access denied", "Interactive authentication required")
 
-with subtest("nor may it do anything else with them, or with systemd"):
+with subtest("the daemon's account can do nothing else with those units, or with systemd"):
     ada = unit("ada")
     transient = ("1", "ExecStart", "a(sasb)", "1", "/bin/sh", "1", "/bin/sh", "false", "0")
     for ask in (
-        # What would run anything, as root, under a name like those that it may start.
+        # This would run any program, as root, under a name like those of the units that it may start.
         call("StartTransientUnit", "ssa(sv)a(sa(sv))", "code-server-eve@main.service", "replace", *transient),
         call("KillUnit", "ssi", ada, "all", "9"),
         call("SetUnitProperties", "sba(sv)", ada, "true", "1", "MemoryMax", "t", "1"),
@@ -69,7 +69,7 @@ with subtest("nor may it do anything else with them, or with systemd"):
     ):
         refused(as_daemon(ask), "Access denied", "Interactive authentication required", "Sender is not authorized")
 
-with subtest("it reads nothing of the owners', and becomes nobody else"):
+with subtest("the daemon's account can't read owners' files or become another account"):
     machine.succeed("echo private > /var/lib/vscode/ada/home/diary", "chmod 0644 /var/lib/vscode/ada/home/diary")
     for path in (
         "/var/lib/vscode/ada/home/diary",
@@ -86,11 +86,11 @@ with subtest("it reads nothing of the owners', and becomes nobody else"):
     unit_has = machine.succeed("systemctl show --property=NoNewPrivileges,CapabilityBoundingSet,SupplementaryGroups code-server-multi")
     assert "NoNewPrivileges=yes" in unit_has and "CapabilityBoundingSet=\n" in unit_has + "\n", f"its unit has {unit_has}"
 
-with subtest("an owner's account manages no unit at all"):
+with subtest("an owner's account can't start or stop any unit"):
     for other in (unit("ada"), unit("grace"), "nginx.service", "code-server-multi.service"):
         for method in ("StartUnit", "StopUnit", "RestartUnit"):
             refused(as_account("ada", call(method, "ss", other, "replace")), "Access denied", "Interactive authentication required")
-    # The bus itself does not take these from anybody but the daemon.
+    # The bus itself accepts these calls only from the daemon.
     refused(as_account("ada", call("FreezeUnit", "s", unit("grace"))), "Access denied", "AccessDenied", "Rejected send message")
 
 with subtest("an owner's account can't raise its own limits"):
@@ -99,7 +99,7 @@ with subtest("an owner's account can't raise its own limits"):
         refused(as_account("ada", f"echo max > /sys/fs/cgroup{slice}/{file}"), "Permission denied")
     refused(as_account("ada", f"echo max > /sys/fs/cgroup{slice}/{unit('ada')}/memory.max"), "Permission denied")
 
-with subtest("people's ranges of subordinate ids are apart, and hold no account"):
+with subtest("owners' ranges of subordinate ids don't overlap, and contain no account's id"):
     for table in ("/etc/subuid", "/etc/subgid"):
         ranges = sorted(
             (int(begin), int(begin) + int(count), name)
@@ -109,10 +109,10 @@ with subtest("people's ranges of subordinate ids are apart, and hold no account"
         for (_, end, one), (begin, _, other) in zip(ranges, ranges[1:]):
             assert end <= begin, f"{table}: {one}'s and {other}'s overlap"
     ids = [int(line.split(":")[2]) for line in machine.succeed("cat /etc/passwd").splitlines()]
-    assert not any(begin <= some < end for some in ids for begin, end, _ in ranges), "an account lies in a range"
+    assert not any(begin <= some < end for some in ids for begin, end, _ in ranges), "an account's id is in a range"
 
-with subtest("an owner who swaps links while a workspace starts gets nothing of others'"):
-    # The account itself prepares its home, so the most that it can reach is its own; what it is led to must not be taken along.
+with subtest("an owner who swaps links while a workspace starts can't reach others' files"):
+    # The owner's account itself prepares the home, so it can reach only its own files. csm must not follow the link to others.
     machine.succeed("echo canary > /root/canary && chmod 0600 /root/canary")
     everything = machine.succeed("ls -A /root")
     machine.succeed(f"systemctl stop {unit('ada')}")
@@ -123,7 +123,7 @@ with subtest("an owner who swaps links while a workspace starts gets nothing of 
         "systemd-run --quiet --collect --unit=racer --uid=csm-ada --gid=csm-ada"
         f" --working-directory={home} --property=StandardError=null $(command -v bash) -c 'while :; do {swap}; done'"
     )
-    # It may fail, with a reason; what it must not do is to write through the link, or to run as anybody else.
+    # The start may fail with a reason. It must not write through the link, or run as another account.
     machine.execute("csm start ada")
     machine.succeed("systemctl stop racer.service")
     assert machine.succeed("cat /root/canary").strip() == "canary"
@@ -131,5 +131,5 @@ with subtest("an owner who swaps links while a workspace starts gets nothing of 
     machine.succeed(f"rm -rf {home}/.local {home}/.real {home}/.x")
     start("ada")
 
-with subtest("nobody else noticed"):
-    assert processes("grace") == before["grace"], "grace's workspace was touched"
+with subtest("no other workspace was affected"):
+    assert processes("grace") == before["grace"], "grace's workspace was restarted"

@@ -1,25 +1,25 @@
-# The front door, and both people's way through it to their editors.
+# Sign-in, and how both users get to their editors.
 wait_for_front_door()
 
 with subtest("the dashboard asks for a sign-in"):
     page = machine.succeed("curl --fail --silent https://code.test/sign-in")
     assert "Sign in" in page, f"no form: {page}"
 
-with subtest("a workspace's host leads a stranger to the sign-in"):
+with subtest("a workspace's host redirects an unauthenticated visitor to the sign-in"):
     headers = machine.succeed(f"curl --silent --dump-header - --output /dev/null {NAVIGATE} https://ada.code.test/")
-    assert "303" in headers and "https://code.test/open?handshake=" in headers, f"it answers {headers}"
-    assert status("ada")["state"] == "stopped", "a stranger woke it"
+    assert "303" in headers and "https://code.test/open?handshake=" in headers, f"its response is {headers}"
+    assert status("ada")["state"] == "stopped", "an unauthenticated visitor started it"
 
-with subtest("a label that nobody has is a page that says so"):
+with subtest("a label that no user has gets a 404 page"):
     wait_for_status("https://nobody.code.test/", 404)
 
-with subtest("another host name gets no certificate"):
+with subtest("another hostname gets no certificate"):
     ask = "curl --silent --show-error --insecure --resolve other.test:443:127.0.0.1 https://other.test/"
-    ended, said = machine.execute(f"{ask} 2>&1")
-    # 35: the handshake itself is refused.
-    assert ended == 35, f"curl ends with {ended}: {said}"
+    code, said = machine.execute(f"{ask} 2>&1")
+    # 35: nginx refuses the TLS handshake.
+    assert code == 35, f"curl exits with {code}: {said}"
 
-with subtest("passwords are the daemon's alone"):
+with subtest("only the daemon's account can read the passwords"):
     kept = machine.succeed("stat --format '%U %a' /run/code-server-multi-passwords/ada").strip()
     assert kept == "code-server-multi 400", f"ada's password is {kept}"
 
@@ -32,7 +32,7 @@ for name in ("ada", "grace"):
         machine.wait_for_unit(unit(name))
         machine.succeed(f"test -S /run/code-server-multi/ws/{name}/http.sock")
 
-with subtest("what a visitor who is not signed in sends is nobody's next request"):
+with subtest("the body of an unauthenticated request is not taken for the next request"):
     machine.succeed("printf 'GET /_csm/static/style.css HTTP/1.1\\r\\nX-Swallow: ' > /run/test/smuggled")
     for version in ("1.1", "2"):
         ask = f"curl --silent --output /dev/null --write-out '%{{http_code}} ' --http{version}"
@@ -48,48 +48,48 @@ with subtest("the daemon shows what a workspace uses, from its unit"):
         assert one["usage"]["memory"] > 50 << 20 and one["usage"]["tasks"] > 5, f"{one['id']} uses {one['usage']}"
 
 with subtest("the dashboard shows the disk usage that a launcher measured: the daemon can't read homes"):
-    # The daemon reads it while a dashboard is open. Whoever owns the files measures them, in its own time.
+    # The daemon reads the figures while a dashboard is open. The launcher measures them at intervals, as the owner's account.
     look = f"{visitors['ada'].ask('--max-time 5 https://code.test/events')} || true; csm status ada --json | grep -E '\"disk\":[1-9]'"
     machine.wait_until_succeeds(look)
 
-with subtest("what a workspace printed can be read"):
+with subtest("csm logs prints a workspace's log"):
     said = machine.succeed("csm logs ada")
     assert "HTTP server listening" in said, f"its log is {said}"
 
-with subtest("a frozen workspace uses no CPU, keeps its connections, and goes on with a visit"):
+with subtest("a frozen workspace uses no CPU, keeps its connections, and is thawed by a visit"):
     holder = visitors["ada"].open_websocket()
     before = processes("ada")
     machine.succeed("csm freeze ada")
     used = f"systemctl show --property=CPUUsageNSec --value {unit('ada')}"
     at_first = machine.succeed(used)
-    # grace's answer takes its time, which ada could use.
+    # Loading grace's editor takes time, in which ada's workspace could use CPU.
     visitors["grace"].editor()
-    assert machine.succeed(used) == at_first, "it goes on"
+    assert machine.succeed(used) == at_first, "it used CPU while frozen"
     assert status("ada")["state"] == "frozen"
     said = machine.fail("csm shell ada -- true 2>&1")
-    assert "ada is frozen; thaw it first: csm start ada" in said, f"a shell there says {said}"
+    assert "ada is frozen; thaw it first: csm start ada" in said, f"csm shell prints {said}"
     visitors["ada"].editor()
     assert wait_for_state("ada", "running")["reason"] == "opened by ada"
     assert processes("ada") == before, "it was restarted"
     assert_open(holder)
 
-with subtest("a stop takes seconds, and the next visit starts it anew"):
+with subtest("a stopped workspace starts again at the next visit"):
     machine.succeed("csm stop ada")
     assert machine.succeed(f"systemctl show --property=Result --value {unit('ada')}").strip() == "success"
     visitors["ada"].wake()
 
-with subtest("what ends by itself is said, and how"):
-    # All but the first process, which ends with what it has started.
+with subtest("a workspace that exits is shown as failed, with its exit code"):
+    # Kills all processes except the first one, which exits when its child does.
     machine.execute(inside("grace", "kill -KILL -1"))
     failed = wait_for_state("grace", "failed")
     assert "exited with code 137" in failed["reason"], f"it is {failed}"
     code = machine.succeed(f"systemctl show --property=ExecMainStatus --value {unit('grace')}").strip()
-    # EX_SOFTWARE of sysexits(3): nothing ran out of memory.
-    assert code == "70", f"its launcher ended with {code}"
-    ended, said = machine.execute("csm shell grace -- true 2>&1")
-    assert ended == 1 and "can't open a shell in grace: it is not running; start it: csm start grace" in said, f"a shell there ends with {ended}: {said}"
+    # EX_SOFTWARE of sysexits(3): it was not out of memory.
+    assert code == "70", f"its launcher exited with {code}"
+    code, said = machine.execute("csm shell grace -- true 2>&1")
+    assert code == 1 and "can't open a shell in grace: it is not running; start it: csm start grace" in said, f"csm shell exits with {code}: {said}"
 
-with subtest("a workspace whose account shares subordinate ids with another's does not start, and says whose"):
+with subtest("a workspace whose account shares subordinate ids with another's does not start, and shows whose"):
     machine.succeed("cp /etc/subuid /run/test/subuid", "sed -n 's/^csm-ada:/csm-grace:/p' /run/test/subuid >> /etc/subuid")
     machine.fail("csm start grace")
     failed = wait_for_state("grace", "failed")

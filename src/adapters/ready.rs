@@ -1,4 +1,4 @@
-//! Waiting for code-server to answer.
+//! Waits until code-server responds.
 
 use std::fs;
 use std::io;
@@ -12,16 +12,16 @@ use tokio::net::UnixStream;
 use super::watch;
 use crate::ports::StartRequest;
 
-/// How long code-server has before something is wrong. It takes under a second; a cold disk some more.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long code-server may take to respond. It usually takes less than a second, and longer from a cold disk.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long to wait for an event before asking anyway.
-const RESYNC: Duration = Duration::from_secs(1);
+/// How often code-server is probed while nothing changes in its socket's directory.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long one question may take.
+/// How long one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Resolves when code-server answers on the socket that it bound, which then is where others look for it.
+/// Resolves when code-server responds on the socket that it bound, after publishing that socket at the path where nginx opens it.
 pub async fn published(request: &StartRequest) {
     let mut changes = watch::directory(request.bound.parent().unwrap_or(&request.bound));
     loop {
@@ -29,44 +29,46 @@ pub async fn published(request: &StartRequest) {
             Ok(()) if healthy(&request.socket).await => return,
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(workspace = %request.spec.workspace, %error, "its socket can't be used"),
+            Err(error) => {
+                tracing::warn!(workspace = %request.spec.workspace, %error, "can't publish code-server's socket");
+            }
         }
-        let _ = tokio::time::timeout(RESYNC, changes.recv()).await;
+        let _ = tokio::time::timeout(RECHECK_INTERVAL, changes.recv()).await;
     }
 }
 
-/// Gives a socket a second name. The owner can put anything at the first one, such as a link to another workspace's socket, but only
-/// a socket of their own gets the second, and they can't change what that is.
+/// Gives a socket a second name. The owner can put anything at the first name, such as a link to another workspace's socket. Only a
+/// socket of the owner's own gets the second name, and the owner can't change what the second name refers to.
 fn publish(bound: &Path, socket: &Path) -> io::Result<()> {
     let new = socket.with_extension("new");
     let _ = fs::remove_file(&new);
-    // A link is linked itself, and not followed.
+    // This does not follow a symbolic link: it links the link itself.
     fs::hard_link(bound, &new)?;
     let done = if fs::symlink_metadata(&new)?.file_type().is_socket() {
         fs::rename(&new, socket)
     } else {
-        Err(io::Error::other("what is there is not a socket"))
+        Err(io::Error::other(format!("{} is not a socket", bound.display())))
     };
-    // What was refused; and renaming one name of a file to another of the same does nothing.
+    // Needed after a refusal, and when both names were links to the same file already: then the rename does nothing.
     let _ = fs::remove_file(&new);
     done
 }
 
-/// Resolves when code-server answers on its socket. It is asked whenever something happens in the socket's directory.
+/// Resolves when code-server responds on its socket, which is probed whenever something changes in the socket's directory.
 pub async fn answers(socket: &Path) {
     let directory = socket.parent().unwrap_or(socket);
     let mut changes = watch::directory(directory);
     while !healthy(socket).await {
-        let _ = tokio::time::timeout(RESYNC, changes.recv()).await;
+        let _ = tokio::time::timeout(RECHECK_INTERVAL, changes.recv()).await;
     }
 }
 
-/// Whether code-server answers now. `/healthz` is no heartbeat and needs no sign-in; its text says nothing about health.
+/// Whether code-server responds now. `/healthz` does not count as activity and needs no sign-in; its body says nothing about health.
 async fn healthy(socket: &Path) -> bool {
     matches!(tokio::time::timeout(PROBE_TIMEOUT, status(socket)).await, Ok(Ok(200..300)))
 }
 
-/// The status of the first response, and nothing after it: whoever owns the workspace can send anything there, without an end.
+/// The status of the first response. Nothing after it is read: the workspace's owner can send anything there, without an end.
 async fn status(socket: &Path) -> io::Result<u16> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
@@ -74,7 +76,7 @@ async fn status(socket: &Path) -> io::Result<u16> {
     stream.read_exact(&mut line).await?;
     let line = str::from_utf8(&line).map_err(io::Error::other)?;
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once(' ')).map(|(_, status)| status);
-    status.and_then(|status| status.parse().ok()).ok_or_else(|| io::Error::other("it is not HTTP"))
+    status.and_then(|status| status.parse().ok()).ok_or_else(|| io::Error::other("the response is not HTTP"))
 }
 
 #[cfg(test)]
@@ -85,7 +87,7 @@ mod tests {
     use tokio::net::UnixListener as AsyncListener;
 
     #[test]
-    fn only_a_socket_of_ones_own_gets_the_second_name() {
+    fn only_the_owners_own_socket_gets_the_second_name() {
         let dir = tempfile::tempdir().expect("a directory");
         let (bound, socket) = (dir.path().join("bound"), dir.path().join("http.sock"));
         let _another = UnixListener::bind(dir.path().join("another")).expect("bound");
@@ -103,9 +105,9 @@ mod tests {
         publish(&bound, &socket).expect("published again");
         fs::remove_file(&bound).expect("removed");
         symlink("another", &bound).expect("linked");
-        UnixStream::connect(&socket).expect("it stays the first one");
+        UnixStream::connect(&socket).expect("it is still the first socket");
         listener.set_nonblocking(true).expect("set");
-        listener.accept().expect("that was asked");
+        listener.accept().expect("the first socket was asked");
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 3, "nothing else is left");
     }
 
@@ -120,14 +122,14 @@ mod tests {
             while stream.write_all(response).await.is_ok() {
                 sent += response.len();
                 if !again {
-                    // The end comes when it was read.
+                    // Returns when the client has closed the connection.
                     let _ = stream.read_to_end(&mut Vec::new()).await;
                     break;
                 }
             }
             sent
         });
-        (healthy(&socket).await, owner.await.expect("ended"))
+        (healthy(&socket).await, owner.await.expect("finished"))
     }
 
     #[tokio::test]
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_responds_without_an_end_is_not_read_to_it() {
+    async fn an_endless_response_is_not_read_whole() {
         let (healthy, sent) = probe(&[*b"HTTP/1.1 100 Continue\r\n\r\n"; 64].concat().leak()[..], true).await;
         assert!(!healthy && sent < 4 << 20, "{sent} bytes");
     }

@@ -41,5 +41,5 @@ impl Slot {
 
 /// The error of a start that a stop interrupted.
 pub(super) fn interrupted() -> RuntimeError {
-    RuntimeError::Interrupted("it was stopped while it started".to_owned())
+    RuntimeError::Interrupted("the workspace was stopped while it was starting".to_owned())
 }

@@ -1,7 +1,7 @@
 //! `csm launch`: one workspace in the foreground, as a systemd unit runs it.
 //!
-//! It tells systemd READY itself, when code-server answers: Podman does not support `Type=notify` together with `User=`. What else
-//! happens it tells as the unit's status, which the daemon reads; its exit codes are [`Exit`]'s.
+//! The launcher sends READY to systemd itself, when code-server responds: Podman does not support `Type=notify` together with `User=`.
+//! It reports its progress as the unit's status text, which the daemon reads. Its exit codes are those of [`Exit`].
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -31,14 +31,15 @@ use crate::model::launch::{Exit, Status, describe_exit};
 use crate::model::workspace::Progress;
 use crate::ports::StartRequest;
 
-/// How long a container has to end that is given up.
+/// How long to wait for a container to exit before leaving it to systemd, which kills the unit's processes.
 const GIVE_UP: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether memory ran out. The kernel would tell of it, but also, up to a hundred times a second, of each time
-/// that the workspace comes to its limit; whoever listens then needs memory as well, and keeps the workspace there.
+/// How often csm checks whether the kernel has killed a process at the memory limit. The kernel could notify csm of that, but it would also
+/// notify of each time that the workspace reaches its limit, up to a hundred times a second. A launcher that handles those needs memory
+/// too, and would keep the workspace at its limit.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Why a workspace does not run, or no longer.
+/// Why a workspace did not start, or stopped running.
 struct Reason(Exit, String);
 
 pub(super) fn run(path: &Path, id: &WorkspaceId) -> Result<ExitCode, Failure> {
@@ -61,7 +62,10 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let layout = environment::layout().map_err(config)?;
     let workspace = manifest.workspaces.get(id).ok_or_else(|| {
         let known = crate::model::text::join_words(manifest.owners.keys());
-        Reason(Exit::Config, format!("{} declares no workspace \"{id}\"; its users are {known}", path.display()))
+        Reason(
+            Exit::Config,
+            format!("{} declares no workspace \"{id}\"; use one of its users: {known}", path.display()),
+        )
     })?;
     let request = StartRequest::new(&manifest, workspace, &layout);
     let credentials = environment::path_variable("CREDENTIALS_DIRECTORY");
@@ -73,7 +77,7 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     };
     // A workspace that does not run needs no secrets; the next start copies them again.
     if let Err(error) = clear(&secrets) {
-        tracing::error!(workspace = %id, %error, "can't remove the secrets' copies");
+        tracing::error!(workspace = %id, %error, "can't remove the copies of the secrets");
     }
     outcome
 }
@@ -101,7 +105,7 @@ async fn launch(request: &StartRequest) -> Result<(), Reason> {
     supervise(arguments, request).await
 }
 
-/// Whether systemd runs this.
+/// Whether systemd runs this process.
 fn in_unit() -> bool {
     std::env::var_os("INVOCATION_ID").is_some()
 }
@@ -139,7 +143,7 @@ async fn info() -> Result<Engine, Reason> {
     })
 }
 
-/// Pulls the image unless it is here.
+/// Pulls the image unless Podman has it.
 async fn fetch(image: &str) -> Result<(), Reason> {
     let here = async || podman().args(["image", "exists", image]).status().await.map_err(missing);
     if is_archive(image) || here().await?.success() {
@@ -169,11 +173,11 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let digest = request.spec.digest();
     let mut run = podman().args(arguments).spawn().map_err(missing)?;
     let mut published = pin!(ready::published(request));
-    // Since when the container is there, and how many of its processes systemd knows to be killed.
+    // When the container appeared, and the number of killed processes that was last reported to systemd.
     let (mut since, mut ready, mut told) = (None, false, 0);
     let mut disk = DiskMeter::new(&request.home, &request.project);
     let ready_status = |killed, disk| Status::Ready { digest: digest.clone(), killed, disk };
-    // When it is to be ended without being asked any more.
+    // When the container is to be killed, after it was asked to stop.
     let mut kill_at: Option<Instant> = None;
     loop {
         let changed = async {
@@ -216,13 +220,13 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 disk.tick(cgroup.as_ref());
             }
             () = disk.measured() => report(&ready_status(told, disk.bytes)),
-            () = sleep_until(since.unwrap_or_else(Instant::now) + ready::PATIENCE), if since.is_some() && !ready && kill_at.is_none() => {
+            () = sleep_until(since.unwrap_or_else(Instant::now) + ready::READY_TIMEOUT), if since.is_some() && !ready && kill_at.is_none() => {
                 terminate_and_wait(&mut run).await;
-                let late = ready::PATIENCE.as_secs();
+                let late = ready::READY_TIMEOUT.as_secs();
                 return Err(Reason(Exit::Silent, format!("code-server did not respond within {late} s; see the log")));
             }
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
-                // code-server waits for connections that browsers leave open. When this hangs, systemd ends it all.
+                // code-server waits for connections that browsers leave open. If this hangs, systemd kills the whole unit.
                 kill_at = Some(Instant::now() + GIVE_UP);
                 let kill = podman().args(["kill", &request.spec.name]).status();
                 let _ = timeout(GIVE_UP, kill).await;
@@ -238,11 +242,11 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
 
 async fn terminate_and_wait(podman: &mut Child) {
     forward(podman);
-    // What is left after that, systemd ends with the unit.
+    // systemd kills what still runs after that, with the unit.
     let _ = timeout(GIVE_UP, podman.wait()).await;
 }
 
-/// Podman hands it on to the container's first process.
+/// Sends SIGTERM to Podman, which forwards it to the container's first process.
 fn forward(podman: &Child) {
     if let Some(pid) = podman.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
         // It may have exited just now.

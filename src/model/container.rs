@@ -1,4 +1,4 @@
-//! From an owner to a container: one pure function, whatever runs it.
+//! What a workspace's container looks like: one pure function, whichever runtime runs it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use super::layout::Layout;
 use super::manifest::Manifest;
 use super::workspace::{Limits, Workspace};
 
-/// The home inside. It is the image's user `coder`, uid and gid 1000.
+/// The home in the container. It belongs to the image's user `coder`, uid and gid 1000.
 pub const HOME: &str = "/home/coder";
 
-/// The user and group inside; the owner's account outside.
+/// The user and group in the container. On the host they are the owner's account.
 pub const USER: u32 = 1000;
 
-/// Where the workspace's socket directory appears inside.
+/// Where the workspace's socket directory is mounted in the container.
 const RUN: &str = "/run/csm";
 
-/// The name of code-server's socket there.
+/// The name of code-server's socket in that directory.
 pub const SOCKET: &str = "http.sock";
 
-/// Where `share/workspace` appears inside.
+/// Where `share/workspace` is mounted in the container.
 const SHARE: &str = "/opt/code-server-multi";
 
-/// Where the secrets appear inside: a directory with a file for each variable.
+/// Where the secrets are mounted in the container: a directory with a file for each variable.
 const SECRETS: &str = "/run/secrets/csm";
 
 /// The Nix store, which holds `packages` and the images that Nix builds.
@@ -35,7 +35,7 @@ const STORE: &str = "/nix/store";
 /// How the name of an image begins that is a file. The programs of one in the Nix store are in the store as well.
 const ARCHIVE: &str = "docker-archive:";
 
-/// Whether an image is a file, which Podman reads at every start, and not a name of one that it keeps.
+/// Whether an image is a file, which Podman reads at every start, and not the name of an image in Podman's storage.
 pub fn is_archive(image: &str) -> bool {
     image.starts_with(ARCHIVE)
 }
@@ -52,15 +52,15 @@ pub const LABEL_DIGEST: &str = "io.code-server-multi.digest";
 /// A bind mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
-    /// On the host.
+    /// The path on the host.
     pub source: PathBuf,
-    /// Inside.
+    /// The path in the container.
     pub target: String,
-    /// Whether the workspace can't write there.
+    /// Whether the workspace can't write to it.
     pub read_only: bool,
 }
 
-/// A file with a secret that csm copies to where the workspace reads it.
+/// A secret's file, which csm copies to where the workspace reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretCopy {
     /// The file that the manifest names.
@@ -72,7 +72,7 @@ pub struct SecretCopy {
 }
 
 impl SecretCopy {
-    /// The name under which systemd hands it over: `environment.NAME`, `files.0`.
+    /// The name of the systemd credential with this secret: `environment.NAME`, `files.0`.
     pub fn credential(&self) -> String {
         self.name.to_string_lossy().replace('/', ".")
     }
@@ -81,11 +81,11 @@ impl SecretCopy {
 /// What a workspace's container looks like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ContainerSpec {
-    /// Whose it is.
+    /// The workspace that runs in it.
     pub workspace: WorkspaceId,
     /// The container's name.
     pub name: String,
-    /// The host name inside.
+    /// The hostname in the container.
     pub hostname: String,
     /// The image.
     pub image: String,
@@ -93,27 +93,27 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// Plain environment variables.
     pub environment: BTreeMap<String, String>,
-    /// What tells csm's containers apart.
+    /// The labels that identify csm's containers.
     pub labels: BTreeMap<String, String>,
     /// In the order in which they must be mounted.
     pub mounts: Vec<Mount>,
-    /// What it can use at most.
+    /// The most memory, CPU time and processes that it can use.
     pub limits: Limits,
-    /// Host ports reachable as localhost inside.
+    /// Ports of the host that can be reached as localhost in the container.
     pub host_services: Vec<u16>,
-    /// Seconds between SIGTERM and SIGKILL. code-server ends within 5.
+    /// Seconds between SIGTERM and SIGKILL. code-server exits within 5.
     pub stop_seconds: u32,
 }
 
 impl ContainerSpec {
-    /// Tells whether a running container is still what the manifest asks for. Not part of itself.
+    /// The digest shows whether a running container still matches the manifest. It does not cover itself.
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         sha256_hex(&json)
     }
 }
 
-/// What a workspace's container looks like. The manifest says at which domain it is reached.
+/// What a workspace's container looks like. Its domain comes from the manifest.
 pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layout) -> ContainerSpec {
     let id = &workspace.id;
     let base = &manifest.workspace_base;
@@ -170,7 +170,7 @@ pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layou
     }
 }
 
-/// The name that a workspace's container has.
+/// The name of a workspace's container.
 pub fn container_name(id: &WorkspaceId) -> String {
     format!("csm-{id}")
 }
@@ -190,7 +190,7 @@ pub fn secret_copies(workspace: &Workspace) -> Vec<SecretCopy> {
     variables.chain(files).collect()
 }
 
-/// `share/workspace/start` installs extensions, exports the secrets and becomes code-server.
+/// The container's command: `share/workspace/start` installs extensions, exports the secrets and then executes code-server.
 fn command(manifest: &Manifest, workspace: &Workspace) -> Vec<String> {
     let id = &workspace.id;
     let mut command = vec![format!("{SHARE}/start")];
@@ -205,13 +205,13 @@ fn command(manifest: &Manifest, workspace: &Workspace) -> Vec<String> {
     ];
     command.extend(flags.map(str::to_owned));
     command.push(format!("--socket={RUN}/{SOCKET}"));
-    // Any page can link to a folder: without this, the editor's own address would lead there from then on.
+    // Any page can link to a folder: without this flag, the editor's own address would open that folder from then on.
     command.push("--ignore-last-opened".to_owned());
     // nginx is another account; the socket's directory lets only nginx through.
     command.push("--socket-mode=666".to_owned());
     command.push(format!("--app-name={id} · {}", manifest.domain));
-    // Any domain and port after the label, which nginx and the daemon have checked: a port's host that code-server did not know, because
-    // the front door's address changed meanwhile, would show the editor to the port's own pages.
+    // This matches any domain and port after the label, which nginx and the daemon have checked. The front door's address may change while
+    // the workspace runs; code-server would serve the editor on a port's hostname that it does not know, to the port's own pages.
     command.push(format!("--proxy-domain={{{{port}}}}--{id}.{{{{host}}}}"));
     command.push(format!("{HOME}/project"));
     command
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_path_of_the_host_is_in_it() {
+    fn a_spec_contains_no_path_of_a_secrets_source() {
         let json = serde_json::to_string(&specs()).expect("serializes");
         assert!(!json.contains("/run/secrets/dan"), "{json}");
     }

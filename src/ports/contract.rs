@@ -1,4 +1,4 @@
-//! What [`Runtime`] promises, tried on whatever implements it: the fake in the unit tests, Podman by tests/e2e, systemd in the guest.
+//! Tests of what [`Runtime`] promises, for each implementation: the fake in the unit tests, Podman in tests/e2e, systemd in the guest.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ pub(crate) trait Stage {
 
     fn runtime(&self) -> &Self::Runtime;
 
-    /// A start of the workspace.
+    /// The request to start the workspace.
     fn request(&self) -> StartRequest;
 
-    /// Makes what runs in it exit with this code.
+    /// Makes the program in the workspace exit with this code.
     async fn exit(&self, code: u8);
 }
 
@@ -46,7 +46,7 @@ enum Operation {
 use Operation::{Freeze, Remove, Start, Stop, Thaw};
 use State::{Absent, Exited, Failed, Frozen, Running};
 
-/// Each operation in each state. What changes the state comes after what does not: starts are slow.
+/// Each operation in each state. Those that change the state come last, because starts are slow.
 const ALONE: [(State, [Operation; 5]); 5] = [
     (Absent, [Freeze, Thaw, Stop, Remove, Start]),
     (Running, [Start, Thaw, Remove, Freeze, Stop]),
@@ -55,7 +55,7 @@ const ALONE: [(State, [Operation; 5]); 5] = [
     (Frozen, [Freeze, Remove, Start, Thaw, Stop]),
 ];
 
-/// Holds a runtime to the contract.
+/// Tests a runtime against the contract.
 pub(crate) async fn check(stage: &impl Stage) {
     let trial = Trial { stage };
     trial.bring(Absent).await;
@@ -100,7 +100,7 @@ impl<S: Stage> Trial<'_, S> {
         self.run(operation).await.unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
     }
 
-    /// Puts the workspace into a state, with as few starts as possible.
+    /// Brings the workspace into a state, with as few starts as possible.
     async fn bring(&self, state: State) {
         let up = self.phase().await.is_some_and(|phase| phase.is_up());
         match state {
@@ -148,7 +148,7 @@ impl<S: Stage> Trial<'_, S> {
         assert!(!phase.as_ref().is_some_and(Phase::is_up), "{what}, it is {phase:?}");
     }
 
-    /// The operation does what it says, and the second time nothing.
+    /// Runs an operation twice: the first run has the promised effect, the second changes nothing more.
     async fn twice(&self, state: State, operation: Operation) {
         let before = self.phase().await;
         for time in ["first", "second"] {
@@ -213,7 +213,7 @@ impl<S: Stage> Trial<'_, S> {
         }
     }
 
-    /// A stop that comes when a start has got this far, which then ends or is dropped.
+    /// Stops the workspace when a start has reached a step; the start then finishes or is dropped.
     async fn stopped_while_it_starts(&self) {
         self.bring(Absent).await;
         for step in [None, Some(Progress::Creating), Some(Progress::Waiting)] {
@@ -249,7 +249,7 @@ impl<S: Stage> Trial<'_, S> {
         }
     }
 
-    /// A start waits for its permit, but not to find out that the workspace runs.
+    /// A start waits for its permit, except when the workspace is running already.
     async fn turns(&self) {
         let (runtime, id) = (self.stage.runtime(), self.stage.request().spec.workspace);
         let none = Arc::new(Semaphore::new(0));

@@ -1,4 +1,4 @@
-//! A runtime for tests, whose workspaces are entries of a map. It keeps the contract as every adapter does.
+//! A runtime for tests, whose workspaces are entries of a map. It passes the same contract tests as the adapters.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,29 +29,29 @@ pub(crate) struct Fake {
     pub(crate) disk_gate: Arc<Notify>,
 }
 
-/// What there is, and what goes wrong.
+/// The fake's workspaces, and the failures that a test has set.
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "what a test sets is independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "each is set by a test, independently of the others")]
 pub(crate) struct World {
     pub(crate) containers: BTreeMap<WorkspaceId, Observed>,
     /// Each as `verb id`. A start is called once it has its permit.
     pub(crate) calls: Vec<String>,
     /// How starts fail.
     pub(crate) fail: Option<RuntimeError>,
-    /// How many calls but starts fail. Not all: a daemon that tries without a pause would never let the time go on.
+    /// How many calls fail, not counting starts. Bounded: a daemon that tried again without a delay would never let a paused clock advance.
     pub(crate) refusals: u32,
     pub(crate) unreachable: bool,
-    /// What a workspace printed, if not its last words. A log that is followed never ends.
+    /// The lines that a workspace printed, instead of the default line. A log that is followed never ends.
     pub(crate) printed: Option<Vec<String>>,
     /// Whether starts wait for the gate.
     pub(crate) gated: bool,
-    /// What each disk takes.
+    /// The disk usage of each workspace, in bytes.
     pub(crate) disk: u64,
-    /// Whether disks are measured only once they are let through.
+    /// Whether measurements of disks wait for their gate.
     pub(crate) disk_gated: bool,
-    /// Whether observations are handed over only once they are let through.
+    /// Whether observations wait for their gate.
     pub(crate) observe_gated: bool,
-    /// How many observations have begun.
+    /// How many observations have started.
     pub(crate) observations: u32,
     /// Whether starts panic.
     pub(crate) panics: bool,
@@ -144,8 +144,8 @@ impl Fake {
     }
 }
 
-pub(crate) fn runs(trouble: &str) -> Phase {
-    Phase::Running { since: 5, warning: (!trouble.is_empty()).then(|| trouble.into()) }
+pub(crate) fn runs(warning: &str) -> Phase {
+    Phase::Running { since: 5, warning: (!warning.is_empty()).then(|| warning.into()) }
 }
 
 pub(crate) fn ended() -> Phase {
@@ -159,7 +159,7 @@ impl Runtime for Fake {
             world.observations += 1;
             (world.unreachable, world.containers.clone(), world.observe_gated)
         };
-        // Podman takes its time: meanwhile the world goes on.
+        // Podman's response takes time, in which other tasks run.
         if gated {
             self.observe_gate.notified().await;
         } else {
@@ -189,7 +189,7 @@ impl Runtime for Fake {
         tokio::select! {
             biased;
             _ = stops.wait_for(|stops| stops.get(&id).copied() != before) => {
-                Err(RuntimeError::Interrupted("it was stopped while it started".to_owned()))
+                Err(RuntimeError::Interrupted("the workspace was stopped while it was starting".to_owned()))
             }
             outcome = self.create(request, progress, turn) => outcome,
         }
@@ -211,7 +211,7 @@ impl Runtime for Fake {
         match world.phase(id) {
             Some(Phase::Running { since, .. }) => world.set_phase(id, Phase::Frozen { since }),
             Some(Phase::Frozen { .. }) => {}
-            _ => return Err(RuntimeError::NotRunning(format!("can't freeze {id}: it does not run"))),
+            _ => return Err(RuntimeError::NotRunning(format!("can't freeze {id}: it is not running"))),
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Runtime for Fake {
                 world.set_phase(id, Phase::Running { since, warning: None });
             }
             Some(Phase::Running { .. }) => {}
-            _ => return Err(RuntimeError::NotRunning(format!("can't thaw {id}: it does not run"))),
+            _ => return Err(RuntimeError::NotRunning(format!("can't thaw {id}: it is not running"))),
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Runtime for Fake {
         let mut world = self.world();
         world.call("remove", id)?;
         if world.phase(id).is_some_and(|phase| phase.is_up()) {
-            return Err(RuntimeError::StillRunning(format!("can't remove {id}: it runs; stop it first")));
+            return Err(RuntimeError::StillRunning(format!("can't remove {id}: it is running; stop it first")));
         }
         world.containers.remove(id);
         Ok(())

@@ -1,5 +1,5 @@
-"""contract.py PLACE: tries in the guest what every runtime promises, on systemd. See run for how it is called. What runs in the place of
-code-server is a small program: code-server's own start is not what is tried."""
+"""contract.py PLACE: tests in the guest, on systemd, what every runtime promises. `run` calls it. A small program runs in place of
+code-server, whose own start is not tested here."""
 
 import pathlib
 import signal
@@ -13,7 +13,8 @@ import payload
 PREFIX = f"/{payload.CSM}"
 START = f"{PREFIX}/share/code-server-multi/workspace/start"
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "tests/e2e/lib/contract.pl"
-# As the daemon's unit, whose account the module's rules are for; nginx's group opens the workspaces' sockets.
+# Runs with the account and groups of the daemon's unit: the module's rules are for that account, and nginx's group can open the
+# workspaces' sockets.
 AS_DAEMON = (
     "systemd-run --quiet --pipe --wait --uid=code-server-multi --gid=code-server-multi"
     " --property='SupplementaryGroups=systemd-journal nginx'"
@@ -27,7 +28,7 @@ with tempfile.NamedTemporaryFile(prefix="guest-") as disk:
     with driver.copy_of(sys.argv[1], disk.name) as guest:
         driver.apply(guest, "smoke")
         guest.succeed(
-            # The daemon would stop what it did not start.
+            # The daemon would stop workspaces that it did not start.
             "systemctl stop code-server-multi",
             f"cat > {START} <<'END'\n#!/usr/bin/perl\n{PROGRAM.read_text()}END",
         )

@@ -1,5 +1,5 @@
-"""figures.py PLACE: what the systemd runtime costs, measured in the guest, as Markdown. See run for how it is called. The processor is
-emulated: a second here is not one of a machine, so what counts are differences and shares."""
+"""figures.py PLACE: measures in the guest what the systemd runtime costs, and prints Markdown. `run` calls it. The processor is emulated
+and slower than a real one, so compare differences and shares, not seconds."""
 
 import json
 import signal
@@ -10,13 +10,13 @@ import tempfile
 import driver
 import payload
 
-PEOPLE = 1000
+USERS = 1000
 IDLE = 600
-# For a thousand starts, in seconds.
-PATIENCE = 1800
+# In seconds, for a thousand starts.
+TIMEOUT = 1800
 RUNS = 5
 SOCKET = "/run/code-server-multi/ws/ada/inside/http.sock"
-# The launcher's own command line of Podman, in a unit like its own. Podman remembers where its runtime directory was.
+# The launcher's own Podman command line, in a unit like the launcher's. Podman records its runtime directory, so that is the same too.
 RUNTIME = "code-server-workspaces/ada/main"
 BARE = (
     "systemd-run --quiet --collect --unit=bare --uid=csm-ada --gid=csm-ada --slice=code-server-ada.slice --property=Delegate=yes"
@@ -45,47 +45,47 @@ def wake(machine):
         machine.succeed(f"rm -f {SOCKET}")
         bare.append(seconds(machine, f"eval \"{BARE}\"; {ANSWERS}"))
         machine.succeed("systemctl stop bare.service")
-    print(f"- start until code-server answers, median of {RUNS}: csm {statistics.median(csm):.2f} s, the same Podman alone {statistics.median(bare):.2f} s")
+    print(f"- start until code-server responds, median of {RUNS}: csm {statistics.median(csm):.2f} s, the same Podman alone {statistics.median(bare):.2f} s")
     print(f"- stop, median of {RUNS}: {statistics.median(stop):.2f} s", flush=True)
 
 
 def many(machine):
-    """A thousand people, whose units do nothing but run."""
+    """Measures the daemon with a thousand users, whose units only sleep."""
     manifest = json.loads(machine.succeed("cat /etc/code-server-multi/manifest.json"))
     one = manifest["users"]["grace"]
-    manifest["users"] = {f"p{at}": one for at in range(1, PEOPLE + 1)}
+    manifest["users"] = {f"p{at}": one for at in range(1, USERS + 1)}
     units = "/run/systemd/system"
     machine.succeed(
         f"cat > /run/test/manifest.json <<'END'\n{json.dumps(manifest)}\nEND\nchmod 0644 /run/test/manifest.json",
-        f"for at in $(seq {PEOPLE}); do printf '[Service]\\nExecStart=/usr/bin/sleep infinity\\n' > {units}/code-server-p$at@.service; done",
+        f"for at in $(seq {USERS}); do printf '[Service]\\nExecStart=/usr/bin/sleep infinity\\n' > {units}/code-server-p$at@.service; done",
         f"mkdir {units}/code-server-multi.service.d",
         f"printf '[Service]\\nExecStart=\\nExecStart=/nix/store/code-server-multi/bin/csm daemon /run/test/manifest.json\\n'"
         f" > {units}/code-server-multi.service.d/many.conf",
-        # This daemon would stop the units of people whom its manifest does not name.
+        # The running daemon would stop the units of users that its manifest does not declare.
         "systemctl stop code-server-multi && systemctl daemon-reload",
-        f"systemctl start $(seq --format=code-server-p%g@main.service {PEOPLE})",
+        f"systemctl start $(seq --format=code-server-p%g@main.service {USERS})",
         "systemctl start code-server-multi",
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     running = "csm status --json | grep --only-matching '\"state\":\"running\"' | wc --lines"
-    machine.wait_until_succeeds(f"test $({running}) = {PEOPLE}", timeout=PATIENCE)
+    machine.wait_until_succeeds(f"test $({running}) = {USERS}", timeout=TIMEOUT)
     used = "systemctl show --property=CPUUsageNSec --value code-server-multi.service"
     before = int(machine.succeed(used))
     machine.succeed(f"sleep {IDLE}", timeout=2 * IDLE)
     spent = (int(machine.succeed(used)) - before) / 1e9
-    print(f"- daemon's CPU, {PEOPLE} units running, over {IDLE} s in which nothing happens: {spent:.2f} s, {100 * spent / IDLE:.2f} %")
+    print(f"- daemon's CPU, {USERS} units running, over {IDLE} s without activity: {spent:.2f} s, {100 * spent / IDLE:.2f} %")
     memory = machine.succeed("grep --max-count=1 Pss: /proc/$(systemctl show --property=MainPID --value code-server-multi.service)/smaps_rollup")
     print(f"- its memory then: {int(memory.split()[1]) / 1024:.1f} MiB (PSS)")
-    # Told by no signal: the bus is away when it happens.
+    # The daemon gets no signal of the stop: the bus is down when it happens.
     lost = seconds(
         machine,
         "systemctl restart dbus; systemctl stop code-server-p1@main.service;"
         " until csm status p1 --json | grep --quiet '\"state\":\"stopped\"'; do sleep 0.1; done",
     )
-    print(f"- from a restart of D-Bus until a unit that was stopped meanwhile is seen as such: {lost:.2f} s", flush=True)
+    print(f"- from a restart of D-Bus until a unit that was stopped meanwhile is observed as stopped: {lost:.2f} s", flush=True)
 
 
-# The guest ends with this program, however that ends.
+# On SIGTERM, exits through the cleanup that kills the guest.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with tempfile.NamedTemporaryFile(prefix="guest-") as disk:
     payload.write(disk, "smoke")

@@ -1,5 +1,5 @@
-"""What reaches the guest anew at every run, as a tar file on a disk of its own: csm (the prefix that CSM names), and what the module
-wrote for a scenario."""
+"""Writes the guest's second disk, a tar file, for each run: it contains csm (from the prefix in the variable CSM), and what the module
+generated for a scenario."""
 
 import io
 import json
@@ -19,7 +19,7 @@ def system(generation):
 
 
 def generations(scenario):
-    """The scenario's own configuration and its specialisations, as the module wrote them, by name."""
+    """The scenario's configuration and its specialisations, as the module generated them, by name."""
     found = {path.stem: path for path in WRITTEN.glob("*.json")}
     return {name: json.loads(found[name].read_text()) for name in sorted(found) if name.split(".")[0] == scenario}
 
@@ -45,7 +45,7 @@ def owned_by_root(member):
 
 
 def write(disk, scenario):
-    """Writes the tar file into the open file `disk`, and makes that as long as the guest's second disk is."""
+    """Writes the tar file into the open file `disk`, and extends that to the size of the guest's second disk."""
     csm = pathlib.Path(os.environ["CSM"])
     with tarfile.open(fileobj=disk, mode="w") as tar:
         tar.add(csm / "bin", arcname=f"{CSM}/bin", filter=owned_by_root)
@@ -55,18 +55,18 @@ def write(disk, scenario):
         tar.add(HERE / "minica", arcname="nix/store/minica/bin/minica", filter=owned_by_root)
         made = {"debian", "certificate", "code-server-multi", "code-server-multi-base", "minica", *os.listdir(WRITTEN / "store")}
         every = generations(scenario)
-        for package in sorted(named(every) - made):
+        for package in sorted(store_names(every) - made):
             link(tar, f"nix/store/{package}", "debian")
         for name, generation in every.items():
             lay_out(tar, name, generation)
     if disk.tell() > SIZE:
-        raise RuntimeError(f"{disk.tell()} bytes are too many for the guest's second disk of {SIZE}: raise SIZE in {__file__}")
+        raise RuntimeError(f"{disk.tell()} bytes do not fit on the guest's second disk of {SIZE} bytes; raise SIZE in {__file__}")
     disk.truncate(SIZE)
     disk.flush()
 
 
 def lay_out(tar, name, generation):
-    """The system's directory: /etc as links, the accounts, its specialisations, and the program that switches to it."""
+    """Writes the system's directory: /etc as links, the accounts, its specialisations, and the program that switches to it."""
     place = system(name).removeprefix("/")
     for target, source in generation["etc"].items():
         link(tar, f"{place}/etc/{target}", source)
@@ -78,8 +78,8 @@ def lay_out(tar, name, generation):
         link(tar, f"{system(scenario).removeprefix('/')}/specialisation/{specialisation}", system(name))
 
 
-def named(every):
-    """What in the store is named anywhere in what was written."""
+def store_names(every):
+    """The names of all store paths in the generated files."""
     texts = [path.read_text() for path in (WRITTEN / "store").rglob("*") if path.is_file()]
     texts.append(json.dumps(every))
     return {name for text in texts for name in re.findall(r"/nix/store/([\w.+?=-]*\w)", text)}

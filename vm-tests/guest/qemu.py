@@ -1,4 +1,4 @@
-"""The guest's machine. What the snapshot of its memory fits is decided here."""
+"""Runs the guest in QEMU. A snapshot of its memory can be loaded only with the same hardware, which is defined here."""
 
 import contextlib
 import json
@@ -11,9 +11,9 @@ import time
 
 
 class Guest:
-    """QEMU with its two sockets: the shell's, and QMP's."""
+    """A QEMU process with its two sockets: the guest's shell, and QMP."""
 
-    def __init__(self, place, disk, disk_format, laid_in, more):
+    def __init__(self, place, disk, disk_format, second_disk, more):
         self.place = place
         self.scratch = tempfile.TemporaryDirectory(prefix="guest-")
         self.console = f"{self.scratch.name}/console"
@@ -26,7 +26,7 @@ class Guest:
             "-append", "console=ttyS0 root=/dev/vda rw panic=-1 quiet mitigations=off systemd.unified_cgroup_hierarchy=1",
             "-serial", f"file:{self.console}",
             "-drive", f"file={disk},if=virtio,format={disk_format},cache=unsafe",
-            "-drive", f"file={laid_in},if=virtio,format=raw,readonly=on",
+            "-drive", f"file={second_disk},if=virtio,format=raw,readonly=on",
             "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random",
             "-chardev", f"socket,id=shell,path={self.scratch.name}/shell,server=on,wait=off",
@@ -43,32 +43,32 @@ class Guest:
     def connect(self, name):
         for _ in range(600):
             if self.process.poll() is not None:
-                raise RuntimeError(f"QEMU ended with {self.process.returncode}")
+                raise RuntimeError(f"QEMU exited with code {self.process.returncode}")
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                 connection = socket.socket(socket.AF_UNIX)
                 connection.connect(f"{self.scratch.name}/{name}")
                 return connection
             time.sleep(0.1)
-        raise RuntimeError(f"QEMU made no socket {name} in a minute")
+        raise RuntimeError(f"QEMU created no socket {name} within a minute")
 
     def ask(self, command, **arguments):
         self.monitor.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
         self.monitor.flush()
         while True:
-            answer = json.loads(self.monitor.readline())
-            if "error" in answer:
-                raise RuntimeError(f"QEMU refuses {command}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
+            response = json.loads(self.monitor.readline())
+            if "error" in response:
+                raise RuntimeError(f"QEMU refused {command}: {response['error']['desc']}")
+            if "return" in response:
+                return response["return"]
 
     def wait_for_move(self):
-        """Until the memory has left for a file, or has come from one."""
+        """Waits until QEMU has written the memory to a file, or read it from one."""
         while True:
             status = self.ask("query-migrate").get("status")
             if status == "completed":
                 return
             if status == "failed":
-                raise RuntimeError("QEMU could not move the guest's memory")
+                raise RuntimeError("QEMU can't write or read the guest's memory")
             time.sleep(0.1)
 
     def line(self, seconds):
@@ -78,10 +78,10 @@ class Guest:
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([self.shell], [], [], max(0, until - time.monotonic()))
             if not ready:
-                raise TimeoutError(f"the guest's shell said nothing for {seconds} s; its console's end:\n{self.console_end()}")
+                raise TimeoutError(f"the guest's shell printed nothing for {seconds} s; the end of its console:\n{self.console_end()}")
             piece = self.shell.recv(1 << 20)
             if not piece:
-                raise RuntimeError(f"the guest is gone; its console's end:\n{self.console_end()}")
+                raise RuntimeError(f"the guest's shell closed its connection; the end of its console:\n{self.console_end()}")
             line += piece
         return line.decode()
 

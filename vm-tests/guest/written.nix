@@ -1,11 +1,11 @@
-# What the module writes for each scenario and each of its specialisations, for a guest that is not NixOS: a file for each, which
-# names the links in /etc, the accounts, and through them everything else that was written. `write` makes vm-tests/guest/written of it.
+# What the module generates for each scenario and each of its specialisations, for a guest that is not NixOS. Each gets a file that lists
+# the links in /etc and the accounts; these refer to everything else that was generated. `write` copies it all to vm-tests/guest/written.
 { lib, pkgs }:
 scenarios:
 let
-  # Units of the module's own and of what it configures; all others are those that the guest has.
+  # The module's own units and those of what it configures. The guest has its own versions of all others.
   isOurs = name: builtins.match "(code-server-|nginx|acme-|pebble).*" name != null;
-  # The same, of files in /etc.
+  # The same for files in /etc.
   isKept =
     name:
     builtins.match "code-server-multi/.*|containers/.*|nginx/.*|polkit-1/rules.d/.*|acme-exec" name
@@ -15,7 +15,7 @@ let
     config:
     let
       units = lib.filterAttrs (name: unit: unit.enable && isOurs name) config.systemd.units;
-      # Those of one package; what the machine adds to one of them is a drop-in.
+      # The units that are one package. What the scenario's machine adds to one of them is a drop-in.
       inherit (config.services.code-server-multi.internal) unitFiles;
       packaged = config.services.code-server-multi.internal.units;
       link = name: unit: kind: by: {
@@ -38,7 +38,7 @@ let
       hosts = lib.concatLines (
         lib.mapAttrsToList (address: names: "${address} ${toString names}") config.networking.hosts
       );
-      # What the packages of others say of the bus, the guest has.
+      # The guest has the D-Bus policies of all other packages.
       busPolicies = lib.filter (
         package: package.name == "code-server-multi.conf"
       ) config.services.dbus.packages;

@@ -3,10 +3,10 @@
 use super::engine::{Engine, Network};
 use crate::model::container::{ContainerSpec, HOME, LABEL_DIGEST, USER};
 
-/// `/dev/shm`: browsers that people test with want more than the 64 MB of default.
+/// The size of `/dev/shm`: browsers that run tests need more than the default of 64 MB.
 pub(super) const SHM_BYTES: i64 = 256 << 20;
 
-/// No way from inside to what listens on the host's loopback or its own addresses.
+/// Options of pasta that close the host's loopback and its own addresses to the container.
 pub(super) const PASTA: [&str; 4] = ["--map-guest-addr", "none", "--map-host-loopback", "none"];
 
 /// The owner's account outside is the user `coder` inside.
@@ -16,19 +16,19 @@ pub(super) fn user_namespace() -> String {
 
 pub(super) fn host_services_need_pasta(version: &str) -> String {
     format!(
-        "hostServices needs Podman 5.3 or newer with pasta; this is {version}. Leave hostServices out, or update Podman"
+        "hostServices needs Podman 5.3 or newer with pasta; this is Podman {version}: update it, or remove hostServices"
     )
 }
 
-/// What every call of Podman begins with for a workspace that a systemd unit keeps. Its account has no user manager that systemd's
-/// way of making cgroups could ask. What the container prints goes to the journal, where Podman's own events would be in between.
+/// The first arguments of every Podman call in a workspace's systemd unit. The account has no user manager, which Podman's systemd
+/// cgroup manager would need. The container's output goes to the journal, where Podman's own events would be mixed with it.
 pub const IN_UNIT: [&str; 3] = ["--cgroup-manager=cgroupfs", "--log-level=error", "--events-backend=none"];
 
-/// And what its environment has, so that it does not ask logind for a session, which that account has none of: when logind has
-/// lost the bus, each call would wait 25 s for it.
+/// The environment variable of these calls. It keeps Podman from asking logind for a session, which the account does not have: when
+/// logind has lost the bus, each call would wait 25 s for a reply.
 pub const NO_BUS: (&str, &str) = ("DBUS_SYSTEM_BUS_ADDRESS", "disabled:");
 
-/// What comes after `podman`. `split`: the payload goes into the unit's own cgroup, which carries the limits.
+/// The arguments of `podman run`. With `split`, the payload goes into the unit's own cgroup, which carries the limits.
 pub fn run(spec: &ContainerSpec, engine: &Engine, split: bool) -> Result<Vec<String>, String> {
     let mut args: Vec<String> = Vec::new();
     let mut flag = |name: &str, value: &dyn std::fmt::Display| args.push(format!("--{name}={value}"));
@@ -113,7 +113,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn with_limits_of_its_own() {
+    fn outside_a_unit_the_container_has_its_own_limits() {
         let args = run(&spec(), &engine("5.4.2", &["cpu", "memory", "pids"]), false).expect("fits");
         for expected in ["--memory=2g", "--cgroup-conf=memory.high=1610612736", "--cpus=1.5", "--pids-limit=2048"] {
             assert!(args.iter().any(|arg| arg == expected), "{expected} in {args:?}");

@@ -14,10 +14,10 @@ use crate::model::container::{ContainerSpec, LABEL_DIGEST, USER};
 pub(super) fn body(spec: &ContainerSpec, engine: &Engine) -> Result<Value, String> {
     let text = options(spec, engine)?.serialize().map_err(|error| error.to_string())?;
     let mut body: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    // podman-api 0.11 takes Docker's type here, whose fields libpod ignores. Files, because an account's own journal is not
-    // readable by it everywhere.
+    // podman-api 0.11 has Docker's type here, whose fields libpod ignores. The log is a file, because some hosts don't let an account
+    // read its own journal.
     body["log_configuration"] = json!({ "driver": "k8s-file", "size": 10 << 20 });
-    // podman-api 0.11 misspells it, and libpod ignores what it does not know.
+    // podman-api 0.11 misspells this field, and libpod ignores unknown fields.
     body["no_new_privileges"] = true.into();
     Ok(body)
 }
@@ -80,7 +80,7 @@ fn mount_options(read_only: bool) -> Vec<String> {
     [access, "rbind", "nosuid", "nodev"].map(str::to_owned).to_vec()
 }
 
-/// Only what this account's cgroup controls: asking for more makes the start fail.
+/// Limits of the controllers that this account's cgroup has: any other limit makes the start fail.
 fn resources(spec: &ContainerSpec, engine: &Engine) -> LinuxResources {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     LinuxResources {

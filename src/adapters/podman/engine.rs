@@ -1,13 +1,13 @@
-//! What this machine's Podman can do.
+//! What this host's Podman can do.
 
 use podman_api::Podman;
 
 /// How containers reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// pasta, without ways to the host's loopback. From Podman 5.3, which knows how to close them all.
+    /// pasta, with the host's loopback closed. Needs Podman 5.3, the first that can close every way to it.
     Pasta,
-    /// slirp4netns, which closes the host's loopback by itself.
+    /// slirp4netns, which closes the host's loopback by default.
     Slirp4netns,
 }
 
@@ -18,7 +18,7 @@ pub struct Engine {
     pub version: String,
     /// The cgroup controllers that it may use for this account.
     pub controllers: Vec<String>,
-    /// Whether cgroups are the unified ones, version 2.
+    /// Whether the host has cgroups version 2.
     pub unified: bool,
 }
 
@@ -34,7 +34,7 @@ impl Engine {
         })
     }
 
-    /// The network that its version is fit for.
+    /// The network that its version supports.
     pub fn network(&self) -> Network {
         if version_number(&self.version) >= (5, 3) { Network::Pasta } else { Network::Slirp4netns }
     }

@@ -1,4 +1,4 @@
-//! Calls of libpod over its socket, for what podman-api loses: the status of a response, and its end.
+//! Calls to libpod over its socket, where podman-api does not return what csm needs: a response's status, and its end.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,30 +12,30 @@ use crate::ports::RuntimeError;
 /// Podman responds in milliseconds, and starts a container in a second or two.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The first container of an image copies it for the account, whole.
+/// Creating the first container of an image copies the whole image for the account.
 pub(super) const CREATE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What a container may take to exit after SIGTERM, before it is killed.
+/// How long a container may take to exit after SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How long Podman may take for that, and for unmounting what it used.
 const STOP_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A container, as far as anything depends on it.
+/// A container's state, as far as csm depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// It was created, and never started.
+    /// It was created, but never started.
     Created,
     Running,
     Paused,
-    /// Something stops it, and it may still run.
+    /// It is being stopped, and may still run.
     Stopping,
     /// Nothing of it runs.
     Exited,
 }
 
 impl Condition {
-    /// From what libpod calls it.
+    /// Parses libpod's name for the state.
     pub(super) fn read(state: &str) -> Self {
         match state {
             "configured" | "created" | "initialized" => Self::Created,
@@ -48,7 +48,7 @@ impl Condition {
     }
 }
 
-/// A container that was looked at.
+/// A container as it was inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Container {
     pub(super) condition: Condition,
@@ -86,7 +86,7 @@ impl Libpod {
         self.call(CREATE_TIMEOUT, Method::POST, "containers/create", body).await.map(drop)
     }
 
-    /// Starts what was created or has exited. No error when it runs.
+    /// Starts a container that was created or has exited. No error when it runs.
     pub(super) async fn start(&self, name: &str) -> Result<(), RuntimeError> {
         self.act(name, "start", CALL_TIMEOUT).await
     }
@@ -99,7 +99,7 @@ impl Libpod {
         self.act(name, "unpause", CALL_TIMEOUT).await
     }
 
-    /// Stops what is not paused. No error when it does not run.
+    /// Stops a container that is not paused. No error when it does not run.
     pub(super) async fn stop(&self, name: &str) -> Result<(), RuntimeError> {
         self.act(name, &format!("stop?timeout={}", GRACE.as_secs()), STOP_TIMEOUT).await
     }
@@ -119,7 +119,7 @@ impl Libpod {
         read(self.open(Method::POST, &path, String::new()).await?).await.map(drop)
     }
 
-    /// The log as it comes, from the last `lines` on.
+    /// The log's last `lines`, and with `follow` the new ones.
     pub(super) async fn log(&self, name: &str, lines: usize, follow: bool) -> Result<HttpResponse, RuntimeError> {
         let path = format!("containers/{name}/logs?stdout=true&stderr=true&tail={lines}&follow={follow}");
         self.open(Method::GET, &path, String::new()).await
@@ -129,7 +129,7 @@ impl Libpod {
         self.call(timeout, Method::POST, &format!("containers/{name}/{action}"), String::new()).await.map(drop)
     }
 
-    /// The body of a response that came in time.
+    /// The body of the response, if it comes within the timeout.
     async fn call(&self, timeout: Duration, method: Method, path: &str, body: String) -> Result<Value, RuntimeError> {
         within(timeout, async { read(self.open(method, path, body).await?).await }).await
     }
@@ -149,20 +149,20 @@ impl Libpod {
     }
 }
 
-/// A JSON body; null when it is none, as where there is nothing to say.
+/// The response's JSON body; null when the body is not JSON, such as an empty one.
 async fn read(answer: HttpResponse) -> Result<Value, RuntimeError> {
     let body = answer.body().await.map_err(|error| unreachable(&error))?;
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// What comes in time.
+/// The outcome of this, or an error when it takes longer than the timeout.
 pub(super) async fn within<T>(
     timeout: Duration,
     asked: impl Future<Output = Result<T, RuntimeError>>,
 ) -> Result<T, RuntimeError> {
     tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| {
         Err(RuntimeError::TimedOut(format!(
-            "podman did not respond within {} s; try \"podman ps\" as the same account, and see \"csm doctor\"",
+            "podman did not respond within {} s; try \"podman ps\" as the same account, and run \"csm doctor\"",
             timeout.as_secs()
         )))
     })
@@ -179,13 +179,13 @@ pub(super) fn explain(error: podman_api::Error) -> RuntimeError {
 
 pub(super) fn unreachable(cause: &dyn std::error::Error) -> RuntimeError {
     RuntimeError::Unavailable(format!(
-        "can't reach podman: {cause}; install it if it is missing, and see \"csm doctor\""
+        "can't reach podman: {cause}; install podman if it is missing, and run \"csm doctor\""
     ))
 }
 
 /// An error response of Podman. Its status distinguishes an absent container from other refusals.
 fn refusal(status: u16, said: &str) -> RuntimeError {
-    let said = if said.is_empty() { "it gave no reason" } else { said };
+    let said = if said.is_empty() { "no reason given" } else { said };
     match status {
         404 => RuntimeError::NotFound(format!("podman: {said}")),
         _ => RuntimeError::Refused(format!("podman: {said}")),

@@ -1,4 +1,4 @@
-//! Starting, stopping and freezing one workspace's container: one thing at a time, whoever asks, and a stop interrupts starts.
+//! Starts, stops and freezes one workspace's container. One operation runs at a time, but a stop interrupts starts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::model::label::WorkspaceId;
 use crate::model::workspace::Progress;
 use crate::ports::{Runtime as _, RuntimeError, StartRequest};
 
-/// How often a container is looked at before what Podman refuses is an error: others act on containers too.
-const LOOKS: u32 = 4;
+/// How often csm tries to stop a container. Something else may act on it meanwhile, so that one refusal is not final.
+const MAX_STOP_ATTEMPTS: u32 = 4;
 
-/// How long Podman is left alone after a failure.
+/// The delay before csm asks Podman again after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far a creation came.
+/// How a creation finished.
 enum Creation {
-    /// It ran already, or was frozen.
+    /// The container was running already, or was frozen.
     Found,
     /// It was created and started. The permit is held until code-server answers.
     Created(OwnedSemaphorePermit),
@@ -62,8 +62,8 @@ fn failed(reason: String) -> RuntimeError {
 }
 
 impl PodmanRuntime {
-    /// See [`crate::ports::Runtime::start`]. The creation is a task of its own, as dropping a call to Podman does not end what
-    /// Podman does: until it has, nothing else is done to the workspace.
+    /// See [`crate::ports::Runtime::start`]. The creation is a task of its own, because Podman continues when a call to it is dropped:
+    /// until Podman has finished, no other operation on the workspace begins.
     pub(super) async fn start_one(
         &self,
         request: StartRequest,
@@ -75,10 +75,10 @@ impl PodmanRuntime {
         let (outcome, mut created) = oneshot::channel();
         let (report, mut steps) = mpsc::unbounded_channel();
         let mut wanted = Wanted { stops: stops.clone(), outcome };
-        let (runtime, asked) = (self.clone(), request.clone());
+        let (runtime, creation) = (self.clone(), request.clone());
         tokio::spawn(async move {
             let report = move |step| drop(report.send(step));
-            let created = runtime.create(&slot, &asked, &mut wanted, report, turn).await;
+            let created = runtime.create(&slot, &creation, &mut wanted, report, turn).await;
             let _ = wanted.outcome.send(created);
         });
         let created = loop {
@@ -91,12 +91,13 @@ impl PodmanRuntime {
         while let Ok(step) = steps.try_recv() {
             progress(step);
         }
-        let created =
-            created.map_err(|_| failed("can't create it: csm's own task ended; see csm's log".to_owned()))??;
+        let created = created.map_err(|_| {
+            failed("can't create the container: the task that does it panicked; see csm's log".to_owned())
+        })??;
         progress(Progress::Waiting);
         let permit = match created {
             Creation::Found => {
-                tracing::info!(workspace = %request.spec.workspace, "its container runs already; waiting for code-server");
+                tracing::info!(workspace = %request.spec.workspace, "the container runs already; waiting for code-server");
                 None
             }
             Creation::Created(permit) => Some(permit),
@@ -116,7 +117,7 @@ impl PodmanRuntime {
         report: impl Fn(Progress) + Send + Sync,
         turn: Arc<Semaphore>,
     ) -> Result<Creation, RuntimeError> {
-        let _held = wanted.unless_given_up(async { Ok(slot.lock.lock().await) }).await?;
+        let _guard = wanted.unless_given_up(async { Ok(slot.lock.lock().await) }).await?;
         let spec = &request.spec;
         if self.resumes(&spec.name).await? {
             return Ok(Creation::Found);
@@ -138,7 +139,7 @@ impl PodmanRuntime {
         };
         report(Progress::Creating);
         let body = create::body(spec, self.engine().await?).map_err(failed)?;
-        // What is left of the last time. Something else may have started it meanwhile.
+        // Removes the container of an earlier run. Something else may have started it meanwhile.
         self.halt(&spec.name).await?;
         self.libpod.remove(&spec.name).await?;
         wanted.check()?;
@@ -148,7 +149,7 @@ impl PodmanRuntime {
         Ok(Creation::Created(permit))
     }
 
-    /// Whether the container runs; one that is paused does from now on.
+    /// Whether the container runs, after unpausing it if it was paused.
     async fn resumes(&self, name: &str) -> Result<bool, RuntimeError> {
         match self.libpod.container(name).await?.map(|container| container.condition) {
             Some(Condition::Running) => Ok(true),
@@ -157,8 +158,8 @@ impl PodmanRuntime {
         }
     }
 
-    /// Waits for code-server, or for the container's end, whichever comes first. One that was `found` is not stopped when neither
-    /// comes: what its owner does in it may be worth more than the editor.
+    /// Waits until code-server responds or the container exits. When neither happens in time, a container that was `found` running is
+    /// not stopped: the programs in it may matter more to its owner than the editor.
     async fn await_ready(&self, request: &StartRequest, found: bool) -> Result<(), RuntimeError> {
         let name = &request.spec.name;
         let reason = tokio::select! {
@@ -167,19 +168,19 @@ impl PodmanRuntime {
                 Some(code) => format!("exited immediately with code {code}; see the log"),
                 None => "exited immediately; see the log".to_owned(),
             },
-            () = tokio::time::sleep(ready::PATIENCE) => {
+            () = tokio::time::sleep(ready::READY_TIMEOUT) => {
                 if found {
-                    let reason = "it runs, but code-server does not answer on its socket; restart the workspace to get its editor back";
+                    let reason = "the workspace runs, but code-server does not respond on its socket; restart the workspace";
                     return Err(RuntimeError::StillRunning(reason.to_owned()));
                 }
-                format!("code-server did not respond within {} s; see the log", ready::PATIENCE.as_secs())
+                format!("code-server did not respond within {} s; see the log", ready::READY_TIMEOUT.as_secs())
             }
         };
         let log = self.last_lines(&request.spec.workspace).await;
         let slot = self.slots.of(&request.spec.workspace);
-        let _held = slot.lock.lock().await;
+        let _guard = slot.lock.lock().await;
         if let Err(error) = self.halt(name).await {
-            tracing::warn!(container = name, %error, "can't stop what did not start");
+            tracing::warn!(container = name, %error, "can't stop the container that did not start");
         }
         Err(RuntimeError::Failed { reason, log })
     }
@@ -191,8 +192,8 @@ impl PodmanRuntime {
             match self.libpod.container(name).await {
                 Ok(None) => return None,
                 Ok(Some(Container { condition: Condition::Exited, exit_code })) => return Some(exit_code),
-                // Podman's service was restarted, say.
-                _ => tracing::debug!(container = name, ?waited, "can't wait for its end; trying again"),
+                // For example, Podman's service was restarted.
+                _ => tracing::debug!(container = name, ?waited, "can't wait until the container exits; trying again"),
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
@@ -202,11 +203,11 @@ impl PodmanRuntime {
     pub(super) async fn stop_one(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let slot = self.slots.of(id);
         slot.interrupt();
-        // What is being created is waited for: Podman would create it all the same.
-        let held = tokio::time::timeout(CREATE_TIMEOUT + CALL_TIMEOUT, slot.lock.lock()).await;
-        let _held = held.map_err(|_| busy("stop", id))?;
+        // Waits for a creation to finish: Podman would create the container anyway.
+        let locked = tokio::time::timeout(CREATE_TIMEOUT + CALL_TIMEOUT, slot.lock.lock()).await;
+        let _guard = locked.map_err(|_| busy("stop", id))?;
         self.halt(&container_name(id)).await?;
-        // What does not run needs no secrets; the next start copies them again.
+        // A workspace that does not run needs no secrets; the next start copies them again.
         if let Err(error) = clear(&self.layout.secrets(id)) {
             tracing::warn!(workspace = %id, %error, "can't remove the copies of its secrets");
         }
@@ -217,12 +218,12 @@ impl PodmanRuntime {
     pub(super) async fn set_frozen(&self, id: &WorkspaceId, frozen: bool) -> Result<(), RuntimeError> {
         let (verb, name) = (if frozen { "freeze" } else { "thaw" }, container_name(id));
         let slot = self.slots.of(id);
-        let _held = tokio::time::timeout(CALL_TIMEOUT, slot.lock.lock()).await.map_err(|_| busy(verb, id))?;
+        let _guard = tokio::time::timeout(CALL_TIMEOUT, slot.lock.lock()).await.map_err(|_| busy(verb, id))?;
         match self.libpod.container(&name).await?.map(|container| container.condition) {
             Some(Condition::Running) if frozen => self.libpod.pause(&name).await,
             Some(Condition::Paused) if !frozen => self.libpod.unpause(&name).await,
             Some(Condition::Running | Condition::Paused) => Ok(()),
-            _ => Err(RuntimeError::NotRunning(format!("can't {verb} {id}: it does not run; start it first"))),
+            _ => Err(RuntimeError::NotRunning(format!("can't {verb} {id}: it is not running; start it first"))),
         }
     }
 
@@ -230,18 +231,18 @@ impl PodmanRuntime {
     pub(super) async fn remove_one(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         let name = container_name(id);
         let slot = self.slots.of(id);
-        let _held = tokio::time::timeout(CALL_TIMEOUT, slot.lock.lock()).await.map_err(|_| busy("remove", id))?;
+        let _guard = tokio::time::timeout(CALL_TIMEOUT, slot.lock.lock()).await.map_err(|_| busy("remove", id))?;
         match self.libpod.container(&name).await?.map(|container| container.condition) {
             None => Ok(()),
             Some(Condition::Created | Condition::Exited) => self.libpod.remove(&name).await,
-            Some(_) => Err(RuntimeError::StillRunning(format!("can't remove {id}: it runs; stop it first"))),
+            Some(_) => Err(RuntimeError::StillRunning(format!("can't remove {id}: it is running; stop it first"))),
         }
     }
 
-    /// Stops what runs. Podman does not stop what is paused, so that is thawed first.
+    /// Stops the container if it runs. Podman does not stop a paused container, so it is unpaused first.
     async fn halt(&self, name: &str) -> Result<(), RuntimeError> {
         let mut last = Ok(());
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_STOP_ATTEMPTS {
             last = match self.libpod.container(name).await?.map(|container| container.condition) {
                 None | Some(Condition::Created | Condition::Exited) => return Ok(()),
                 Some(Condition::Paused) => self.libpod.unpause(name).await,
@@ -252,7 +253,7 @@ impl PodmanRuntime {
             }
         }
         last.and(Err(RuntimeError::Refused(format!(
-            "can't stop {name}: it runs again each time; look for what else starts it with \"podman events\""
+            "can't stop {name}: something starts it again each time; find out what with \"podman events\""
         ))))
     }
 }

@@ -1,6 +1,6 @@
 //! A workspace's log from Podman: read until its reader leaves, with a limit for how long Podman may not respond.
 //!
-//! It is read piece by piece, as podman-api would collect a line whole, however long it is.
+//! It is read in pieces, because podman-api would collect a whole line in memory, however long that is.
 
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
@@ -11,8 +11,8 @@ use super::libpod::{CALL_TIMEOUT, Libpod, unreachable, within};
 use crate::model::printed::Lines;
 use crate::ports::RuntimeError;
 
-/// Which part of which log.
-pub(super) struct Asked {
+/// Which lines of which container's log.
+pub(super) struct LogRequest {
     pub(super) container: String,
     pub(super) lines: usize,
     pub(super) follow: bool,
@@ -20,23 +20,23 @@ pub(super) struct Asked {
 
 type Line = Result<String, RuntimeError>;
 
-/// The lines asked for. Dropped, they end the connection to Podman too.
-pub(super) fn lines(libpod: Libpod, asked: Asked) -> BoxStream<'static, Line> {
-    let (tell, told) = mpsc::channel(64);
+/// The requested lines. Dropping the stream closes the connection to Podman too.
+pub(super) fn lines(libpod: Libpod, request: LogRequest) -> BoxStream<'static, Line> {
+    let (tx, rx) = mpsc::channel(64);
     tokio::spawn(async move {
         tokio::select! {
-            () = tell.closed() => {}
-            outcome = read(&libpod, &asked, &tell) => if let Err(error) = outcome {
-                let _ = tell.send(Err(error)).await;
+            () = tx.closed() => {}
+            outcome = read(&libpod, &request, &tx) => if let Err(error) = outcome {
+                let _ = tx.send(Err(error)).await;
             },
         }
     });
-    ReceiverStream::new(told).boxed()
+    ReceiverStream::new(rx).boxed()
 }
 
-async fn read(libpod: &Libpod, asked: &Asked, tell: &mpsc::Sender<Line>) -> Result<(), RuntimeError> {
-    let Asked { container, lines, follow } = asked;
-    // A log that is followed may be silent for hours, so this shows whether Podman answers at all.
+async fn read(libpod: &Libpod, request: &LogRequest, tx: &mpsc::Sender<Line>) -> Result<(), RuntimeError> {
+    let LogRequest { container, lines, follow } = request;
+    // A log that is followed may have no new line for hours, so this call shows whether Podman responds.
     if libpod.container(container).await?.is_none() {
         return Err(no_log());
     }
@@ -49,7 +49,7 @@ async fn read(libpod: &Libpod, asked: &Asked, tell: &mpsc::Sender<Line>) -> Resu
     let next = async |answer: &mut HttpResponse| answer.next_bytes().await.map_err(|error| unreachable(&error));
     while let Some(bytes) = in_time(*follow, next(&mut answer)).await? {
         for line in frames.push(&bytes) {
-            if tell.send(Ok(line)).await.is_err() {
+            if tx.send(Ok(line)).await.is_err() {
                 return Ok(());
             }
         }
@@ -57,19 +57,19 @@ async fn read(libpod: &Libpod, asked: &Asked, tell: &mpsc::Sender<Line>) -> Resu
     Ok(())
 }
 
-/// What is followed may take its time.
+/// Applies the timeout, unless the log is followed.
 async fn in_time<T>(follow: bool, asked: impl Future<Output = Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
     if follow { asked.await } else { within(CALL_TIMEOUT, asked).await }
 }
 
-/// Bytes of a frame's head: which stream it is of, three of nothing, and how many bytes follow.
+/// Bytes of a frame's head: one for the stream, three zeros, and four for how many bytes follow.
 const HEAD: usize = 8;
 
-/// Podman's frames, each of which holds one line or some, with or without the last one's end.
+/// Splits Podman's frames into lines. A frame contains one or more lines, and the last one may have no newline.
 #[derive(Default)]
 struct Frames {
     head: Vec<u8>,
-    /// How much of this frame is still to come.
+    /// How many bytes of this frame have not been read yet.
     left: usize,
     lines: Lines,
 }
@@ -102,7 +102,7 @@ impl Frames {
 }
 
 fn no_log() -> RuntimeError {
-    RuntimeError::NotFound("there is no log: the workspace has not run yet".to_owned())
+    RuntimeError::NotFound("can't read the log: the workspace has not run yet; start it first".to_owned())
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything here should take; the clock is the tests' own.
+    /// Longer than any step of these tests takes. Their clock is paused, so this does not slow them.
     const LONG: Duration = Duration::from_secs(3600);
 
     fn service() -> (tempfile::TempDir, PathBuf, UnixListener) {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn ask(socket: &Path, follow: bool) -> BoxStream<'static, Line> {
-        lines(Libpod::new(socket.to_owned()), Asked { container: "csm-dan".into(), lines: 10, follow })
+        lines(Libpod::new(socket.to_owned()), LogRequest { container: "csm-dan".into(), lines: 10, follow })
     }
 
     /// Says that the container is there, sends one line of its log and nothing more, and reports when its reader leaves.
@@ -152,10 +152,10 @@ mod tests {
     }
 
     fn began(listener: UnixListener) -> mpsc::Receiver<()> {
-        let (tell, gone) = mpsc::channel(1);
+        let (tx, gone) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(begin(connection, tell.clone()));
+                tokio::spawn(begin(connection, tx.clone()));
             }
         });
         gone
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_log_that_breaks_off_is_an_error_in_time_and_a_followed_one_may_be_silent() {
+    async fn a_log_that_stalls_times_out_unless_it_is_followed() {
         let (_directory, socket, listener) = service();
         let _gone = began(listener);
         for follow in [false, true] {
@@ -183,13 +183,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_its_reader_goes_podman_is_let_go_too() {
+    async fn when_its_reader_leaves_the_connection_to_podman_is_closed() {
         let (_directory, socket, listener) = service();
         let mut gone = began(listener);
         let mut lines = ask(&socket, true);
         assert_eq!(lines.next().await, Some(Ok("hello".to_owned())));
         drop(lines);
-        timeout(LONG, gone.recv()).await.expect("the connection ends").expect("told");
+        timeout(LONG, gone.recv()).await.expect("the connection is closed").expect("reported");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Rootless Podman through its own service on a unix socket, for machines where systemd does not run the workspaces.
+//! Rootless Podman through its own service on a unix socket, for hosts where systemd does not run the workspaces.
 //!
-//! Containers made this way run under conmon: they outlive the service and csm.
+//! Such containers run under conmon: they keep running when the service or csm exits.
 
 pub mod args;
 mod create;
@@ -73,7 +73,7 @@ impl PodmanRuntime {
         call(self.podman.images().get(image).exists()).await
     }
 
-    /// Whether others find the workspace's socket. A csm that was killed during a start leaves a container that runs without.
+    /// Whether the workspace's socket is published. When csm is killed during a start, the container may run without that.
     fn is_published(&self, id: &WorkspaceId) -> bool {
         fs::symlink_metadata(self.layout.socket(id))
             .map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
@@ -103,17 +103,17 @@ impl Runtime for PodmanRuntime {
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
-        let (tell, changes) = mpsc::channel(1);
+        let (tx, changes) = mpsc::channel(1);
         let podman = self.podman.clone();
         tokio::spawn(async move {
             let options = EventsOpts::builder().stream(true).build();
-            while !tell.is_closed() {
+            while !tx.is_closed() {
                 let mut events = podman.events(&options);
                 while let Some(Ok(_)) = events.next().await {
-                    // A full channel already holds the news.
-                    let _ = tell.try_send(());
+                    // A full channel already contains a notification.
+                    let _ = tx.try_send(());
                 }
-                // The service went away; the slow resync covers the gap.
+                // The connection to the service was lost. The daemon also observes everything every 30 s.
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
         });
@@ -146,7 +146,7 @@ impl Runtime for PodmanRuntime {
     }
 
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-        logs::lines(self.libpod.clone(), logs::Asked { container: container_name(id), lines, follow })
+        logs::lines(self.libpod.clone(), logs::LogRequest { container: container_name(id), lines, follow })
     }
 
     async fn disk(&self, manifest: &Manifest) -> DiskUsage {
@@ -189,7 +189,7 @@ fn workspace(container: &ListContainer) -> Option<WorkspaceId> {
     container.labels.as_ref()?.get(LABEL_WORKSPACE)?.parse().ok()
 }
 
-/// What podman-api asks, in time.
+/// A call of podman-api, with the timeout.
 async fn call<T>(asked: impl Future<Output = podman_api::Result<T>>) -> Result<T, RuntimeError> {
     within(CALL_TIMEOUT, async { asked.await.map_err(explain) }).await
 }

@@ -1,4 +1,4 @@
-//! Pulling an image with figures: Podman's Docker-compatible call tells bytes, its own does not.
+//! Pulls an image and reports progress. This uses Podman's Docker-compatible API, which reports bytes; libpod's does not.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -12,8 +12,8 @@ use super::libpod::unreachable;
 use crate::adapters::unix_http;
 use crate::ports::RuntimeError;
 
-/// A registry that says nothing for this long is given up.
-const SILENCE: Duration = Duration::from_secs(120);
+/// A pull with no progress for this long fails.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Deserialize)]
 struct Report {
@@ -33,12 +33,12 @@ struct Detail {
     total: u64,
 }
 
-/// What has come of each layer.
+/// How many bytes of each layer have been pulled, and how many it has.
 #[derive(Default)]
 struct Layers(HashMap<String, (u64, u64)>);
 
 impl Layers {
-    fn note(&mut self, report: &Report) -> Option<u8> {
+    fn record(&mut self, report: &Report) -> Option<u8> {
         let detail = report.detail.as_ref().filter(|detail| detail.total > 0)?;
         self.0.insert(report.id.clone(), (detail.current.min(detail.total), detail.total));
         let (current, total) = self.0.values().fold((0, 0), |(c, t), (current, all)| (c + current, t + all));
@@ -46,7 +46,7 @@ impl Layers {
     }
 }
 
-/// Pulls it; `progress` hears the percentage each time it changes.
+/// Pulls the image; calls `progress` with the percentage each time that changes.
 pub(super) async fn pull(
     socket: &Path,
     image: &str,
@@ -58,32 +58,33 @@ pub(super) async fn pull(
         format!("can't pull image {image}: {}; {fix}", why.trim())
     };
     let refused = |why: &str| RuntimeError::Refused(explain(why));
-    let silent = || RuntimeError::TimedOut(explain(&format!("nothing came for {} s", SILENCE.as_secs())));
+    let stalled = || RuntimeError::TimedOut(explain(&format!("no progress for {} s", PROGRESS_TIMEOUT.as_secs())));
     let path = format!("/v1.40/images/create?fromImage={}", percent_encode(image));
-    let asked = unix_http::request(socket, Method::POST, &path, &[], "");
-    let answer = tokio::time::timeout(SILENCE, asked).await.map_err(|_| silent())?;
+    let request = unix_http::request(socket, Method::POST, &path, &[], "");
+    let answer = tokio::time::timeout(PROGRESS_TIMEOUT, request).await.map_err(|_| stalled())?;
     let mut answer = answer.map_err(|error| unreachable(&error))?;
     if !answer.status().is_success() {
         let status = answer.status();
-        let body = tokio::time::timeout(SILENCE, answer.body()).await.map_err(|_| silent())?.unwrap_or_default();
-        let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let message = said.as_ref().and_then(|said| said["message"].as_str());
+        let body =
+            tokio::time::timeout(PROGRESS_TIMEOUT, answer.body()).await.map_err(|_| stalled())?.unwrap_or_default();
+        let response: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let message = response.as_ref().and_then(|response| response["message"].as_str());
         return Err(refused(message.unwrap_or(status.as_str())));
     }
     let mut layers = Layers::default();
     let mut last = None;
     loop {
-        let line = match tokio::time::timeout(SILENCE, answer.next_line()).await {
+        let line = match tokio::time::timeout(PROGRESS_TIMEOUT, answer.next_line()).await {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(unreachable(&error)),
-            Err(_) => return Err(silent()),
+            Err(_) => return Err(stalled()),
         };
         let Ok(report) = serde_json::from_str::<Report>(&line) else { continue };
         if !report.error.is_empty() {
             return Err(refused(&report.error));
         }
-        let percent = layers.note(&report);
+        let percent = layers.record(&report);
         if percent.is_some() && percent != last {
             last = percent;
             progress(percent);
@@ -109,16 +110,16 @@ mod tests {
     #[test]
     fn layers_add_up() {
         let mut layers = Layers::default();
-        let mut note = |text: &str| layers.note(&serde_json::from_str(text).expect("a report"));
-        assert_eq!(note(r#"{"status":"Pulling fs layer","id":"a"}"#), None);
-        assert_eq!(note(r#"{"id":"a","progressDetail":{"current":50,"total":100}}"#), Some(50));
-        assert_eq!(note(r#"{"id":"b","progressDetail":{"current":0,"total":300}}"#), Some(12));
-        assert_eq!(note(r#"{"id":"b","progressDetail":{"current":900,"total":300}}"#), Some(87));
-        assert_eq!(note(r#"{"id":"a","progressDetail":{}}"#), None);
+        let mut record = |text: &str| layers.record(&serde_json::from_str(text).expect("a report"));
+        assert_eq!(record(r#"{"status":"Pulling fs layer","id":"a"}"#), None);
+        assert_eq!(record(r#"{"id":"a","progressDetail":{"current":50,"total":100}}"#), Some(50));
+        assert_eq!(record(r#"{"id":"b","progressDetail":{"current":0,"total":300}}"#), Some(12));
+        assert_eq!(record(r#"{"id":"b","progressDetail":{"current":900,"total":300}}"#), Some(87));
+        assert_eq!(record(r#"{"id":"a","progressDetail":{}}"#), None);
     }
 
     #[test]
-    fn names_travel_whole() {
+    fn names_are_percent_encoded() {
         assert_eq!(percent_encode("a.b/c:1@sha256"), "a.b%2Fc%3A1%40sha256");
     }
 }

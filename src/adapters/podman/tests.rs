@@ -31,7 +31,7 @@ struct World {
 
 type Response = (u16, String);
 
-/// Takes connections, and answers what their requests' first lines ask; `None` is silence.
+/// Accepts connections and responds to each request's first line; `None` sends no response.
 fn serve<F: Future<Output = Option<Response>> + Send + 'static>(
     listener: UnixListener,
     answer: impl Fn(String) -> F + Send + Sync + 'static,
@@ -129,7 +129,7 @@ impl Service {
         self.act(action)
     }
 
-    /// As Podman 4.3.1 does.
+    /// Behaves as Podman 4.3.1 does.
     fn act(&self, action: &str) -> Option<Response> {
         let mut world = self.world();
         let refusal = |message: &str| Some((500, format!(r#"{{"message":"{message}"}}"#)));
@@ -177,7 +177,7 @@ fn serve_health(request: &StartRequest) {
 }
 
 #[tokio::test]
-async fn a_start_that_was_broken_off_is_adopted() {
+async fn a_start_that_was_interrupted_is_adopted() {
     let service = service("running");
     assert_eq!(service.phase().await, Phase::Starting, "its socket is not published");
     serve_health(&service.request);
@@ -188,7 +188,7 @@ async fn a_start_that_was_broken_off_is_adopted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_adopted_and_does_not_answer_runs_on() {
+async fn an_adopted_workspace_that_does_not_respond_runs_on() {
     let service = service("running");
     // The kernel accepts connections that no program serves.
     let _silent = StdListener::bind(&service.request.bound).unwrap();
@@ -198,7 +198,7 @@ async fn what_was_adopted_and_does_not_answer_runs_on() {
 }
 
 #[tokio::test]
-async fn only_what_runs_is_on_its_way_up() {
+async fn only_a_running_container_is_starting() {
     assert_eq!(service("paused").phase().await, Phase::Frozen { since: 5 });
     assert_eq!(service("stopping").phase().await, Phase::Running { since: 5, warning: None });
     assert!(matches!(service("created").phase().await, Phase::Exited { failed: false, .. }));
@@ -206,14 +206,14 @@ async fn only_what_runs_is_on_its_way_up() {
 }
 
 #[tokio::test]
-async fn what_is_frozen_is_thawed_before_it_is_stopped() {
+async fn a_frozen_workspace_is_thawed_before_it_is_stopped() {
     let service = service("paused");
     service.runtime.stop(&service.id()).await.unwrap();
     assert_eq!(service.writes(), ["unpause", "stop"]);
 }
 
 #[tokio::test]
-async fn a_start_takes_the_place_of_whatever_is_left() {
+async fn a_start_replaces_any_container_that_is_left() {
     for (state, writes) in [
         (None, &["delete", "create", "start"][..]),
         (Some("created"), &["delete", "create", "start"]),
@@ -246,7 +246,7 @@ async fn a_stop_waits_for_what_a_dropped_start_creates_and_it_never_runs() {
     }
     let id = service.id();
     let mut stop = std::pin::pin!(service.runtime.stop(&id));
-    // Whatever else is ready is done first.
+    // Lets every other task that is ready run first.
     for _ in 0..1000 {
         assert!(futures_util::poll!(&mut stop).is_pending(), "Podman is still creating it");
         tokio::task::yield_now().await;
@@ -258,13 +258,13 @@ async fn a_stop_waits_for_what_a_dropped_start_creates_and_it_never_runs() {
 }
 
 #[tokio::test]
-async fn a_pull_has_no_turn_and_a_creation_has() {
+async fn a_creation_waits_for_its_permit_and_a_pull_does_not() {
     let service = service(None);
     let turn = Arc::new(Semaphore::new(0));
-    let (steps, mut told) = mpsc::unbounded_channel();
+    let (steps, mut rx) = mpsc::unbounded_channel();
     let start = service.runtime.start(service.request.clone(), move |step| drop(steps.send(step)), turn.clone());
     let watch = async {
-        assert_eq!(told.recv().await, Some(Progress::Queued));
+        assert_eq!(rx.recv().await, Some(Progress::Queued));
         assert_eq!(service.writes(), Vec::<String>::new(), "nothing is created before its turn");
         turn.add_permits(1);
     };
@@ -274,7 +274,7 @@ async fn a_pull_has_no_turn_and_a_creation_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_podman_that_hangs_is_an_error_in_time_whatever_is_asked() {
+async fn every_call_to_a_podman_that_hangs_times_out() {
     let service = service("running");
     service.world().hangs = true;
     let (runtime, id) = (&service.runtime, &service.id());
@@ -290,7 +290,7 @@ async fn a_podman_that_hangs_is_an_error_in_time_whatever_is_asked() {
 }
 
 #[tokio::test]
-async fn a_podman_that_is_away_is_not_taken_for_one_that_refuses() {
+async fn a_podman_that_can_not_be_reached_is_not_taken_for_a_refusal() {
     let service = service(None);
     fs::remove_file(service.runtime.layout.podman_socket()).unwrap();
     let outcomes = [
@@ -301,7 +301,7 @@ async fn a_podman_that_is_away_is_not_taken_for_one_that_refuses() {
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(RuntimeError::Unavailable(_)))), "{outcomes:?}");
 }
 
-/// The account's own Podman, with an image that has nothing but links into `/usr`, which comes from the host.
+/// The account's own Podman, with an image that contains only links into `/usr`, which is the host's.
 struct RealPodman {
     runtime: PodmanRuntime,
     request: StartRequest,

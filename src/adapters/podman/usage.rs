@@ -1,4 +1,4 @@
-//! What workspaces use, from `/proc`: Podman's own figures need cgroups that not every account has.
+//! What workspaces use, from `/proc`: Podman's own figures need cgroups that some accounts don't have.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Usage;
 
-/// Sums over all processes of each workspace, found by its PID namespace. `first`: the process that each began with.
+/// Sums the usage of all processes of each workspace, found by its PID namespace. `first` is each container's first process.
 pub(super) fn measure(first: &BTreeMap<WorkspaceId, i64>) -> BTreeMap<WorkspaceId, Usage> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let workspaces: HashMap<_, _> =
@@ -37,9 +37,9 @@ fn proportional_set_size(process: &Path) -> u64 {
     line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// CPU time in milliseconds, with that of ended children, and the number of threads: proc(5), fields 14 to 17 and 20.
+/// CPU time in milliseconds, including children that have exited, and the number of threads: proc(5), fields 14 to 17 and 20.
 fn stat(text: &str) -> Option<(u64, u32)> {
-    // The name in parentheses can hold anything, parentheses too.
+    // The name in parentheses can contain any character, even parentheses.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let ticks: u64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     let threads = fields.get(17)?.parse().ok()?;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_is_no_obstacle() {
+    fn a_name_with_parentheses_is_parsed() {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 100 50 30 20 20 0 9 0 1 2 3";
         let per_second = rustix::param::clock_ticks_per_second();
         assert_eq!(stat(text), Some((200 * 1000 / per_second, 9)));

@@ -1,4 +1,4 @@
-//! systemd's manager on the system bus: a connection that is made again when it is lost, and what we ask over it.
+//! systemd's manager on the system bus: a connection that is restored when it is lost, and the calls that csm makes over it.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::model::label::WorkspaceId;
 use crate::model::launch::workspace_of;
 use crate::ports::RuntimeError;
 
-/// systemd answers in milliseconds, polkit in some more; when neither does in this time, something hangs.
-const CALL: Duration = Duration::from_secs(20);
+/// How long a call may take. systemd replies in milliseconds, polkit a little later; a call that takes longer hangs.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a bus that can't be reached is left alone: at first, and after many tries.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+/// The delay before csm connects to the bus again: after the first failure, and the most after many.
+const RECONNECT_DELAYS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
@@ -31,7 +31,7 @@ const PATTERN: &str = "code-server-*@*.service";
 /// org.freedesktop.systemd1(5): name, description, load state, active state, sub state, followed unit, path, job id, job type, job path.
 type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
-/// A unit that systemd has in memory, as it lists it.
+/// A unit that systemd has loaded, as it lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) unit: String,
@@ -39,7 +39,7 @@ pub(super) struct Row {
     pub(super) active_state: String,
     pub(super) sub_state: String,
     pub(super) path: OwnedObjectPath,
-    /// Zero when none is queued.
+    /// The id of the unit's queued job; zero when there is none.
     pub(super) job: u32,
 }
 
@@ -66,13 +66,13 @@ trait Manager {
 /// A change of one of our units, or of any of them while csm was not connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UnitChange {
-    /// This one has changed.
+    /// The unit of this workspace changed.
     Unit(WorkspaceId),
-    /// The bus was lost or found: nothing that was known counts any more.
+    /// The connection was lost or restored: everything that is cached is out of date.
     All,
 }
 
-/// The way to systemd.
+/// The connection to systemd.
 #[derive(Clone)]
 pub(super) struct Bus {
     connection: watch::Receiver<Option<Connection>>,
@@ -86,24 +86,24 @@ impl Bus {
         tokio::spawn(async move {
             tokio::select! {
                 () = slot.closed() => {}
-                () = keep(&slot, report) => {}
+                () = stay_connected(&slot, report) => {}
             }
         });
         Self { connection }
     }
 
-    /// Resolves when the task that connects has ended.
+    /// Resolves when the task that connects has exited.
     pub(super) async fn ended(&self) {
         let mut slot = self.connection.clone();
         while slot.changed().await.is_ok() {}
     }
 
-    /// All units of workspaces that systemd has in memory.
+    /// All units of workspaces that systemd has loaded.
     pub(super) async fn list(&self) -> Result<Vec<Row>, RuntimeError> {
         self.matching(PATTERN).await
     }
 
-    /// The unit of this name, if systemd has it in memory.
+    /// The unit of this name, if systemd has it loaded.
     pub(super) async fn unit(&self, name: &str) -> Result<Option<Row>, RuntimeError> {
         Ok(self.matching(name).await?.into_iter().find(|row| row.unit == name))
     }
@@ -111,37 +111,38 @@ impl Bus {
     async fn matching(&self, pattern: &str) -> Result<Vec<Row>, RuntimeError> {
         let connection = self.connection().await?;
         let manager = manager(&connection).await?;
-        let listed = answer(&connection, manager.list_units_by_patterns(&[], &[pattern])).await?;
-        Ok(listed.map_err(|refusal| explain(&refusal))?.into_iter().map(Row::from).collect())
+        let listed = await_reply(&connection, manager.list_units_by_patterns(&[], &[pattern])).await?;
+        Ok(listed.map_err(|error| explain(&error))?.into_iter().map(Row::from).collect())
     }
 
-    /// Queues a start. Starting what starts or runs already does nothing.
+    /// Queues a start. Does nothing for a unit that is starting or running.
     pub(super) async fn start(&self, unit: &str) -> Result<(), RuntimeError> {
         let connection = self.connection().await?;
         let manager = manager(&connection).await?;
-        let started = answer(&connection, manager.start_unit(unit, "replace")).await?;
-        started.map(drop).map_err(|refusal| explain(&refusal))
+        let started = await_reply(&connection, manager.start_unit(unit, "replace")).await?;
+        started.map(drop).map_err(|error| explain(&error))
     }
 
     /// Queues a stop. No error when systemd does not know the unit.
     pub(super) async fn stop(&self, unit: &str) -> Result<(), RuntimeError> {
         let connection = self.connection().await?;
         let manager = manager(&connection).await?;
-        let stopped = answer(&connection, manager.stop_unit(unit, "replace")).await?;
-        absent_is_fine(stopped.map(drop))
+        let stopped = await_reply(&connection, manager.stop_unit(unit, "replace")).await?;
+        ignore_not_found(stopped.map(drop))
     }
 
-    /// Freezes a unit, or thaws it; done when that is so. No error when it is so already; [`RuntimeError::NotRunning`] when it is down.
+    /// Freezes or thaws a unit, and returns when it is frozen or thawed. No error when it was so already;
+    /// [`RuntimeError::NotRunning`] when it does not run.
     pub(super) async fn set_frozen(&self, unit: &str, frozen: bool) -> Result<(), RuntimeError> {
         let connection = self.connection().await?;
         let manager = manager(&connection).await?;
         let done = if frozen {
-            answer(&connection, manager.freeze_unit(unit)).await?
+            await_reply(&connection, manager.freeze_unit(unit)).await?
         } else {
-            answer(&connection, manager.thaw_unit(unit)).await?
+            await_reply(&connection, manager.thaw_unit(unit)).await?
         };
         done.map_err(|error| match explain(&error) {
-            // systemd keeps no unit in memory that does not run.
+            // systemd unloads a unit that does not run.
             RuntimeError::NotFound(why) => RuntimeError::NotRunning(why),
             other => other,
         })
@@ -159,16 +160,16 @@ impl Bus {
 
     async fn property<T: Property>(&self, row: &Row, interface: &str, name: &str) -> Result<T, RuntimeError> {
         let connection = self.connection().await?;
-        let asked = (interface, name);
-        let get = connection.call_method(Some(SYSTEMD), &row.path, Some(PROPERTIES), "Get", &asked);
-        let said = answer(&connection, get).await?.map_err(|refusal| explain(&refusal))?;
-        let value: OwnedVariant = said.body().deserialize().map_err(|error| explain(&error))?;
+        let arguments = (interface, name);
+        let get = connection.call_method(Some(SYSTEMD), &row.path, Some(PROPERTIES), "Get", &arguments);
+        let message = await_reply(&connection, get).await?.map_err(|error| explain(&error))?;
+        let value: OwnedVariant = message.body().deserialize().map_err(|error| explain(&error))?;
         value.try_into().map_err(|error: T::Error| explain(&error.into()))
     }
 
     async fn connection(&self) -> Result<Connection, RuntimeError> {
         let mut slot = self.connection.clone();
-        let found = tokio::time::timeout(CALL, slot.wait_for(Option::is_some)).await;
+        let found = tokio::time::timeout(CALL_TIMEOUT, slot.wait_for(Option::is_some)).await;
         let found = found.ok().and_then(|slot| slot.ok()?.clone());
         found.ok_or_else(|| {
             let why = "can't reach the system bus; check that D-Bus runs, and that systemd runs this host";
@@ -181,32 +182,32 @@ async fn manager(connection: &Connection) -> Result<ManagerProxy<'static>, Runti
     ManagerProxy::new(connection).await.map_err(|error| explain(&error))
 }
 
-/// An answer or a refusal. When neither comes, the connection is given up: the one that is made next may do better.
-async fn answer<T>(
+/// The reply to a call, or its error reply. When neither comes, closes the connection, so that a new one is opened.
+async fn await_reply<T>(
     connection: &Connection,
-    question: impl Future<Output = zbus::Result<T>>,
+    call: impl Future<Output = zbus::Result<T>>,
 ) -> Result<zbus::Result<T>, RuntimeError> {
-    let lost = match tokio::time::timeout(CALL, question).await {
+    let lost = match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Err(error)) if is_lost(&error) => explain(&error),
-        Ok(answer) => return Ok(answer),
+        Ok(reply) => return Ok(reply),
         Err(_) => {
-            let late = CALL.as_secs();
-            RuntimeError::TimedOut(format!("systemd did not respond within {late} s; see \"systemctl status\""))
+            let seconds = CALL_TIMEOUT.as_secs();
+            RuntimeError::TimedOut(format!("systemd did not respond within {seconds} s; see \"systemctl status\""))
         }
     };
     let _ = connection.clone().close().await;
     Err(lost)
 }
 
-/// What a property can be read as.
+/// A type that a property can be converted to.
 pub(super) trait Property: TryFrom<OwnedVariant, Error: Into<zbus::Error>> {}
 
 impl<T: TryFrom<OwnedVariant, Error: Into<zbus::Error>>> Property for T {}
 
-async fn keep(slot: &watch::Sender<Option<Connection>>, report: impl Fn(UnitChange) + Sync) {
-    let mut pause = PAUSES.0;
+async fn stay_connected(slot: &watch::Sender<Option<Connection>>, report: impl Fn(UnitChange) + Sync) {
+    let mut delay = RECONNECT_DELAYS.0;
     loop {
-        match tokio::time::timeout(CALL, connect()).await {
+        match tokio::time::timeout(CALL_TIMEOUT, connect()).await {
             Ok(Ok((connection, signals))) => {
                 slot.send_replace(Some(connection));
                 report(UnitChange::All);
@@ -214,14 +215,14 @@ async fn keep(slot: &watch::Sender<Option<Connection>>, report: impl Fn(UnitChan
                 slot.send_replace(None);
                 report(UnitChange::All);
                 tracing::warn!("the connection to the system bus was lost");
-                pause = PAUSES.0;
+                delay = RECONNECT_DELAYS.0;
             }
-            // Once: the dashboard has an alarm for as long as it lasts.
-            Ok(Err(error)) if pause == PAUSES.0 => tracing::warn!(%error, "the system bus can't be reached"),
+            // Logged once: the dashboard shows a warning until the bus can be reached.
+            Ok(Err(error)) if delay == RECONNECT_DELAYS.0 => tracing::warn!(%error, "can't reach the system bus"),
             _ => {}
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(RECONNECT_DELAYS.1);
     }
 }
 
@@ -233,7 +234,7 @@ async fn connect() -> zbus::Result<(Connection, MessageStream)> {
     Ok((connection, signals))
 }
 
-/// Until the connection is lost.
+/// Reports changes until the connection is lost.
 async fn listen(mut signals: MessageStream, report: impl Fn(UnitChange)) {
     while let Some(Ok(signal)) = signals.next().await {
         let header = signal.header();
@@ -243,7 +244,7 @@ async fn listen(mut signals: MessageStream, report: impl Fn(UnitChange)) {
     }
 }
 
-/// The workspace of a unit's object: systemd writes all but letters and digits as `_` and two hexadecimal digits.
+/// The workspace of a unit, from its D-Bus path. systemd escapes every byte except letters and digits as `_` and two hexadecimal digits.
 fn workspace_at(path: &str) -> Option<WorkspaceId> {
     let mut parts = path.strip_prefix(UNITS)?.strip_prefix('/')?.split('_');
     let mut name = parts.next()?.to_owned();
@@ -254,18 +255,18 @@ fn workspace_at(path: &str) -> Option<WorkspaceId> {
     workspace_of(&name)
 }
 
-/// The name of a refusal and its reason; `None` when there was no answer at all.
-fn refusal(error: &zbus::Error) -> Option<(String, String)> {
-    let (name, said) = match error {
-        zbus::Error::MethodError(name, said, _) => (name.to_string(), said.clone()),
+/// The name and the message of an error reply; `None` when there was no reply.
+fn error_reply(error: &zbus::Error) -> Option<(String, String)> {
+    let (name, message) = match error {
+        zbus::Error::MethodError(name, message, _) => (name.to_string(), message.clone()),
         zbus::Error::FDO(error) => (error.name().to_string(), error.description().map(str::to_owned)),
         _ => return None,
     };
-    Some((name, said.unwrap_or_else(|| "it gave no reason".to_owned())))
+    Some((name, message.unwrap_or_else(|| "no reason given".to_owned())))
 }
 
-fn absent_is_fine<T: Default>(outcome: zbus::Result<T>) -> Result<T, RuntimeError> {
-    outcome.or_else(|error| match refusal(&error) {
+fn ignore_not_found<T: Default>(outcome: zbus::Result<T>) -> Result<T, RuntimeError> {
+    outcome.or_else(|error| match error_reply(&error) {
         Some((name, _)) if name == NO_SUCH_UNIT => Ok(T::default()),
         _ => Err(explain(&error)),
     })
@@ -274,31 +275,31 @@ fn absent_is_fine<T: Default>(outcome: zbus::Result<T>) -> Result<T, RuntimeErro
 /// Whether the call got no reply, rather than an error reply.
 fn is_lost(error: &zbus::Error) -> bool {
     const ABSENT: [&str; 5] = ["ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected", "NoServer"];
-    match refusal(error) {
+    match error_reply(error) {
         Some((name, _)) => name.strip_prefix("org.freedesktop.DBus.Error.").is_some_and(|name| ABSENT.contains(&name)),
         None => matches!(error, zbus::Error::InputOutput(_) | zbus::Error::Failure(_)),
     }
 }
 
 fn explain(error: &zbus::Error) -> RuntimeError {
-    let Some((name, said)) = refusal(error).filter(|_| !is_lost(error)) else {
+    let Some((name, message)) = error_reply(error).filter(|_| !is_lost(error)) else {
         return RuntimeError::Unavailable(format!(
             "can't reach systemd over the system bus: {error}; check that D-Bus runs"
         ));
     };
     match name.as_str() {
         NO_SUCH_UNIT => RuntimeError::NotFound(format!(
-            "systemd has no such unit ({said}); switch to a configuration that declares this user"
+            "can't find the workspace's unit: {message}; switch to a configuration that declares this user"
         )),
-        UNIT_INACTIVE => RuntimeError::NotRunning(format!("it does not run ({said}); start it first")),
-        // A start or a stop of it is queued.
-        UNIT_BUSY => {
-            RuntimeError::NotRunning(format!("it is being started or stopped ({said}); try again when that is done"))
-        }
+        UNIT_INACTIVE => RuntimeError::NotRunning(format!("the workspace is not running: {message}; start it first")),
+        // A job for it is queued.
+        UNIT_BUSY => RuntimeError::NotRunning(format!(
+            "the workspace is being started or stopped: {message}; try again when that is done"
+        )),
         "org.freedesktop.DBus.Error.AccessDenied" => RuntimeError::Refused(format!(
-            "this account may not do that ({said}); check that the module's polkit rule and D-Bus policy are installed"
+            "systemd refused access to this account: {message}; check that the module's polkit rule and D-Bus policy are installed"
         )),
-        _ => RuntimeError::Refused(format!("systemd: {said}")),
+        _ => RuntimeError::Refused(format!("systemd: {message}")),
     }
 }
 
@@ -307,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_units_of_workspaces_or_nothing_to_us() {
+    fn only_paths_of_workspaces_units_name_workspaces() {
         let at = |name: &str| workspace_at(&format!("{UNITS}/{name}")).map(|id| id.to_string());
         assert_eq!(at("code_2dserver_2danna_2dlena_40main_2eservice").as_deref(), Some("anna-lena"));
         assert_eq!(at("code_2dserver_2ddan_40api_2eservice").as_deref(), Some("api--dan"));

@@ -11,28 +11,29 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::model::printed::Lines;
 use crate::ports::RuntimeError;
 
-/// How much is read at a time.
-const PIECE: usize = 16 << 10;
+/// How many bytes are read at a time.
+const READ_SIZE: usize = 16 << 10;
 
-/// The last lines of what matches, such as `_SYSTEMD_UNIT=x.service`, then, with `follow`, those to come. Dropped, it ends journalctl too.
+/// The last lines of the entries that match, such as `_SYSTEMD_UNIT=x.service`, then, with `follow`, new ones. Dropping the stream kills
+/// journalctl too.
 pub(super) fn lines(matches: String, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
-    let (tell, told) = mpsc::channel(64);
+    let (tx, rx) = mpsc::channel(64);
     tokio::spawn(async move {
         tokio::select! {
-            () = tell.closed() => {}
-            outcome = read(&matches, lines, follow, &tell) => if let Err(error) = outcome {
-                let _ = tell.send(Err(RuntimeError::Refused(error))).await;
+            () = tx.closed() => {}
+            outcome = read(&matches, lines, follow, &tx) => if let Err(error) = outcome {
+                let _ = tx.send(Err(RuntimeError::Refused(error))).await;
             },
         }
     });
-    ReceiverStream::new(told).boxed()
+    ReceiverStream::new(rx).boxed()
 }
 
 async fn read(
     matches: &str,
     lines: usize,
     follow: bool,
-    tell: &mpsc::Sender<Result<String, RuntimeError>>,
+    tx: &mpsc::Sender<Result<String, RuntimeError>>,
 ) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("can't read the journal: {error}");
     let mut journal = Command::new("journalctl")
@@ -45,28 +46,28 @@ async fn read(
         .spawn()
         .map_err(failed)?;
     if let Some(stdout) = journal.stdout.take()
-        && !send_lines(stdout, tell).await.map_err(failed)?
+        && !send_lines(stdout, tx).await.map_err(failed)?
     {
         return Ok(());
     }
-    let ended = journal.wait_with_output().await.map_err(failed)?;
-    if ended.status.success() {
+    let output = journal.wait_with_output().await.map_err(failed)?;
+    if output.status.success() {
         return Ok(());
     }
-    Err(format!("can't read the journal: {}", String::from_utf8_lossy(&ended.stderr).trim()))
+    Err(format!("can't read the journal: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// Sends what comes, line by line, until its end. False when the reader has left.
+/// Sends the output line by line, until its end. Returns false when the reader has left.
 async fn send_lines(
     mut printed: impl AsyncRead + Unpin,
-    tell: &mpsc::Sender<Result<String, RuntimeError>>,
+    tx: &mpsc::Sender<Result<String, RuntimeError>>,
 ) -> std::io::Result<bool> {
-    let (mut lines, mut piece) = (Lines::default(), vec![0; PIECE]);
+    let (mut lines, mut buffer) = (Lines::default(), vec![0; READ_SIZE]);
     loop {
-        let count = printed.read(&mut piece).await?;
-        let complete = if count == 0 { Vec::from_iter(lines.finish()) } else { lines.push(&piece[..count]) };
+        let count = printed.read(&mut buffer).await?;
+        let complete = if count == 0 { Vec::from_iter(lines.finish()) } else { lines.push(&buffer[..count]) };
         for line in complete {
-            if tell.send(Ok(line)).await.is_err() {
+            if tx.send(Ok(line)).await.is_err() {
                 return Ok(false);
             }
         }
@@ -82,12 +83,12 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_bounded_while_they_are_read_and_show_their_escapes() {
-        let (tell, mut told) = mpsc::channel(64);
+        let (tx, mut rx) = mpsc::channel(64);
         let printed = [b"\x1b[2J\n".as_slice(), &vec![b'<'; 9 << 20], b"\nend"].concat();
-        assert!(send_lines(printed.as_slice(), &tell).await.unwrap());
-        drop(tell);
+        assert!(send_lines(printed.as_slice(), &tx).await.unwrap());
+        drop(tx);
         let mut lines = Vec::new();
-        while let Some(line) = told.recv().await {
+        while let Some(line) = rx.recv().await {
             lines.push(line.unwrap());
         }
         assert_eq!((lines.len(), lines[0].as_str(), lines[2].as_str()), (3, r"\u{1b}[2J", "end"));

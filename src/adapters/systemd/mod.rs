@@ -1,4 +1,4 @@
-//! Workspaces as systemd's units, where those are declared: NixOS, or any host with such units. `csm launch` is what they run.
+//! Workspaces as units of systemd, on NixOS or any host that declares such units. Each unit runs `csm launch`.
 
 mod bus;
 mod journal;
@@ -27,80 +27,80 @@ use crate::plan::{Observed, Phase};
 use crate::ports::{DiskUsage, Runtime, RuntimeError, StartRequest};
 use bus::{Bus, Row, UnitChange};
 
-/// How long a start may take: the units' TimeoutStartSec, in which a first one fetches its image, and some more.
-const START: Duration = Duration::from_secs(16 * 60);
+/// How long a start may take: a little longer than the units' TimeoutStartSec, which includes pulling the image.
+const START_TIMEOUT: Duration = Duration::from_secs(16 * 60);
 
-/// How long a stop may take: the units' TimeoutStopSec and some more.
-const STOP: Duration = Duration::from_secs(45);
+/// How long a stop may take: a little longer than the units' TimeoutStopSec.
+const STOP_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How long to wait for news of a unit before looking anyway.
-const RESYNC: Duration = Duration::from_secs(5);
+/// How often a unit is checked while no change of it is reported.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Controllers that systemd has to share out.
-const CONTROLLERS: &str = "/sys/fs/cgroup/cgroup.controllers";
+/// The cgroup controllers that systemd can use.
+const CONTROLLERS_FILE: &str = "/sys/fs/cgroup/cgroup.controllers";
 
-/// How many units are asked about together: systemd answers one question at a time, but need not wait for the next one.
-const ASKED_TOGETHER: usize = 32;
+/// How many units are queried together. systemd handles one call at a time, but then has the next one already.
+const MAX_CONCURRENT_CALLS: usize = 32;
 
-/// What is known of units that have not changed since.
+/// The units' state, as it was observed last. A unit that changes is removed.
 #[derive(Default)]
 struct UnitCache {
-    /// Units as systemd lists them, and what followed from that.
+    /// Each unit as systemd listed it, and the observation made from that.
     units: BTreeMap<WorkspaceId, (Row, Observed)>,
-    /// Counts the news: what was asked for before the last of them is not kept.
-    news: u64,
+    /// How many changes were reported. An observation that began before the last of them is not cached.
+    change_count: u64,
 }
 
 /// Workspaces run by systemd.
 #[derive(Clone)]
 pub struct SystemdRuntime {
     bus: Bus,
-    known: Arc<Mutex<UnitCache>>,
+    cache: Arc<Mutex<UnitCache>>,
     changes: watch::Receiver<()>,
     slots: Slots,
 }
 
 impl SystemdRuntime {
-    /// The runtime of this machine's systemd. It connects by itself, as often as it must.
+    /// The runtime of this host's systemd. It connects in the background, and again whenever the connection is lost.
     pub fn new() -> Self {
-        let known: Arc<Mutex<UnitCache>> = Arc::default();
-        let (tell, changes) = watch::channel(());
-        let forget = known.clone();
-        let bus = Bus::open(move |news| {
-            let mut known = lock(&forget);
-            known.news += 1;
-            match news {
-                UnitChange::Unit(id) => drop(known.units.remove(&id)),
-                UnitChange::All => known.units.clear(),
+        let cache: Arc<Mutex<UnitCache>> = Arc::default();
+        let (tx, changes) = watch::channel(());
+        let shared = cache.clone();
+        let bus = Bus::open(move |change| {
+            let mut cache = lock(&shared);
+            cache.change_count += 1;
+            match change {
+                UnitChange::Unit(id) => drop(cache.units.remove(&id)),
+                UnitChange::All => cache.units.clear(),
             }
-            tell.send_replace(());
+            tx.send_replace(());
         });
-        Self { bus, known, changes, slots: Slots::default() }
+        Self { bus, cache, changes, slots: Slots::default() }
     }
 
-    /// Resolves when no connection to systemd is made any more, which only a panic brings about.
+    /// Resolves when the task that connects to systemd has exited, which only a panic causes.
     pub async fn ended(&self) {
         self.bus.ended().await;
     }
 
-    /// What a unit that systemd listed is now. Details are asked for only when something has changed.
-    async fn look(&self, id: WorkspaceId, row: Row) -> Result<(WorkspaceId, Observed), RuntimeError> {
-        let news = {
-            let known = lock(&self.known);
-            match known.units.get(&id) {
+    /// The observation of a unit that systemd listed. Its details are queried only when it has changed.
+    async fn observe_unit(&self, id: WorkspaceId, row: Row) -> Result<(WorkspaceId, Observed), RuntimeError> {
+        let change_count = {
+            let cache = lock(&self.cache);
+            match cache.units.get(&id) {
                 Some((before, observed)) if *before == row => return Ok((id, observed.clone())),
-                _ => known.news,
+                _ => cache.change_count,
             }
         };
         let observed = self.details(&row).await?;
-        let mut known = lock(&self.known);
-        if known.news == news {
-            known.units.insert(id.clone(), (row, observed.clone()));
+        let mut cache = lock(&self.cache);
+        if cache.change_count == change_count {
+            cache.units.insert(id.clone(), (row, observed.clone()));
         }
         Ok((id, observed))
     }
 
-    /// What a row does not say: only units that are up or have failed have more to say.
+    /// Queries what a row does not show. Only units that are up or have failed have more properties to read.
     async fn details(&self, row: &Row) -> Result<Observed, RuntimeError> {
         let mut digest = None;
         let phase = match State::of(row) {
@@ -118,8 +118,8 @@ impl SystemdRuntime {
                 let since = since / 1_000_000;
                 if frozen { Phase::Frozen { since } } else { Phase::Running { since, warning: oom_warning(killed) } }
             }
-            State::Ended { failed: false } => Phase::Exited { failed: false, reason: None },
-            State::Ended { failed: true } => Phase::Exited { failed: true, reason: Some(self.why_failed(row).await?) },
+            State::Exited { failed: false } => Phase::Exited { failed: false, reason: None },
+            State::Exited { failed: true } => Phase::Exited { failed: true, reason: Some(self.why_failed(row).await?) },
         };
         Ok(Observed { digest, phase })
     }
@@ -134,7 +134,7 @@ impl SystemdRuntime {
         Ok(Status::read(&text))
     }
 
-    /// The launcher's own words; without them, systemd's.
+    /// The launcher's reason, or systemd's when the launcher gave none.
     async fn why_failed(&self, row: &Row) -> Result<String, RuntimeError> {
         if let Some(Status::Failed(why)) = self.status(row).await? {
             return Ok(why);
@@ -155,30 +155,30 @@ impl SystemdRuntime {
         Ok(())
     }
 
-    /// Freezes a workspace, or thaws it, one after the other: systemd refuses a second one meanwhile.
+    /// Freezes or thaws a workspace. One such operation runs at a time: systemd refuses a second one meanwhile.
     async fn set_frozen(&self, id: &WorkspaceId, frozen: bool) -> Result<(), RuntimeError> {
         let slot = self.slots.of(id);
-        let _held = slot.lock.lock().await;
+        let _guard = slot.lock.lock().await;
         self.bus.set_frozen(&unit_name(id), frozen).await
     }
 
-    /// What is known of each unit that is up. Empty when systemd can't be asked.
-    async fn of_each_up<T, F: Future<Output = Option<(WorkspaceId, T)>>>(
+    /// What `ask` returns for each unit that is up. Empty when systemd can't be asked.
+    async fn for_each_up<T, F: Future<Output = Option<(WorkspaceId, T)>>>(
         &self,
         ask: impl Fn(Row) -> F,
     ) -> BTreeMap<WorkspaceId, T> {
         let rows = self.bus.list().await.unwrap_or_default();
         let up = stream::iter(rows.into_iter().filter(|row| State::of(row).is_up()));
-        up.map(ask).buffer_unordered(ASKED_TOGETHER).filter_map(std::future::ready).collect().await
+        up.map(ask).buffer_unordered(MAX_CONCURRENT_CALLS).filter_map(std::future::ready).collect().await
     }
 
-    /// What the launcher measured, if it has.
+    /// The disk usage that the launcher measured, if it has.
     async fn disk_of(&self, row: Row) -> Option<(WorkspaceId, u64)> {
         let Ok(Some(Status::Ready { disk: Some(disk), .. })) = self.status(&row).await else { return None };
         Some((launch::workspace_of(&row.unit)?, disk))
     }
 
-    /// What a unit uses, where systemd knows it.
+    /// What a unit uses, if systemd has the figures.
     async fn usage_of(&self, row: Row) -> Option<(WorkspaceId, Usage)> {
         let id = launch::workspace_of(&row.unit)?;
         let figures = tokio::try_join!(
@@ -193,37 +193,37 @@ impl SystemdRuntime {
         is_known.then_some((id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks }))
     }
 
-    /// Watches a unit: its state now, and then whenever it may have changed.
-    fn follow(&self, id: &WorkspaceId, most: Duration) -> UnitWatcher {
+    /// Watches a workspace's unit for this long. The first check is immediate.
+    fn watch(&self, id: &WorkspaceId, limit: Duration) -> UnitWatcher {
         let mut changes = self.changes.clone();
         changes.mark_changed();
-        UnitWatcher { bus: self.bus.clone(), unit: unit_name(id), changes, deadline: Instant::now() + most, most }
+        UnitWatcher { bus: self.bus.clone(), unit: unit_name(id), changes, deadline: Instant::now() + limit, limit }
     }
 }
 
-/// Watches a unit.
+/// Checks a unit whenever it may have changed, until a deadline.
 struct UnitWatcher {
     bus: Bus,
     unit: String,
     changes: watch::Receiver<()>,
     deadline: Instant,
-    most: Duration,
+    limit: Duration,
 }
 
 impl UnitWatcher {
-    /// How it is, if systemd has it in memory, after something may have changed.
+    /// The unit after its next possible change; `None` when systemd has unloaded it.
     async fn next(&mut self) -> Result<Option<Row>, RuntimeError> {
         while Instant::now() < self.deadline {
-            let _ = timeout(RESYNC, self.changes.changed()).await;
+            let _ = timeout(RECHECK_INTERVAL, self.changes.changed()).await;
             match self.bus.unit(&self.unit).await {
-                // The bus comes back; the unit goes on without it.
-                Err(error) => tracing::debug!(unit = self.unit, %error, "it can't be seen"),
+                // csm connects again; the unit runs on meanwhile.
+                Err(error) => tracing::debug!(unit = self.unit, %error, "can't query the unit"),
                 found => return found,
             }
         }
-        let (unit, late) = (&self.unit, self.most.as_secs());
+        let (unit, seconds) = (&self.unit, self.limit.as_secs());
         Err(RuntimeError::TimedOut(format!(
-            "timed out after {late} s waiting for {unit}; see \"systemctl status {unit}\""
+            "timed out after {seconds} s waiting for {unit}; see \"systemctl status {unit}\""
         )))
     }
 }
@@ -234,13 +234,13 @@ impl Default for SystemdRuntime {
     }
 }
 
-/// Where a unit is on its way.
+/// A unit's state, as far as csm depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Starting,
     Active,
     Stopping,
-    Ended { failed: bool },
+    Exited { failed: bool },
 }
 
 impl State {
@@ -249,8 +249,8 @@ impl State {
             "activating" => Self::Starting,
             "deactivating" => Self::Stopping,
             "inactive" | "failed" if row.job != 0 => Self::Starting,
-            "inactive" => Self::Ended { failed: false },
-            "failed" => Self::Ended { failed: true },
+            "inactive" => Self::Exited { failed: false },
+            "failed" => Self::Exited { failed: true },
             // active, reloading, refreshing, maintenance
             _ => Self::Active,
         }
@@ -266,12 +266,12 @@ impl Runtime for SystemdRuntime {
     async fn observe(&self) -> Result<BTreeMap<WorkspaceId, Observed>, RuntimeError> {
         let rows = self.bus.list().await?.into_iter().filter_map(|row| {
             let id = launch::workspace_of(&row.unit)?;
-            // What is left in memory of people who were removed: nothing to stop, nothing to say.
-            let is_gone = row.load_state == "not-found" && matches!(State::of(&row), State::Ended { .. });
-            (!is_gone).then_some((id, row))
+            // A unit that systemd still has loaded, of a user who was removed, and that does not run.
+            let is_stale = row.load_state == "not-found" && matches!(State::of(&row), State::Exited { .. });
+            (!is_stale).then_some((id, row))
         });
-        let looks = stream::iter(rows).map(|(id, row)| self.look(id, row));
-        looks.buffer_unordered(ASKED_TOGETHER).try_collect().await
+        let observations = stream::iter(rows).map(|(id, row)| self.observe_unit(id, row));
+        observations.buffer_unordered(MAX_CONCURRENT_CALLS).try_collect().await
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
@@ -305,14 +305,14 @@ impl Runtime for SystemdRuntime {
         }
         progress(Progress::Creating);
         {
-            // A stop that comes now is queued after the start.
-            let _held = slot.lock.lock().await;
+            // A stop that is requested from here on is queued after the start.
+            let _guard = slot.lock.lock().await;
             if stops.has_changed().unwrap_or(true) {
                 return Err(interrupted());
             }
             self.bus.start(&name).await?;
         }
-        let mut watcher = self.follow(id, START);
+        let mut watcher = self.watch(id, START_TIMEOUT);
         let reason = loop {
             let Some(row) = watcher.next().await? else { return Err(interrupted()) };
             match State::of(&row) {
@@ -328,8 +328,8 @@ impl Runtime for SystemdRuntime {
                         progress(step);
                     }
                 }
-                State::Ended { failed: true } => break self.why_failed(&row).await?,
-                State::Ended { failed: false } => return Err(interrupted()),
+                State::Exited { failed: true } => break self.why_failed(&row).await?,
+                State::Exited { failed: false } => return Err(interrupted()),
             }
         };
         Err(RuntimeError::Failed { reason, log: self.last_lines(id).await })
@@ -347,35 +347,35 @@ impl Runtime for SystemdRuntime {
         let (slot, name) = (self.slots.of(id), unit_name(id));
         slot.interrupt();
         {
-            let _held = slot.lock.lock().await;
+            let _guard = slot.lock.lock().await;
             if let Some(row) = self.bus.unit(&name).await? {
                 self.thaw_if_frozen(&row).await?;
             }
             self.bus.stop(&name).await?;
         }
-        let mut watcher = self.follow(id, STOP);
+        let mut watcher = self.watch(id, STOP_TIMEOUT);
         while let Some(row) = watcher.next().await? {
-            if matches!(State::of(&row), State::Ended { .. }) {
+            if matches!(State::of(&row), State::Exited { .. }) {
                 break;
             }
-            // Something may have frozen it meanwhile.
+            // Something else may have frozen it meanwhile.
             self.thaw_if_frozen(&row).await?;
         }
         Ok(())
     }
 
-    /// Nothing is left but files: systemd forgets a unit that is gone.
+    /// Checks that the unit does not run. There is nothing to remove: systemd unloads a unit that has exited.
     async fn remove(&self, id: &WorkspaceId) -> Result<(), RuntimeError> {
         match self.bus.unit(&unit_name(id)).await?.map(|row| State::of(&row)) {
-            None | Some(State::Ended { .. }) => Ok(()),
-            Some(_) => Err(RuntimeError::StillRunning(format!("can't remove {id}: it runs; stop it first"))),
+            None | Some(State::Exited { .. }) => Ok(()),
+            Some(_) => Err(RuntimeError::StillRunning(format!("can't remove {id}: it is running; stop it first"))),
         }
     }
 
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>> {
         let (runtime, unit) = (self.clone(), unit_name(id));
-        let begun = async move {
-            // Without what came before its last start, where systemd still knows which that was.
+        let opened = async move {
+            // Only lines since its last start, if systemd still has the id of that.
             let invocation: Vec<u8> = match runtime.bus.unit(&unit).await {
                 Ok(Some(row)) => runtime.bus.of_unit(&row, "InvocationID").await.unwrap_or_default(),
                 _ => Vec::new(),
@@ -387,25 +387,25 @@ impl Runtime for SystemdRuntime {
             };
             journal::lines(matches, lines, follow)
         };
-        futures_util::stream::once(begun).flatten().boxed()
+        futures_util::stream::once(opened).flatten().boxed()
     }
 
-    /// What each launcher measured: this account can't read the homes.
+    /// The figures that each launcher measured: the daemon's account can't read the homes.
     async fn disk(&self, manifest: &Manifest) -> DiskUsage {
-        let used = self.of_each_up(|row| self.disk_of(row)).await;
+        let used = self.for_each_up(|row| self.disk_of(row)).await;
         DiskUsage { used, free: disk_free(manifest.workspace_base.path()) }
     }
 
     async fn usage(&self) -> BTreeMap<WorkspaceId, Usage> {
-        self.of_each_up(|row| self.usage_of(row)).await
+        self.for_each_up(|row| self.usage_of(row)).await
     }
 
     async fn unenforced(&self) -> Vec<String> {
-        let controllers = fs::read_to_string(CONTROLLERS).unwrap_or_default();
+        let controllers = fs::read_to_string(CONTROLLERS_FILE).unwrap_or_default();
         unenforced(|controller| controllers.split_ascii_whitespace().any(|known| known == controller))
     }
 }
 
-fn lock(known: &Mutex<UnitCache>) -> MutexGuard<'_, UnitCache> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(cache: &Mutex<UnitCache>) -> MutexGuard<'_, UnitCache> {
+    cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
