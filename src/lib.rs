@@ -4,6 +4,7 @@
 //! `access`, `model`. `ARCHITECTURE.md` describes how they work together.
 
 pub mod access;
+pub mod activity;
 pub mod adapters;
 pub mod commands;
 pub mod daemon;

@@ -31,9 +31,12 @@ fn reference() -> String {
 module writes it. Unknown fields are errors. Sizes are written as `3G`, `2560M`, `512K`; CPUs as `1.5`.\n\n",
     );
     describe_object(&mut text, &schema, "The file", &schema);
-    for (title, name) in
-        [("`frontDoor`", "FrontDoorFile"), ("A user", "UserFile"), ("A secret file", "SecretFileEntry")]
-    {
+    for (title, name) in [
+        ("`frontDoor`", "FrontDoorFile"),
+        ("A user", "UserFile"),
+        ("`autostop`", "AutostopFile"),
+        ("A secret file", "SecretFileEntry"),
+    ] {
         describe_object(&mut text, &schema["$defs"][name], title, &schema);
     }
     text
@@ -58,7 +61,7 @@ fn describe_object(text: &mut String, object: &Value, title: &str, root: &Value)
 fn kind(field: &Value, root: &Value) -> String {
     if let Some(name) = field["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return match name {
-            "FrontDoorFile" | "UserFile" | "SecretFileEntry" => "object".to_owned(),
+            "FrontDoorFile" | "UserFile" | "AutostopFile" | "SecretFileEntry" => "object".to_owned(),
             other => kind(&root["$defs"][other], root),
         };
     }

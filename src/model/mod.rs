@@ -2,6 +2,7 @@
 //!
 //! This layer is pure: no module of it does input or output, reads the clock, or uses another layer.
 
+pub mod autostop;
 pub mod container;
 pub mod digest;
 pub mod endpoint;
@@ -15,5 +16,6 @@ pub mod printed;
 pub mod secret_file;
 pub mod settings;
 pub mod size;
+pub mod span;
 pub mod text;
 pub mod workspace;

@@ -244,6 +244,20 @@ fn parse_absolute(text: &str) -> Result<String, Invalid> {
     Ok(if joined.is_empty() { "/".to_owned() } else { joined })
 }
 
+checked_text!(
+    /// The name of a program as the kernel shows it, without its directory: `blender`.
+    ProgramName,
+    || pattern(r"^[^/\s]{1,40}$"),
+    |text| {
+        let valid = (1..=40).contains(&text.len()) && !text.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control());
+        if valid {
+            Ok(text.to_owned())
+        } else {
+            Err(Invalid::new("not the name of a program", "write it as \"blender\", without directory and arguments"))
+        }
+    }
+);
+
 /// Joins items as in a sentence: `a, b and c`.
 pub fn join_words<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
@@ -309,6 +323,8 @@ mod tests {
         refuses::<ImageRef>(&["", "-x", "a b", "--privileged", "a\nb", "a;b", "Upper/x"]);
         accepts::<EnvName>(&["A", "_x1"]);
         refuses::<EnvName>(&["", "1A", "A-B", "A=B"]);
+        accepts::<ProgramName>(&["blender", "python3.12", "cc1plus"]);
+        refuses::<ProgramName>(&["", "/bin/make", "make all", "a\n", &"x".repeat(41)]);
         accepts::<ExtensionId>(&["ms-python.python", "a.b@1.2.3", "/opt/x.vsix"]);
         refuses::<ExtensionId>(&["", "python", "a.b; rm", "--force", "/opt/x.zip", "a.b@"]);
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::autostop::Autostop;
 use super::label::WorkspaceId;
 use super::secret_file::SecretFileEntry;
 use super::size::{Bytes, Cpus};
@@ -29,6 +30,8 @@ pub struct Workspace {
     pub project: PathBuf,
     /// Whether it starts when the daemon starts.
     pub auto_start: bool,
+    /// When it is frozen and stopped while nobody uses it.
+    pub autostop: Autostop,
     /// Plain environment variables.
     pub environment: BTreeMap<EnvName, String>,
     /// Environment variables whose values are read from files.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use crate::model::name::Name;
 use crate::model::secret_file::SecretFileEntry;
 use crate::model::size::{Bytes, Cpus};
-use crate::model::text::{AbsolutePath, Domain, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
+use crate::model::span::{Delay, Span};
+use crate::model::text::{AbsolutePath, Domain, EnvName, ExtensionId, HomePath, ImageRef, ProgramName, SecretPath};
 
 /// Declares the domain, how browsers reach it, and the users, each of whom gets a workspace.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -129,8 +130,43 @@ pub struct UserFile {
     #[schemars(example = serde_json::json!({ "editor.fontSize": 15 }))]
     #[serde(default)]
     pub settings: Map<String, Value>,
+    /// When the workspace is frozen and stopped while nobody uses it; see below.
+    #[serde(default)]
+    pub autostop: AutostopFile,
     /// A directory in `/nix/store` whose `bin` comes first on the workspace's `PATH`. All of `/nix/store` is then mounted read-only in
     /// the workspace. The NixOS module's option `packages` creates this directory.
     #[schemars(example = "/nix/store/00000000000000000000000000000000-code-server-multi-packages")]
     pub packages: Option<AbsolutePath>,
+}
+
+/// When a workspace that nobody uses is frozen and stopped. A frozen workspace uses no CPU, and continues within a moment when its owner opens
+/// it. While anything works in a workspace, or its owner uses it, neither happens; `csm status` and the dashboard show what keeps it. Each span is
+/// written as `30m`, `8h` or `1h 30m`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AutostopFile {
+    /// The time without activity after which the workspace is frozen; `off` to never freeze it. Default: `30m`.
+    #[schemars(example = "30m")]
+    pub freeze_after: Option<Delay>,
+    /// The time without activity after which the workspace is stopped; the time that it has been frozen counts too. `off` to never stop
+    /// it. Default: `8h`.
+    #[schemars(example = "8h")]
+    pub stop_after: Option<Delay>,
+    /// How long an open browser tab counts as activity after its owner last typed in a terminal or opened the workspace; `off` for no
+    /// limit. Default: `4h`.
+    #[schemars(example = "4h")]
+    pub open_tab: Option<Delay>,
+    /// How long agents, programs and leases can keep the workspace after its owner last used it. Default: `24h`.
+    #[schemars(example = "24h")]
+    pub max_lease: Option<Span>,
+    /// The time after which the workspace is stopped even if it is used, counted from its start. Default: `off`.
+    #[schemars(example = "12h")]
+    pub max_runtime: Option<Delay>,
+    /// How long before it is frozen or stopped this is announced. Default: `["10m", "2m"]`.
+    #[schemars(example = serde_json::json!(["10m", "2m"]))]
+    pub warnings: Option<Vec<Span>>,
+    /// Names of more programs that count as activity while they use CPU, in addition to compilers and build tools.
+    #[schemars(example = serde_json::json!(["blender"]))]
+    #[serde(default)]
+    pub programs: Vec<ProgramName>,
 }

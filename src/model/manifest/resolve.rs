@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::file::{FrontDoorFile, ManifestFile, UserFile};
+use super::file::{AutostopFile, FrontDoorFile, ManifestFile, UserFile};
 use super::{FrontDoor, Machine, Manifest, Owner};
+use crate::model::autostop::Autostop;
 use crate::model::issue::Issue;
 use crate::model::label::WorkspaceId;
 use crate::model::layout;
@@ -180,6 +181,7 @@ fn workspace(
 ) -> Option<Workspace> {
     let image = user.image.clone().or_else(|| image_for_all.cloned());
     let limits = limits(path, &user, machine, issues);
+    let autostop = autostop(path, &user.autostop, issues);
     check_environment(path, &user, issues);
     for port in &user.host_services {
         if *port == 0 {
@@ -206,6 +208,7 @@ fn workspace(
         project: layout::project(base, &owner),
         id: WorkspaceId::main(owner),
         auto_start: user.auto_start,
+        autostop,
         environment: user.environment,
         secret_environment: user.secret_environment,
         secret_files: user.secret_files,
@@ -263,6 +266,50 @@ fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue
     }
     let memory_high = user.memory_high.unwrap_or(Bytes::mib((memory.get() >> 20) * 5 / 6));
     Limits { memory, memory_high, cpu, tasks }
+}
+
+fn autostop(path: &str, file: &AutostopFile, issues: &mut Vec<Issue>) -> Autostop {
+    let path = format!("{path}.autostop");
+    let default = Autostop::default();
+    let autostop = Autostop {
+        freeze_after: file.freeze_after.unwrap_or(default.freeze_after),
+        stop_after: file.stop_after.unwrap_or(default.stop_after),
+        open_tab: file.open_tab.unwrap_or(default.open_tab),
+        max_lease: file.max_lease.unwrap_or(default.max_lease),
+        max_runtime: file.max_runtime.unwrap_or(default.max_runtime),
+        warnings: file.warnings.as_ref().map_or(default.warnings, |given| {
+            let mut spans = given.clone();
+            spans.sort_unstable_by(|a, b| b.cmp(a));
+            spans.dedup();
+            spans
+        }),
+        programs: file.programs.clone(),
+    };
+    let (freeze, stop) = (autostop.freeze_after, autostop.stop_after);
+    if let (Some(freeze_after), Some(stop_after)) = (freeze.get(), stop.get())
+        && stop_after <= freeze_after
+    {
+        let (field, found) = if file.stop_after.is_some() { ("stopAfter", stop) } else { ("freezeAfter", freeze) };
+        issues.push(Issue::error(
+            format!("{path}.{field}"),
+            found,
+            format!("the workspace would be stopped after {stop}, before it is frozen after {freeze}"),
+            "make stopAfter longer than freezeAfter, or set one of them to \"off\"",
+        ));
+    }
+    let unused =
+        file.warnings.iter().flatten().find(|span| {
+            autostop.first_delay().or(autostop.max_runtime.get()).is_some_and(|delay| span.get() >= delay)
+        });
+    if let Some(span) = unused {
+        issues.push(Issue::warning(
+            format!("{path}.warnings"),
+            span,
+            "it is not shorter than the time without activity, so it is never announced",
+            "write a shorter span, such as \"10m\"",
+        ));
+    }
+    autostop
 }
 
 fn check_environment(path: &str, user: &UserFile, issues: &mut Vec<Issue>) {

@@ -55,6 +55,32 @@ fn defaults_are_the_documented_ones() {
 }
 
 #[test]
+fn autostop_is_checked_as_a_whole() {
+    use Severity::{Error, Warning};
+    let autostop = |fields: &str| user(&format!("\"autostop\":{{{fields}}}"));
+    let path = |field: &str| format!("users.dan.autostop.{field}");
+    let fix = "not a span of time; write it as \"30m\", \"8h\" or \"1h 30m\", or \"off\"";
+    assert_only_issue(&autostop("\"freezeAfter\":\"soon\""), Error, &path("freezeAfter"), fix);
+    assert_only_issue(&autostop("\"freezeAfter\":30"), Error, &path("freezeAfter"), "invalid type");
+    assert_only_issue(&autostop("\"maxLease\":\"off\""), Error, &path("maxLease"), "not a span of time");
+    assert_only_issue(&autostop("\"warnings\":[\"0s\"]"), Error, &path("warnings.0"), "above 0");
+    assert_only_issue(
+        &autostop("\"programs\":[\"make all\"]"),
+        Error,
+        &path("programs.0"),
+        "not the name of a program",
+    );
+    let late = "stopped after 8h, before it is frozen after 9h; make stopAfter longer";
+    assert_only_issue(&autostop("\"freezeAfter\":\"9h\""), Error, &path("freezeAfter"), late);
+    let both = "\"freezeAfter\":\"1h\",\"stopAfter\":\"1h\"";
+    assert_only_issue(&autostop(both), Error, &path("stopAfter"), "stopped after 1h, before it is frozen after 1h");
+    assert_only_issue(&autostop("\"warnings\":[\"2h\"]"), Warning, &path("warnings"), "never announced");
+    for valid in ["\"freezeAfter\":\"9h\",\"stopAfter\":\"off\"", "\"freezeAfter\":\"off\"", "\"warnings\":[]"] {
+        assert_eq!(issues(&autostop(valid)), vec![], "{valid}");
+    }
+}
+
+#[test]
 fn each_mistake_has_its_own_message() {
     use Severity::{Error, Warning};
     assert_only_issue("", Error, "", "is empty");

@@ -1,0 +1,300 @@
+//! A workspace's clocks: how long it has been idle, and how long nobody has used it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::claim::{Agent, Claim, Claims, Refused};
+use super::sample::{Report, Sample};
+use super::verdict::{Because, Keeper, Next, Verdict, seconds};
+use crate::model::autostop::Autostop;
+use crate::model::printed;
+use crate::model::workspace::Timestamp;
+
+/// A sample is valid for this long. Without a newer one, nothing is known of the workspace.
+const SAMPLE_VALIDITY: Duration = Duration::from_secs(150);
+
+/// CPU use is averaged over about this time, so that short bursts of the editor's own work do not count.
+const AVERAGE_OVER: Duration = Duration::from_secs(300);
+
+/// From this average on, unknown programs count as work, in millionths of a CPU. An editor that nobody uses takes about 1 %.
+const CPU_OF_WORK: u64 = 50_000;
+
+/// From this use on, a known program counts as work, in thousandths of a CPU.
+const CPU_OF_PROGRAM: u64 = 10;
+
+/// From this average on, input and output count as work, in bytes per second.
+const IO_OF_WORK: u64 = 1 << 20;
+
+/// Whether a workspace runs, as far as its clocks are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// It does not run.
+    Down,
+    /// It runs; with the time at which its container was started.
+    Running(Timestamp),
+    /// It is frozen.
+    Frozen(Timestamp),
+}
+
+/// What a decision depends on besides the workspace's own activity.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The workspace's settings.
+    pub autostop: &'a Autostop,
+    /// Whether its configuration has changed since it was started.
+    pub update_pending: bool,
+}
+
+/// What follows from a workspace's activity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What keeps it, and what happens next.
+    pub verdict: Verdict,
+    /// Whether the next step must be announced now.
+    pub announce: bool,
+    /// Whether the next step must be taken now.
+    pub act: bool,
+}
+
+/// What is known of a workspace's activity. It survives a restart of csm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Activity {
+    phase: Phase,
+    /// The running time since anything kept the workspace.
+    idle: Duration,
+    /// The time that it has been frozen.
+    frozen: Duration,
+    /// The running time since its start.
+    up: Duration,
+    /// The running time since its owner did something.
+    untouched: Duration,
+    /// The running time since its owner did something or had a tab open that counts as use.
+    unattended: Duration,
+    sample: Sample,
+    sample_age: Duration,
+    /// In millionths of a CPU.
+    average_cpu: u64,
+    /// In bytes per second.
+    average_io: u64,
+    claims: Claims,
+    /// The span before the next step at which it was last announced.
+    announced: Option<u64>,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Down,
+            idle: Duration::ZERO,
+            frozen: Duration::ZERO,
+            up: Duration::ZERO,
+            untouched: Duration::ZERO,
+            unattended: Duration::ZERO,
+            sample: Sample::default(),
+            sample_age: Duration::ZERO,
+            average_cpu: 0,
+            average_io: 0,
+            claims: Claims::default(),
+            announced: None,
+        }
+    }
+}
+
+impl Activity {
+    /// Sets the phase. A workspace that was started or thawed begins with new clocks.
+    pub fn set_phase(&mut self, phase: Phase) {
+        match (self.phase, phase) {
+            (before, now) if before == now => return,
+            (Phase::Running(before), Phase::Frozen(now)) if before == now => self.frozen = Duration::ZERO,
+            (Phase::Frozen(before), Phase::Running(now)) if before == now => {
+                (self.idle, self.frozen, self.announced) = (Duration::ZERO, Duration::ZERO, None);
+                (self.sample, self.sample_age) = (Sample::default(), Duration::ZERO);
+            }
+            _ => *self = Self::default(),
+        }
+        self.phase = phase;
+    }
+
+    /// Lets time pass in the current phase.
+    pub fn advance(&mut self, time: Duration, autostop: &Autostop) {
+        match self.phase {
+            Phase::Down => {}
+            Phase::Frozen(_) => self.frozen += time,
+            Phase::Running(_) => {
+                self.up += time;
+                self.untouched += time;
+                self.sample_age += time;
+                self.claims.advance(time);
+                let keepers = self.keepers(autostop);
+                let attended = keepers.contains(&Keeper::Tab);
+                self.unattended = if attended { Duration::ZERO } else { self.unattended + time };
+                self.idle = if keepers.is_empty() { self.idle + time } else { Duration::ZERO };
+            }
+        }
+    }
+
+    /// The owner did something: opened the workspace, typed in a terminal, or asked that it is kept.
+    pub fn touch(&mut self) {
+        (self.idle, self.untouched, self.unattended, self.announced) =
+            (Duration::ZERO, Duration::ZERO, Duration::ZERO, None);
+    }
+
+    /// Accepts what a sensor reports. Returns the claims that are refused, with the reasons.
+    pub fn report(&mut self, report: Report, autostop: &Autostop) -> Vec<Refused> {
+        if let Some(sample) = report.sample {
+            self.take_sample(sample);
+        }
+        let accept = |claim: Claim| self.claims.accept(claim, autostop.max_lease.get()).err();
+        report.claims.into_iter().filter_map(accept).collect()
+    }
+
+    /// Keeps the workspace for some time, because its owner or an admin asked for it.
+    pub fn keep(&mut self, time: Duration, reason: &str, autostop: &Autostop) -> Result<(), Refused> {
+        let claim = Claim::Lease { id: "keep".to_owned(), reason: Some(reason.to_owned()), seconds: time.as_secs() };
+        self.claims.accept(claim, autostop.max_lease.get())?;
+        self.touch();
+        Ok(())
+    }
+
+    fn take_sample(&mut self, sample: Sample) {
+        let line =
+            |text: Option<String>| text.map(|text| printed::to_one_line(&text.chars().take(40).collect::<String>()));
+        let mut sample =
+            Sample { input: line(sample.input), output: line(sample.output), busiest: line(sample.busiest), ..sample };
+        sample.programs.truncate(8);
+        for program in &mut sample.programs {
+            program.name = line(Some(std::mem::take(&mut program.name))).unwrap_or_default();
+        }
+        if sample.input.is_some() {
+            self.touch();
+        }
+        self.average_cpu = average(self.average_cpu, sample.cpu.saturating_mul(1_000_000), sample.elapsed);
+        self.average_io = average(self.average_io, sample.io.saturating_mul(1000), sample.elapsed);
+        for id in &sample.gone {
+            self.claims.agents.remove(id);
+        }
+        (self.sample, self.sample_age) = (sample, Duration::ZERO);
+    }
+
+    /// What keeps the workspace now.
+    fn keepers(&self, autostop: &Autostop) -> Vec<Keeper> {
+        let mut keepers = Vec::new();
+        let known = self.sample_age <= SAMPLE_VALIDITY;
+        if known && self.sample.connections > 0 && autostop.open_tab.get().is_none_or(|limit| self.untouched < limit) {
+            keepers.push(Keeper::Tab);
+        }
+        // What comes from inside extends the workspace's life only for so long.
+        if keepers.is_empty() && self.unattended >= autostop.max_lease.get() {
+            return keepers;
+        }
+        let agents = self.claims.agents.values().filter(|agent| agent.works());
+        keepers.extend(agents.map(|agent| Keeper::Agent { name: agent.name.clone(), seconds: seconds(agent.since) }));
+        let leases = self.claims.leases.values();
+        keepers.extend(leases.map(|lease| Keeper::Lease { reason: lease.reason.clone(), left: seconds(lease.left) }));
+        if !known {
+            keepers.push(Keeper::NoReport);
+            return keepers;
+        }
+        let cpu = |millis: u64| millis.saturating_mul(1000) / self.sample.elapsed.max(1);
+        let programs = self.sample.programs.iter().map(|program| (program, cpu(program.cpu)));
+        let before = keepers.len();
+        keepers.extend(
+            programs
+                .filter(|(_, cpu)| *cpu >= CPU_OF_PROGRAM)
+                .map(|(program, cpu)| Keeper::Program { name: program.name.clone(), cpu }),
+        );
+        if keepers.len() == before && self.average_cpu >= CPU_OF_WORK {
+            keepers.push(Keeper::Cpu { program: self.sample.busiest.clone(), cpu: self.average_cpu / 1000 });
+        }
+        if self.average_io >= IO_OF_WORK {
+            keepers.push(Keeper::Io { bytes: self.average_io });
+        }
+        keepers.extend(self.sample.output.clone().map(|program| Keeper::Output { program }));
+        keepers
+    }
+
+    /// Decides what follows. A workspace that runs is frozen or stopped for idleness only after a sample that is not old.
+    pub fn decide(&mut self, context: Context<'_>) -> Decision {
+        let autostop = context.autostop;
+        let kept_by = match self.phase {
+            Phase::Running(_) => self.keepers(autostop),
+            Phase::Frozen(_) | Phase::Down => Vec::new(),
+        };
+        let next = self.next(&kept_by, context);
+        let attended = kept_by.is_empty() || kept_by.contains(&Keeper::Tab);
+        let waiting = self.claims.agents.values().filter(|agent| agent.waits());
+        let verdict = Verdict {
+            waiting: waiting.map(|Agent { name, state, since, .. }| (name.clone(), *state, seconds(*since))).collect(),
+            idle: seconds(self.idle + self.frozen),
+            kept_for: (!attended && autostop.first_delay().is_some())
+                .then(|| seconds(autostop.max_lease.get().saturating_sub(self.unattended))),
+            kept_by,
+            next,
+        };
+        let announce = next.is_some_and(|next| self.is_announced_now(next, autostop));
+        Decision { announce, act: next.is_some_and(|next| next.seconds == 0), verdict }
+    }
+
+    fn next(&self, kept_by: &[Keeper], context: Context<'_>) -> Option<Next> {
+        let autostop = context.autostop;
+        let stop = autostop.stop_after.get().map(|after| Next {
+            stops: true,
+            seconds: seconds_left(after, self.idle + self.frozen),
+            because: Because::Idle,
+        });
+        match self.phase {
+            Phase::Down => None,
+            Phase::Frozen(_) => stop,
+            Phase::Running(_) => {
+                let runtime = autostop.max_runtime.get().map(|after| Next {
+                    stops: true,
+                    seconds: seconds_left(after, self.up),
+                    because: Because::MaxRuntime,
+                });
+                let freeze = autostop.freeze_after.get().map(|after| {
+                    let because = if context.update_pending { Because::Update } else { Because::Idle };
+                    Next { stops: context.update_pending, seconds: seconds_left(after, self.idle), because }
+                });
+                let idle = if kept_by.is_empty() { freeze.or(stop) } else { None };
+                [runtime, idle].into_iter().flatten().min_by_key(|next| next.seconds)
+            }
+        }
+    }
+
+    /// Whether the next step must be announced now: each span of `autostop.warnings` leads to one announcement.
+    fn is_announced_now(&mut self, next: Next, autostop: &Autostop) -> bool {
+        let whole = match next.because {
+            Because::MaxRuntime => autostop.max_runtime.get(),
+            Because::Idle | Because::Update if matches!(self.phase, Phase::Running(_)) => autostop.first_delay(),
+            // Nobody can see the announcement in a frozen workspace.
+            Because::Idle | Because::Update => return false,
+        };
+        let spans =
+            autostop.warnings.iter().map(|span| span.get()).filter(|span| whole.is_none_or(|whole| *span < whole));
+        let reached = spans.map(|span| span.as_secs()).filter(|span| next.seconds <= *span).min();
+        let announce = reached.is_some_and(|span| self.announced.is_none_or(|announced| span < announced));
+        self.announced = reached;
+        announce && next.seconds > 0
+    }
+}
+
+/// A moving average: `amount` in the last `elapsed` milliseconds changes it in proportion to that time.
+fn average(before: u64, amount: u64, elapsed: u64) -> u64 {
+    if elapsed == 0 {
+        return before;
+    }
+    let rate = amount / elapsed;
+    let window = u64::try_from(AVERAGE_OVER.as_millis()).unwrap_or(u64::MAX);
+    let weight = elapsed.min(window);
+    (u128::from(before) * u128::from(window - weight) / u128::from(window)
+        + u128::from(rate) * u128::from(weight) / u128::from(window))
+    .try_into()
+    .unwrap_or(u64::MAX)
+}
+
+fn seconds_left(after: Duration, elapsed: Duration) -> u64 {
+    // Rounded up, so that 0 means that the time is over.
+    let left = after.saturating_sub(elapsed);
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
+}
