@@ -230,6 +230,23 @@ fn all_issues_are_reported_together() {
 }
 
 #[test]
+fn invalid_elements_of_a_list_are_reported_at_their_own_index() {
+    let found =
+        issues(&user(r#""extensions":["bad","ok.ok","worse","fine.fine","worst"],"hostServices":[70000,1,-1]"#));
+    let paths: Vec<&str> = found.iter().map(|issue| issue.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "users.dan.extensions.0",
+            "users.dan.extensions.2",
+            "users.dan.extensions.4",
+            "users.dan.hostServices.0",
+            "users.dan.hostServices.2",
+        ]
+    );
+}
+
+#[test]
 fn a_truncated_manifest_is_refused() {
     for end in 0..FULL.trim_end().len() {
         let (manifest, issues) = Manifest::parse(&FULL[..end], &MACHINE);
