@@ -1,8 +1,8 @@
-//! Child processes that the kernel kills when csm dies.
+//! Runs programs: some until csm dies, others until they exit or a time limit is reached.
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -18,6 +18,23 @@ pub fn find(program: &str) -> PathBuf {
         .map(|directory| directory.join(program))
         .find(|path| path.is_file());
     found.unwrap_or_else(|| program.into())
+}
+
+/// Runs a program without input until it exits, and returns its output. A program that runs longer than `limit` is killed.
+pub async fn output_within(limit: Duration, command: impl Into<Command>) -> io::Result<Output> {
+    let mut command = command.into();
+    let line = command_line(&command);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    tokio::time::timeout(limit, output).await.unwrap_or_else(|_| {
+        let late = limit.as_secs();
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("\"{line}\" did not exit within {late} s")))
+    })
+}
+
+fn command_line(command: &Command) -> String {
+    let command = command.as_std();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// A child process. The kernel signals it when csm dies, even if csm is killed.
@@ -98,6 +115,15 @@ fn raw_pid(child: &Child) -> Option<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_does_not_exit_is_not_waited_for_longer_than_the_limit() {
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        let error = output_within(Duration::from_secs(30), command).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "\"sleep 1000\" did not exit within 30 s");
+    }
 
     #[tokio::test]
     async fn output_that_is_not_utf8_does_not_break_the_pipe() {
