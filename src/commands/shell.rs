@@ -29,7 +29,7 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     };
     // Root runs no workspaces, so for root this is a workspace that a unit runs.
     let account = if rustix::process::geteuid().is_root() {
-        Some(Account::of(workspace).map_err(unreachable)?.ok_or_else(stopped)?)
+        Some(block_on(async { Account::of(workspace).await.map_err(unreachable)?.ok_or_else(stopped) })?)
     } else {
         None
     };
