@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::file::{FrontDoorFile, ManifestFile, UserFile};
 use super::{FrontDoor, Machine, Manifest, Owner};
@@ -97,7 +98,7 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
             owners.insert(name.clone(), owner);
         }
         if let Some(workspace) = workspace(&path, name, user, file.image.as_ref(), &base, machine, issues) {
-            workspaces.insert(workspace.id.clone(), workspace);
+            workspaces.insert(workspace.id.clone(), Arc::new(workspace));
         }
     }
     Some(Manifest { domain: domain?, workspace_base: base, front_door, owners, workspaces })
