@@ -67,7 +67,7 @@ rustPlatform.buildRustPackage {
 
   passthru = {
     inherit images;
-    # What the module gives people who have no image of their own.
+    # The image of users for whom no other image is set.
     imageBase = images.image-base;
   };
 

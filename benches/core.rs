@@ -18,9 +18,9 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 const MACHINE: Machine = Machine { memory: 64 << 30, cpus: 16 };
 
-fn manifest(people: usize) -> String {
+fn manifest(count: usize) -> String {
     let mut users = String::new();
-    for n in 0..people {
+    for n in 0..count {
         let comma = if n == 0 { "" } else { "," };
         let _ = write!(
             users,
@@ -61,7 +61,7 @@ fn manifests(c: &mut Criterion) {
     let text = manifest(1_000);
     let parse = || Manifest::parse(black_box(&text), &MACHINE);
     assert_eq!(parse().0.expect("valid").owners.len(), 1_000);
-    c.bench_function("manifest of 1,000 people, parsed and checked", |b| b.iter(parse));
+    c.bench_function("manifest of 1,000 users, parsed and checked", |b| b.iter(parse));
 
     let full = include_str!("../tests/manifests/full.json");
     let full = Manifest::parse(full, &MACHINE).0.expect("valid");

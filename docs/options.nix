@@ -10,8 +10,8 @@ let
   );
 
   # `users.<name>.image` → `defaults.image`, if there is such an option.
-  everyone = name: "defaults.${lib.removePrefix "users.<name>." name}";
-  forEveryone = name: lib.hasPrefix "users.<name>." name && named ? ${everyone name};
+  allUsers = name: "defaults.${lib.removePrefix "users.<name>." name}";
+  isForAllUsers = name: lib.hasPrefix "users.<name>." name && named ? ${allUsers name};
 
   indented = text: lib.concatMapStringsSep "\n" (line: "    ${line}") (lib.splitString "\n" text);
   written =
@@ -27,7 +27,7 @@ let
       "${label}: `${text}`";
   default =
     name: option:
-    if forEveryone name then named.${everyone name}.default or null else option.default or null;
+    if isForAllUsers name then named.${allUsers name}.default or null else option.default or null;
 
   section =
     name:
@@ -43,7 +43,7 @@ let
       ]
       ++ lib.optional (given != null) (written "Default" given)
       ++ lib.optional (option ? example) (written "Example" option.example)
-      ++ lib.optional (forEveryone name) "For all users: `${everyone name}`"
+      ++ lib.optional (isForAllUsers name) "For all users: `${allUsers name}`"
     );
 
   ofPeople = lib.filter (lib.hasPrefix "users.<name>.") (lib.attrNames named);

@@ -8,7 +8,7 @@
 let
   cfg = config.services.code-server-multi;
   ours = import ./lib.nix { inherit lib; };
-  people = lib.attrNames cfg.users;
+  userNames = lib.attrNames cfg.users;
   option = "services.code-server-multi";
 
   # The usual size of a range of subordinate ids; a container needs that many.
@@ -179,6 +179,6 @@ in
       "d ${cfg.internal.run}/secrets 0711 code-server-multi code-server-multi -"
     ]
     # One text with all rules, because NixOS evaluates each rule slowly.
-    ++ lib.optional (people != [ ]) (lib.concatMapStringsSep "\n" directories people);
+    ++ lib.optional (userNames != [ ]) (lib.concatMapStringsSep "\n" directories userNames);
   };
 }

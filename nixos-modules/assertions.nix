@@ -165,8 +165,8 @@ let
   amounts =
     where: user:
     let
-      everyone = "${option}.defaults";
-      origin = field: if user.${field} == defaults.${field} then everyone else where;
+      allUsers = "${option}.defaults";
+      origin = field: if user.${field} == defaults.${field} then allUsers else where;
       own = field: origin field == where;
       limit = ours.bytes user.memoryLimit;
       high = if user.memoryHigh == null then null else ours.bytes user.memoryHigh;
@@ -190,13 +190,13 @@ let
           if own "memoryHigh" then
             "lower it, or leave it out for five sixths of memoryLimit"
           else
-            "set ${where}.memoryHigh, or leave ${everyone}.memoryHigh out for five sixths of memoryLimit"
+            "set ${where}.memoryHigh, or leave ${allUsers}.memoryHigh out for five sixths of memoryLimit"
         }."
     ++
       lib.optional (own "cpuLimit" && (cpus == null || cpus < 10))
         "${where}.cpuLimit is \"${ours.written user.cpuLimit}\", which is not a number of CPUs; write for example \"1.5\" or \"2\".";
 
-  person =
+  checkUser =
     name: user:
     let
       where = "${option}.users.${name}";
@@ -231,7 +231,7 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    assertions = map ours.refuse (system ++ lib.concatLists (lib.mapAttrsToList person cfg.users));
+    assertions = map ours.refuse (system ++ lib.concatLists (lib.mapAttrsToList checkUser cfg.users));
 
     warnings =
       lib.optional (cfg.domain == null)

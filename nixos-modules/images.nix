@@ -39,7 +39,7 @@ let
         )
         "${where} is \"${image}\", which is not an image's name; write for example \"docker.io/codercom/code-server:latest\".";
 
-  person =
+  checkUser =
     name: user:
     let
       where = "${option}.users.${name}";
@@ -87,7 +87,7 @@ in
     assertions = map ours.refuse (
       wrong "${option}.baseImage" cfg.internal.baseImage
       ++ lib.optionals (cfg.defaults.image != null) (wrong "${option}.defaults.image" cfg.defaults.image)
-      ++ lib.concatLists (lib.mapAttrsToList person cfg.users)
+      ++ lib.concatLists (lib.mapAttrsToList checkUser cfg.users)
       ++
         lib.optional (version != null && !lib.versionAtLeast version oldest)
           "${option}.baseImage has code-server ${version}; in versions before ${oldest} a port's address can redirect a visitor to another site; update nixpkgs, or set ${option}.baseImage to an image with a newer version."

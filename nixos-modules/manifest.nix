@@ -14,7 +14,7 @@ let
   # Omits the manifest's defaults, so that a file with many users stays small and its changes readable.
   given = lib.filterAttrs (_: value: value != null && value != { } && value != [ ] && value != false);
 
-  person =
+  manifestUser =
     name: user:
     given {
       passwordFile = "${cfg.internal.passwords}/${name}";
@@ -66,7 +66,7 @@ let
           listen = "0.0.0.0:${toString cfg.httpsPort}";
           inherit (tls) certificate certificateKey;
         };
-    users = lib.mapAttrs person cfg.users;
+    users = lib.mapAttrs manifestUser cfg.users;
   };
 in
 {

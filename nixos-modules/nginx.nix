@@ -10,7 +10,7 @@ let
     run
     ;
   share = "${cfg.package}/share/code-server-multi/nginx";
-  people = lib.attrNames cfg.users;
+  userNames = lib.attrNames cfg.users;
   socket = name: "unix:${run}/ws/${name}/http.sock";
 
   # The settings that all of the module's server blocks share.
@@ -58,19 +58,18 @@ let
   listening =
     ssl: usual:
     let
-      own = lib.filter (one: one.ssl == ssl) nginx.virtualHosts.${domain}.listen;
-      shared = lib.filter (one: one.ssl == null || one.ssl == ssl) nginx.defaultListen;
-      given = if nginx.virtualHosts.${domain}.listen != [ ] then own else shared;
+      own = nginx.virtualHosts.${domain}.listen;
+      given = if own != [ ] then own else nginx.defaultListen;
       port = one: if one.port == null then usual else one.port;
     in
-    if nginx.virtualHosts.${domain}.listen == [ ] && nginx.defaultListen == [ ] then
+    if given == [ ] then
       [ usual ]
     else
-      lib.unique (map port given);
+      lib.unique (map port (lib.filter (one: one.ssl == null || one.ssl == ssl) given));
   withTls = listening true nginx.defaultSSLListenPort;
 
   # The host's other server blocks. If there are any, they decide which one answers unknown hostnames.
-  others = lib.subtractLists ([ domain ] ++ map (name: "${name}.${domain}") people) (
+  others = lib.subtractLists ([ domain ] ++ map (name: "${name}.${domain}") userNames) (
     lib.filter (name: !lib.hasPrefix "code-server-multi-" name) (lib.attrNames nginx.virtualHosts)
   );
 
@@ -109,7 +108,7 @@ in
       recommendedTlsSettings = lib.mkDefault true;
       # Room for the longest hostname (a port, a user and a project before the longest domain), and for all users' hostnames.
       serverNamesHashBucketSize = lib.mkDefault 512;
-      serverNamesHashMaxSize = lib.mkDefault (lib.max 512 (2 * lib.length people));
+      serverNamesHashMaxSize = lib.mkDefault (lib.max 512 (2 * lib.length userNames));
 
       # nginx's default of 512 connections is enough for only a few dozen open editors, and one visitor could use them all.
       eventsConfig = lib.mkDefault "worker_connections 4096;";
@@ -122,7 +121,7 @@ in
         upstream csm_question { server unix:${run}/question.sock; keepalive 32; }
         ${lib.concatMapStrings (
           name: "upstream csm_ws_${name} { server ${socket name}; keepalive 32; }\n"
-        ) people}
+        ) userNames}
       '';
 
       virtualHosts = {
@@ -161,11 +160,11 @@ in
         }
         // (if tls == null then host else { rejectSSL = true; });
       }
-      // lib.listToAttrs (map owner people)
+      // lib.listToAttrs (map owner userNames)
       // lib.listToAttrs (
         lib.concatMap (
           name: lib.optional (cfg.users.${name}.port != null) (loopback name cfg.users.${name}.port)
-        ) people
+        ) userNames
       );
     };
 

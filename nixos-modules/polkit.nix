@@ -26,7 +26,6 @@ in
             ${lib.concatMapStringsSep "\n    " allow [
               "Subscribe"
               "ListUnitsByPatterns"
-              "GetUnit"
               "StartUnit"
               "StopUnit"
               "FreezeUnit"

@@ -13,7 +13,7 @@ in
   config = lib.mkIf cfg.enable {
     services.code-server-multi.internal = {
       # The text of each file, by its name below /etc/systemd/system.
-      units = cfg.internal.peoplesUnits // cfg.internal.passwordUnits;
+      units = cfg.internal.userUnits // cfg.internal.passwordUnits;
       unitFiles =
         pkgs.runCommand "code-server-multi-units"
           {

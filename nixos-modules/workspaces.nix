@@ -88,7 +88,7 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
-    services.code-server-multi.internal.peoplesUnits = lib.concatMapAttrs (name: user: {
+    services.code-server-multi.internal.userUnits = lib.concatMapAttrs (name: user: {
       "${ours.unit name}.service" = service name user;
       "${ours.slice name}.slice" = slice name user;
     }) cfg.users;

@@ -1,4 +1,4 @@
-//! What the daemon needs from the host, as traits. The adapters implement them; tests have fakes.
+//! What the daemon needs from the host, as traits. The adapters implement them; tests use fakes.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,27 +28,27 @@ pub(crate) mod fake;
 
 pub use error::RuntimeError;
 
-/// Everything that a start needs.
+/// Describes a workspace to start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StartRequest {
     /// The container.
     pub spec: ContainerSpec,
-    /// The secrets to copy for it.
+    /// The secrets to copy for the container.
     pub secrets: Vec<SecretCopy>,
-    /// The VS Code settings to begin with.
+    /// The initial VS Code settings.
     pub settings: Map<String, Value>,
     /// The owner's home on the host.
     pub home: PathBuf,
     /// The directory on the host that is mounted at `~/project`.
     pub project: PathBuf,
-    /// Where code-server will bind its socket. The owner may put anything there.
+    /// Where code-server binds its socket. The workspace can create any file there.
     pub bound: PathBuf,
-    /// Where csm publishes the socket, once it is one, for nginx.
+    /// Where csm publishes the socket for nginx, after checking that it is a socket.
     pub socket: PathBuf,
 }
 
 impl StartRequest {
-    /// Everything that a start of this workspace needs.
+    /// Describes how to start this workspace.
     pub fn new(manifest: &Manifest, workspace: &Workspace, layout: &Layout) -> Self {
         let mut settings = settings::defaults();
         settings.extend(workspace.settings.clone());
@@ -68,41 +68,42 @@ impl StartRequest {
 /// How many lines of a failed workspace's log are kept.
 const LAST_LINES: usize = 40;
 
-/// How many bytes of them.
+/// How many bytes of these lines are kept.
 const LAST_BYTES: usize = 16 << 10;
 
-/// How long they may take to come; a reason without them is better than none.
+/// How long to wait for these lines. After that, the failure is reported without them.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(5);
 
-/// What runs workspaces, each at most once. `ports/contract.rs` holds every adapter and the fake to what is said here.
+/// Runs workspaces, each at most once. `ports/contract.rs` tests every adapter and the fake against the rules that are documented here.
 ///
-/// A workspace is absent (never started, or removed), running, frozen, or exited (with or without a failure). An operation is done
-/// when the workspace is in the state that it leads to, and repeating it changes nothing. Operations on one workspace may be asked for
-/// together: they take effect one after the other, except that a stop interrupts starts that were asked for before it.
+/// A workspace is absent (never started, or removed), running, frozen, or exited (with or without a failure). An operation returns
+/// when the workspace is in the operation's final state, and repeating the operation changes nothing. Several operations on a workspace
+/// can be called concurrently: they take effect one after the other, except that a stop interrupts all starts that were called before it.
 ///
-/// Every operation returns in bounded time. Any can fail with [`RuntimeError::Unavailable`], [`RuntimeError::TimedOut`] or
-/// [`RuntimeError::Refused`]; then [`Runtime::observe`] says what is there.
+/// Every operation returns in bounded time. Any operation can fail with [`RuntimeError::Unavailable`], [`RuntimeError::TimedOut`] or
+/// [`RuntimeError::Refused`]; [`Runtime::observe`] then shows the workspace's state.
 pub trait Runtime: Clone + Send + Sync + 'static {
-    /// The workspaces of this csm: those that run or are frozen, and what is left of those that exited. One that is absent, or of
-    /// which nothing is known any more, is not among them.
+    /// The workspaces of this csm that are running or frozen, and those that have exited, as long as the runtime still knows them. Absent
+    /// workspaces are not included.
     fn observe(&self) -> impl Future<Output = Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>> + Send;
 
-    /// Yields whenever a workspace may have changed: a reason to observe again.
+    /// Yields whenever a workspace may have changed, so that the caller observes again.
     fn changes(&self) -> BoxStream<'static, ()>;
 
-    /// Prepares, creates and starts a workspace, in place of what is left of an earlier one; done when code-server answers. One that
-    /// runs already is only waited for, and one that is frozen is thawed first: neither is restarted.
+    /// Prepares, creates and starts a workspace, and returns when code-server responds. A container that has exited is replaced. A
+    /// workspace that is already running is not restarted, and neither is a frozen one, which is thawed first.
     ///
-    /// A start holds a permit of `turn` while it creates the workspace and waits for code-server, but not while it pulls the image;
-    /// it reports [`Progress::Queued`] before it waits for one. Systemd's units can't wait after they pulled: there it waits for the
-    /// permit before the unit starts, gives it up while the unit pulls, and then takes one only if one is free.
+    /// A start keeps a permit of `turn` while it creates the workspace and waits for code-server, but not while it pulls the image. It
+    /// reports [`Progress::Queued`] before it waits for a permit. A systemd unit can't wait between pulling the image and creating the
+    /// workspace: under systemd, a start waits for the permit before it starts the unit, returns the permit while the unit pulls, and
+    /// then takes one only if one is free.
     ///
-    /// Fails with [`RuntimeError::Failed`] when the workspace did not start: then nothing of it runs. With
-    /// [`RuntimeError::Interrupted`] when it was stopped meanwhile, and with [`RuntimeError::StillRunning`] when it was running already
-    /// and code-server does not answer: it runs on.
+    /// Fails with [`RuntimeError::Failed`] if the workspace did not start; none of its processes then runs. Fails with
+    /// [`RuntimeError::Interrupted`] if the workspace was stopped meanwhile, and with [`RuntimeError::StillRunning`] if it was already
+    /// running and code-server does not respond; the workspace then keeps running.
     ///
-    /// Dropped, a start gives up: what it has not begun to create is not created. What it is creating may still run afterwards,
-    /// unless a stop follows.
+    /// If the future is dropped, the start creates nothing more. A container whose creation has begun may still run afterwards, unless
+    /// a stop follows.
     fn start(
         &self,
         request: StartRequest,
@@ -110,25 +111,28 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         turn: Arc<Semaphore>,
     ) -> impl Future<Output = Result<Endpoint, RuntimeError>> + Send;
 
-    /// Stops a workspace, a frozen one too, and interrupts starts of it. Done when nothing of it runs and no start that was asked for
-    /// before, dropped or not, can make it run. No error when it does not run; it may still be observed as exited.
+    /// Stops a running or frozen workspace, and interrupts its starts. Returns when none of its processes runs and no start that was
+    /// called before, even if it was dropped, can run it. It is not an error if the workspace is not running. Afterwards the workspace
+    /// may be observed as exited.
     fn stop(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Freezes a workspace: its processes stay, and use no CPU. No error when it is frozen; [`RuntimeError::NotRunning`] when it does
-    /// not run.
+    /// Freezes a workspace: suspends its processes, which keep their memory and use no CPU. Does nothing if the workspace is already
+    /// frozen. Fails with [`RuntimeError::NotRunning`] if it is not running.
     fn freeze(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Thaws a workspace: its processes continue. No error when it is not frozen; [`RuntimeError::NotRunning`] when it does not run.
+    /// Thaws a workspace: its processes continue. Does nothing if the workspace is not frozen. Fails with [`RuntimeError::NotRunning`]
+    /// if it is not running.
     fn thaw(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Removes what is left of a workspace that exited. Its files stay, and it may be observed as exited for a while. No error when it
-    /// is absent; [`RuntimeError::StillRunning`] when it runs or is frozen.
+    /// Removes the container of a workspace that has exited, and keeps the owner's files. The workspace may be observed as exited for a
+    /// while. Does nothing if the workspace is absent. Fails with [`RuntimeError::StillRunning`] if it is running or frozen.
     fn remove(&self, id: &WorkspaceId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// The last lines that a workspace printed, then, with `follow`, those to come: each safe to show and bounded, see [`crate::model::printed`].
+    /// The last lines that a workspace printed and, with `follow`, the lines that it prints from now on. Each line is bounded and safe to
+    /// show, see [`crate::model::printed`].
     fn logs(&self, id: &WorkspaceId, lines: usize, follow: bool) -> BoxStream<'static, Result<String, RuntimeError>>;
 
-    /// What a workspace that failed printed last; empty when it can't be read soon.
+    /// The last lines that a failed workspace printed. Empty if they can't be read in time.
     fn last_lines(&self, id: &WorkspaceId) -> impl Future<Output = Vec<String>> + Send {
         let lines = self.logs(id, LAST_LINES, false).filter_map(async |line| line.ok());
         let tail = lines.fold(Tail::new(LAST_BYTES), async |mut tail, line| {
@@ -138,43 +142,43 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         async { tokio::time::timeout(LAST_LINES_WAIT, tail).await.map(Tail::into_lines).unwrap_or_default() }
     }
 
-    /// What workspaces take on disk, as far as that can be measured.
+    /// The workspaces' disk usage, as far as it can be measured.
     fn disk(&self, manifest: &Manifest) -> impl Future<Output = DiskUsage> + Send;
 
-    /// What running workspaces use.
+    /// The memory, CPU time and processes of the running workspaces.
     fn usage(&self) -> impl Future<Output = BTreeMap<WorkspaceId, Usage>> + Send;
 
-    /// Limits of the manifest that this host can't enforce, each with the reason.
+    /// The limits that this host can't enforce, each with the reason.
     fn unenforced(&self) -> impl Future<Output = Vec<String>> + Send;
 }
 
-/// What workspaces take on disk.
+/// The workspaces' disk usage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Bytes of each workspace's home and project. A workspace that is missing was not measured.
+    /// The bytes in each workspace's home and project. A workspace that was not measured is missing.
     pub used: BTreeMap<WorkspaceId, u64>,
-    /// Bytes free in `workspaceBase`.
+    /// The free bytes in `workspaceBase`.
     pub free: Option<u64>,
 }
 
-/// What the daemon knows of a workspace from its own last run.
+/// How a workspace last stopped or failed, as recorded before the daemon restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastOutcome {
-    /// Whether it failed the last time.
+    /// Whether it failed.
     pub failed: bool,
-    /// The reason for that.
+    /// Why it stopped or failed.
     pub reason: String,
-    /// Since when.
+    /// When it stopped or failed.
     pub at: Timestamp,
 }
 
-/// What survives the daemon's restart.
+/// The records that survive a restart of the daemon.
 pub trait History: Clone + Send + Sync + 'static {
-    /// What was last recorded.
+    /// The last record of each workspace.
     fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome>;
-    /// Records how a workspace stopped or failed. A failure to record it is logged, and does not stop csm.
+    /// Records how a workspace stopped or failed. A failure to record this is logged, and csm continues.
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome);
 }
 
-/// Seconds since 1970, so that tests can set the time.
+/// Returns the seconds since 1970. Tests use one whose time they set.
 pub type Clock = fn() -> Timestamp;

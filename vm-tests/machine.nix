@@ -1,4 +1,4 @@
-# What every scenario has: two people, a certificate of the machine's own, and room for workspaces.
+# What every scenario has: two users, a self-signed certificate, and room for workspaces.
 { pkgs, ... }:
 let
   domain = "code.test";

@@ -7,16 +7,21 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::cgroup;
+use super::children::output_within;
 use super::podman::args;
 use crate::model::label::WorkspaceId;
 use crate::model::launch::unit_name;
 
 /// The environment variables that Podman's commands for a workspace inherit from its launcher.
 const INHERITED: [&str; 3] = ["HOME", "PATH", "XDG_RUNTIME_DIR"];
+
+/// How long systemd may take to show a unit.
+const SHOW_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The account of a workspace with a running launcher.
 pub struct Account {
@@ -28,11 +33,13 @@ pub struct Account {
 
 impl Account {
     /// Finds the account of a workspace; only root can. `None` if its unit is not active.
-    pub fn of(workspace: &WorkspaceId) -> Result<Option<Self>> {
+    pub async fn of(workspace: &WorkspaceId) -> Result<Option<Self>> {
         let unit = unit_name(workspace);
-        let properties = "--property=MainPID,ActiveState,FreezerState";
-        let shown = Command::new("systemctl").args(["show", properties, &unit]).output();
-        let shown = shown.map_err(|error| Error::other(format!("can't run systemctl: {error}")))?;
+        let mut show = Command::new("systemctl");
+        show.args(["show", "--property=MainPID,ActiveState,FreezerState", &unit]);
+        let shown = output_within(SHOW_TIMEOUT, show)
+            .await
+            .map_err(|error| Error::other(format!("can't run systemctl: {error}")))?;
         let stdout = String::from_utf8_lossy(&shown.stdout);
         let property = |name| stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let (Some(process), Some(state)) = (property("MainPID"), property("ActiveState")) else {

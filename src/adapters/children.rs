@@ -1,13 +1,18 @@
-//! Child processes that the kernel kills when csm dies.
+//! Runs programs: some until csm dies, others until they exit or a time limit is reached.
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
+
+use crate::model::printed::Lines;
+
+/// How many bytes of a program's output are read together.
+const READ_SIZE: usize = 16 << 10;
 
 /// Finds a program in `PATH`, or in the directories of administrators' programs, which are not in an ordinary account's `PATH`.
 pub fn find(program: &str) -> PathBuf {
@@ -18,6 +23,23 @@ pub fn find(program: &str) -> PathBuf {
         .map(|directory| directory.join(program))
         .find(|path| path.is_file());
     found.unwrap_or_else(|| program.into())
+}
+
+/// Runs a program without input until it exits, and returns its output. A program that runs longer than `limit` is killed.
+pub async fn output_within(limit: Duration, command: impl Into<Command>) -> io::Result<Output> {
+    let mut command = command.into();
+    let line = command_line(&command);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    tokio::time::timeout(limit, output).await.unwrap_or_else(|_| {
+        let late = limit.as_secs();
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("\"{line}\" did not exit within {late} s")))
+    })
+}
+
+fn command_line(command: &Command) -> String {
+    let command = command.as_std();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// A child process. The kernel signals it when csm dies, even if csm is killed.
@@ -44,10 +66,11 @@ impl ChildProcess {
             .spawn()?;
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(async move {
-                // Read as bytes, not as text: if reading stopped, the pipe would break and kill the program.
-                let mut lines = BufReader::new(stderr).split(b'\n');
-                while let Ok(Some(line)) = lines.next_segment().await {
-                    tracing::debug!(program = name, "{}", String::from_utf8_lossy(&line));
+                let mut reader = LineReader::new(stderr);
+                while let Ok(Some(lines)) = reader.next().await {
+                    for line in lines {
+                        tracing::debug!(program = name, "{line}");
+                    }
                 }
             });
         }
@@ -91,6 +114,28 @@ impl ChildProcess {
     }
 }
 
+/// Reads a program's output line by line. Each line is bounded and safe to show, see [`crate::model::printed`].
+pub struct LineReader<R> {
+    output: R,
+    lines: Lines,
+    buffer: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> LineReader<R> {
+    /// Creates a reader of this output.
+    pub fn new(output: R) -> Self {
+        Self { output, lines: Lines::default(), buffer: vec![0; READ_SIZE] }
+    }
+
+    /// The lines that the next bytes complete, perhaps none; `None` at the end of the output.
+    pub async fn next(&mut self) -> io::Result<Option<Vec<String>>> {
+        Ok(match self.output.read(&mut self.buffer).await? {
+            0 => self.lines.finish().map(|last| vec![last]),
+            count => Some(self.lines.push(&self.buffer[..count])),
+        })
+    }
+}
+
 fn raw_pid(child: &Child) -> Option<Pid> {
     child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
 }
@@ -98,6 +143,28 @@ fn raw_pid(child: &Child) -> Option<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::printed::MAX_LINE;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_does_not_exit_is_not_waited_for_longer_than_the_limit() {
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        let error = output_within(Duration::from_secs(30), command).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "\"sleep 1000\" did not exit within 30 s");
+    }
+
+    #[tokio::test]
+    async fn lines_are_bounded_while_they_are_read_and_show_their_escapes() {
+        let output = [b"\x1b[2J\n".as_slice(), &vec![b'<'; 9 << 20], b"\nend"].concat();
+        let mut lines = Vec::new();
+        let mut reader = LineReader::new(output.as_slice());
+        while let Some(more) = reader.next().await.unwrap() {
+            lines.extend(more);
+        }
+        assert_eq!((lines.len(), lines[0].as_str(), lines[2].as_str()), (3, r"\u{1b}[2J", "end"));
+        assert!(lines[1].len() <= MAX_LINE && lines[1].ends_with(" bytes cut)"), "{}", lines[1]);
+    }
 
     #[tokio::test]
     async fn output_that_is_not_utf8_does_not_break_the_pipe() {

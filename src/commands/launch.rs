@@ -32,12 +32,12 @@ use crate::model::workspace::Progress;
 use crate::ports::StartRequest;
 
 /// How long to wait for a container to exit before leaving it to systemd, which kills the unit's processes.
-const GIVE_UP: Duration = Duration::from_secs(15);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often csm checks whether the kernel has killed a process at the memory limit. The kernel could notify csm of that, but it would also
 /// notify of each time that the workspace reaches its limit, up to a hundred times a second. A launcher that handles those needs memory
 /// too, and would keep the workspace at its limit.
-const LOOK: Duration = Duration::from_secs(5);
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a workspace did not start, or stopped running.
 struct Reason(Exit, String);
@@ -167,14 +167,14 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
     let mut interrupt = signal(SignalKind::interrupt()).map_err(missing)?;
     let cgroup = UnitCgroup::own();
     let mut made = cgroup.as_ref().map(UnitCgroup::changes);
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut memory_check = interval(MEMORY_CHECK_INTERVAL);
+    memory_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let killed = || cgroup.as_ref().map_or(0, UnitCgroup::killed);
     let digest = request.spec.digest();
     let mut run = podman().args(arguments).spawn().map_err(missing)?;
     let mut published = pin!(ready::published(request));
-    // When the container appeared, and the number of killed processes that was last reported to systemd.
-    let (mut since, mut ready, mut told) = (None, false, 0);
+    // When the container appeared, whether code-server has responded, and the number of killed processes that was last sent to systemd.
+    let (mut since, mut ready, mut last_sent) = (None, false, 0);
     let mut disk = DiskMeter::new(&request.home, &request.project);
     let ready_status = |killed, disk| Status::Ready { digest: digest.clone(), killed, disk };
     // When the container is to be killed, after it was asked to stop.
@@ -197,8 +197,8 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
             }
             () = &mut published, if !ready => {
                 ready = true;
-                told = killed();
-                let status = ready_status(told, None).to_string();
+                last_sent = killed();
+                let status = ready_status(last_sent, None).to_string();
                 notify_systemd(&[NotifyState::Ready, NotifyState::Status(&status)]);
                 disk.tick(cgroup.as_ref());
                 tracing::info!(workspace = %request.spec.workspace, "ready");
@@ -211,15 +211,15 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                     }
                 }
             }
-            _ = look.tick(), if ready && kill_at.is_none() => {
+            _ = memory_check.tick(), if ready && kill_at.is_none() => {
                 let now = killed();
-                if now != told {
-                    told = now;
-                    report(&ready_status(told, disk.bytes));
+                if now != last_sent {
+                    last_sent = now;
+                    report(&ready_status(last_sent, disk.bytes));
                 }
                 disk.tick(cgroup.as_ref());
             }
-            () = disk.measured() => report(&ready_status(told, disk.bytes)),
+            () = disk.measured() => report(&ready_status(last_sent, disk.bytes)),
             () = sleep_until(since.unwrap_or_else(Instant::now) + ready::READY_TIMEOUT), if since.is_some() && !ready && kill_at.is_none() => {
                 terminate_and_wait(&mut run).await;
                 let late = ready::READY_TIMEOUT.as_secs();
@@ -227,9 +227,9 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
             }
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
                 // code-server waits for connections that browsers leave open. If this hangs, systemd kills the whole unit.
-                kill_at = Some(Instant::now() + GIVE_UP);
+                kill_at = Some(Instant::now() + EXIT_TIMEOUT);
                 let kill = podman().args(["kill", &request.spec.name]).status();
-                let _ = timeout(GIVE_UP, kill).await;
+                let _ = timeout(EXIT_TIMEOUT, kill).await;
             }
             Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
                 kill_at = Some(Instant::now() + Duration::from_secs(request.spec.stop_seconds.into()));
@@ -243,7 +243,7 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
 async fn terminate_and_wait(podman: &mut Child) {
     forward(podman);
     // systemd kills what still runs after that, with the unit.
-    let _ = timeout(GIVE_UP, podman.wait()).await;
+    let _ = timeout(EXIT_TIMEOUT, podman.wait()).await;
 }
 
 /// Sends SIGTERM to Podman, which forwards it to the container's first process.

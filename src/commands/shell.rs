@@ -1,17 +1,25 @@
 //! `csm shell`.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use super::Failure;
+use super::{Failure, block_on};
 use crate::adapters::account::Account;
+use crate::adapters::children::output_within;
 use crate::model::container::{HOME, USER, container_name};
 use crate::model::label::WorkspaceId;
 use crate::model::launch::unit_name;
 
+/// How long Podman may take to inspect a container.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+fn missing(error: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("can't run podman: {error}; run \"csm doctor\" to see what is missing"))
+}
+
 pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCode, Failure> {
-    let missing = |error| Failure::new(format!("can't run podman: {error}; run \"csm doctor\" to see what is missing"));
     let stopped = || {
         Failure::new(format!("can't open a shell in {workspace}: it is not running; start it: csm start {workspace}"))
     };
@@ -21,22 +29,12 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     };
     // Root runs no workspaces, so for root this is a workspace that a unit runs.
     let account = if rustix::process::geteuid().is_root() {
-        Some(Account::of(workspace).map_err(unreachable)?.ok_or_else(stopped)?)
+        Some(block_on(async { Account::of(workspace).await.map_err(unreachable)?.ok_or_else(stopped) })?)
     } else {
         None
     };
     let podman = || account.as_ref().map_or_else(|| Command::new("podman"), Account::podman);
-    let name = container_name(workspace);
-    let inspect = ["container", "inspect", "--format={{.State.Running}}", &name];
-    let inspected = podman().args(inspect).output().map_err(missing)?;
-    let stderr = String::from_utf8_lossy(&inspected.stderr);
-    if !inspected.status.success() && !stderr.contains("no such container") {
-        let error = stderr.trim();
-        return Err(Failure::new(format!(
-            "can't inspect the container of {workspace}: {error}; run \"podman info\" as its account"
-        )));
-    }
-    if inspected.stdout.trim_ascii() != b"true" {
+    if !block_on(is_running(podman(), workspace))? {
         return Err(stopped());
     }
     // Only now, because the workspace's limits apply to everything in its cgroup.
@@ -46,7 +44,7 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         podman.arg("--tty");
     }
-    podman.arg(name);
+    podman.arg(container_name(workspace));
     if command.is_empty() {
         podman.arg("/opt/code-server-multi/terminal");
     } else {
@@ -54,4 +52,49 @@ pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCod
     }
     // exec replaces this process, so Podman's exit status is csm's. It returns only on failure.
     Err(missing(podman.exec()))
+}
+
+/// Whether the workspace's container runs.
+async fn is_running(mut podman: Command, workspace: &WorkspaceId) -> Result<bool, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("can't inspect the container of {workspace}: {error}; run \"podman info\" as its account"))
+    };
+    podman.args(["container", "inspect", "--format={{.State.Running}}", &container_name(workspace)]);
+    let inspected = output_within(INSPECT_TIMEOUT, podman).await.map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => failed(&error),
+        _ => missing(error),
+    })?;
+    let stderr = String::from_utf8_lossy(&inspected.stderr);
+    if !inspected.status.success() && !stderr.contains("no such container") {
+        return Err(failed(&stderr.trim()));
+    }
+    Ok(inspected.stdout.trim_ascii() == b"true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn inspected(script: &str) -> Result<bool, String> {
+        let mut podman = Command::new("sh");
+        podman.args(["-c", script]);
+        is_running(podman, &"dan".parse().unwrap()).await.map_err(|failure| failure.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_podman_that_hangs_is_an_error() {
+        let failure = inspected("exec sleep 1000").await.unwrap_err();
+        assert!(failure.starts_with("can't inspect the container of dan: \"sh -c exec sleep 1000 "), "{failure}");
+        assert!(failure.ends_with("did not exit within 30 s; run \"podman info\" as its account"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_container_runs_when_podman_says_so() {
+        assert_eq!(inspected("echo true").await, Ok(true));
+        assert_eq!(inspected("echo false").await, Ok(false));
+        assert_eq!(inspected("echo 'Error: no such container csm-dan' >&2; exit 125").await, Ok(false));
+        let failure = inspected("echo 'Error: no space left' >&2; exit 125").await.unwrap_err();
+        let expected = "can't inspect the container of dan: Error: no space left; run \"podman info\" as its account";
+        assert_eq!(failure, expected);
+    }
 }

@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::serve::{Server, claim, serve, shutdown_signal};
+use super::tasks::Supervisor;
 use super::{Failure, block_on, environment, log, refuse_root};
 use crate::adapters::children::ChildProcess;
 use crate::adapters::files::ignore_not_found;
@@ -52,38 +54,31 @@ async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Resu
     let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
     let (server, mut tasks) = serve(&layout, manifest.clone(), runtime, lock)?;
     print_addresses(&manifest);
-    let mut podman = PodmanSupervisor { layout: &layout, handle: &server.handle, service: Some(podman) };
-    let mut nginx = NginxSupervisor { layout: &layout, server: &server, nginx: Some(nginx), source, certificate };
-    let outcome = {
-        let mut podman_supervision = pin!(podman.supervise());
-        let outcome = tokio::select! {
-            () = shutdown => Ok(ExitCode::SUCCESS),
-            failure = tasks.failed() => Err(failure),
-            never = nginx.supervise() => match never {},
-            never = &mut podman_supervision => match never {},
-        };
-        match &outcome {
-            Ok(_) => eprintln!("stopping"),
-            // The panic hook has printed the panic, and `main` prints the failure.
-            Err(_) => eprintln!("stopping; workspaces keep running"),
-        }
-        // The order matters: nginx stops first, so that no new request arrives; Podman's service last, because stopping needs it.
-        if let Some(nginx) = nginx.nginx.take() {
-            nginx.stop().await;
-        }
-        match outcome {
-            Ok(code) => tokio::select! {
-                () = stop_workspaces(&server) => Ok(code),
-                failure = tasks.failed() => Err(failure),
-                never = &mut podman_supervision => match never {},
-            },
-            // Workspaces keep running, because this was not a shutdown; the next csm takes them over.
-            failed => failed,
-        }
+    let server = Arc::new(server);
+    let podman = PodmanSupervisor { layout: layout.clone(), handle: server.handle.clone(), service: Some(podman) };
+    let nginx = NginxSupervisor { layout, server: server.clone(), nginx: Some(nginx), source, certificate };
+    let podman = tasks.supervise("the supervision of Podman's service", podman);
+    let nginx = tasks.supervise("the supervision of nginx", nginx);
+    let outcome = tokio::select! {
+        () = shutdown => Ok(ExitCode::SUCCESS),
+        failure = tasks.failed() => Err(failure),
     };
-    if let Some(podman) = podman.service {
-        podman.stop().await;
+    match &outcome {
+        Ok(_) => eprintln!("stopping"),
+        // The panic hook has printed the panic, and `main` prints the failure.
+        Err(_) => eprintln!("stopping; workspaces keep running"),
     }
+    // The order matters: nginx stops first, so that no new request arrives; Podman's service last, because stopping needs it.
+    nginx.stop().await;
+    let outcome = match outcome {
+        Ok(code) => tokio::select! {
+            () = stop_workspaces(&server) => Ok(code),
+            failure = tasks.failed() => Err(failure),
+        },
+        // Workspaces keep running, because this was not a shutdown; the next csm takes them over.
+        failed => failed,
+    };
+    podman.stop().await;
     outcome
 }
 
@@ -103,9 +98,9 @@ fn print_addresses(manifest: &Manifest) {
 }
 
 /// Keeps nginx running and applies new manifests. A new manifest takes effect only once nginx has accepted its configuration.
-struct NginxSupervisor<'a> {
-    layout: &'a Layout,
-    server: &'a Server,
+struct NginxSupervisor {
+    layout: Layout,
+    server: Arc<Server>,
     nginx: Option<Nginx>,
     source: ManifestWatcher,
     certificate: Option<(Changes, Changes)>,
@@ -117,14 +112,22 @@ fn watch_certificate(manifest: &Manifest) -> Option<(Changes, Changes)> {
     Some((watch::file(certificate.path()), watch::file(key.path())))
 }
 
-impl NginxSupervisor<'_> {
-    /// Handles events forever. A single future, because one that is dropped after each event could lose the next one.
+impl Supervisor for NginxSupervisor {
     async fn supervise(&mut self) -> Infallible {
+        // One future for all events: one that is dropped after each event could lose the next one.
         loop {
             self.handle_event().await;
         }
     }
 
+    async fn stop(self) {
+        if let Some(nginx) = self.nginx {
+            nginx.stop().await;
+        }
+    }
+}
+
+impl NginxSupervisor {
     /// Waits for one event and handles it.
     async fn handle_event(&mut self) {
         let current = self.server.manifest.borrow().clone();
@@ -162,7 +165,7 @@ impl NginxSupervisor<'_> {
                 if let Some(status) = status {
                     tracing::error!(status, "nginx exited; restarting it");
                 }
-                self.nginx = match Nginx::start(self.layout, &current).await {
+                self.nginx = match Nginx::start(&self.layout, &current).await {
                     Ok(nginx) => Some(nginx),
                     Err(error) => {
                         tracing::error!("{error}");
@@ -189,14 +192,13 @@ impl NginxSupervisor<'_> {
 }
 
 /// Keeps Podman's service running.
-struct PodmanSupervisor<'a> {
-    layout: &'a Layout,
-    handle: &'a Handle,
+struct PodmanSupervisor {
+    layout: Layout,
+    handle: Handle,
     service: Option<ChildProcess>,
 }
 
-impl PodmanSupervisor<'_> {
-    /// Restarts the service whenever it exits.
+impl Supervisor for PodmanSupervisor {
     async fn supervise(&mut self) -> Infallible {
         loop {
             if let Some(service) = &mut self.service {
@@ -204,8 +206,14 @@ impl PodmanSupervisor<'_> {
                 tracing::error!(%status, "podman's service exited; restarting it");
             }
             self.service = None;
-            let service = restart(|| podman_service(self.layout), |alarm| self.handle.alarm("podman", alarm)).await;
+            let service = restart(|| podman_service(&self.layout), |alarm| self.handle.alarm("podman", alarm)).await;
             self.service = Some(service);
+        }
+    }
+
+    async fn stop(self) {
+        if let Some(service) = self.service {
+            service.stop().await;
         }
     }
 }

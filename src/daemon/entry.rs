@@ -1,5 +1,6 @@
 //! A workspace's data in the daemon: its lifecycle and its usage.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -13,6 +14,8 @@ use crate::ports::LastOutcome;
 
 /// A declared workspace.
 pub(super) struct Entry {
+    /// The workspace as the current manifest declares it.
+    pub(super) declared: Arc<Workspace>,
     pub(super) lifecycle: Lifecycle,
     /// The digest of the container that the current manifest specifies.
     pub(super) digest: String,
@@ -26,12 +29,21 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(now: Timestamp, last: Option<LastOutcome>) -> Self {
+    pub(super) fn new(declared: Arc<Workspace>, now: Timestamp, last: Option<LastOutcome>) -> Self {
         let lifecycle = match last {
             Some(last) => Lifecycle::new(last.failed, Cause::Recorded(last.reason), last.at),
             None => Lifecycle::new(false, Cause::NeverStarted, now),
         };
-        Self { lifecycle, digest: String::new(), generation: 0, start: None, usage: None, cpu: None, disk: None }
+        Self {
+            declared,
+            lifecycle,
+            digest: String::new(),
+            generation: 0,
+            start: None,
+            usage: None,
+            cpu: None,
+            disk: None,
+        }
     }
 
     pub(super) fn outcome(&self) -> LastOutcome {
@@ -70,7 +82,7 @@ impl Entry {
         (self.usage, self.cpu) = (None, None);
     }
 
-    pub(super) fn view(&self, workspace: &Workspace, manifest: &Manifest) -> View {
+    pub(super) fn view(&self, manifest: &Manifest) -> View {
         let (failure, log) = match self.lifecycle.stage() {
             Stage::Failed { message, log } => (message.clone(), log.clone()),
             Stage::Unresponsive { message, log } => (Some(message.clone()), log.clone()),
@@ -80,20 +92,20 @@ impl Entry {
         let container = self.lifecycle.container();
         let created_from = container.and_then(|container| container.digest.as_ref());
         View {
-            id: workspace.id.clone(),
+            id: self.declared.id.clone(),
             state: self.lifecycle.state(),
             reason: self.lifecycle.cause().to_string(),
             at: self.lifecycle.changed_at(),
             failure,
             log,
-            limits: workspace.limits,
+            limits: self.declared.limits,
             usage: self.usage.filter(|_| container.is_some()),
             cpu: self.cpu.filter(|_| container.is_some()),
             disk: self.disk,
             update_pending: created_from.is_some_and(|digest| *digest != self.digest),
             settled: self.lifecycle.is_settled(),
             may_run: self.lifecycle.may_run(),
-            url: editor_url(manifest, &workspace.id),
+            url: editor_url(manifest, &self.declared.id),
         }
     }
 }

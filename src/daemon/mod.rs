@@ -21,7 +21,7 @@ use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::model::printed;
-use crate::model::workspace::{Progress, Usage};
+use crate::model::workspace::{Progress, Usage, Workspace};
 use crate::plan::{self, Cause, Effects, Failure, JobId, Observed, Step, Verb};
 use crate::ports::{Clock, DiskUsage, History, LastOutcome, Runtime, RuntimeError, StartRequest};
 use entry::Entry;
@@ -284,13 +284,14 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         for (id, workspace) in &self.manifest.workspaces {
             let digest = container_spec(&self.manifest, workspace, &self.layout).digest();
             let mut entry = before.remove(id).unwrap_or_else(|| {
-                let mut entry = Entry::new(now, last.remove(id));
+                let mut entry = Entry::new(workspace.clone(), now, last.remove(id));
                 if workspace.auto_start {
                     // The lifecycle does nothing before the first observation.
                     entry.lifecycle.handle(plan::Event::Requested(Verb::Start, Cause::AutoStart), &digest, now);
                 }
                 entry
             });
+            entry.declared = workspace.clone();
             entry.digest = digest;
             self.entries.insert(id.clone(), entry);
         }
@@ -393,6 +394,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     fn handle_lifecycle_event(&mut self, id: &WorkspaceId, event: plan::Event) {
         let now = (self.clock)();
         let Some(entry) = self.entries.get_mut(id) else { return };
+        let declared = entry.declared.clone();
         let Effects { step, record, read_log } = entry.lifecycle.handle(event, &entry.digest, now);
         if record {
             self.history.record(id, &entry.outcome());
@@ -404,16 +406,16 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             });
         }
         if let Some((job, step)) = step {
-            self.start_step(id, job, step);
+            self.start_step(&declared, job, step);
         }
     }
 
-    fn start_step(&mut self, id: &WorkspaceId, job: JobId, step: Step) {
+    fn start_step(&mut self, declared: &Workspace, job: JobId, step: Step) {
         self.generation += 1;
+        let id = &declared.id;
         let (runtime, workspace) = (self.runtime.clone(), id.clone());
         let work: futures_util::future::BoxFuture<'static, Result<(), RuntimeError>> = match step {
             Step::Start => {
-                let Some(declared) = self.manifest.workspaces.get(id) else { return };
                 let request = StartRequest::new(&self.manifest, declared, &self.layout);
                 let (creations, events) = (self.creations.clone(), self.events_tx.clone());
                 let progress = move |progress| drop(events.send(Event::Progress(workspace.clone(), job, progress)));
@@ -442,8 +444,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         };
         self.snapshot_tx.send_if_modified(|current| {
             for (id, entry) in &self.entries {
-                let Some(workspace) = self.manifest.workspaces.get(id) else { continue };
-                let view = entry.view(workspace, &self.manifest);
+                let view = entry.view(&self.manifest);
                 let view = match current.workspaces.get(id) {
                     Some(same) if **same == view => same.clone(),
                     _ => Arc::new(view),

@@ -1,4 +1,4 @@
-//! What a workspace's container looks like: one pure function, whichever runtime runs it.
+//! Specifies a workspace's container in one pure function, for all runtimes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,42 +11,42 @@ use super::layout::Layout;
 use super::manifest::Manifest;
 use super::workspace::{Limits, Workspace};
 
-/// The home in the container. It belongs to the image's user `coder`, uid and gid 1000.
+/// The home directory in the container. It belongs to the image's user `coder`, with uid and gid 1000.
 pub const HOME: &str = "/home/coder";
 
-/// The user and group in the container. On the host they are the owner's account.
+/// The uid and gid in the container. On the host they are mapped to the owner's account.
 pub const USER: u32 = 1000;
 
-/// Where the workspace's socket directory is mounted in the container.
+/// The container's path of the workspace's socket directory.
 const RUN: &str = "/run/csm";
 
 /// The name of code-server's socket in that directory.
 pub const SOCKET: &str = "http.sock";
 
-/// Where `share/workspace` is mounted in the container.
+/// The container's path of `share/workspace`.
 const SHARE: &str = "/opt/code-server-multi";
 
-/// Where the secrets are mounted in the container: a directory with a file for each variable.
+/// The container's path of the secret variables: a directory with a file for each variable.
 const SECRETS: &str = "/run/secrets/csm";
 
-/// The Nix store, which holds `packages` and the images that Nix builds.
+/// The Nix store, which contains `packages` and the images that Nix builds.
 const STORE: &str = "/nix/store";
 
-/// How the name of an image begins that is a file. The programs of one in the Nix store are in the store as well.
+/// The prefix of an image that is a file. If the file is in the Nix store, the image's programs are in the store too.
 const ARCHIVE: &str = "docker-archive:";
 
-/// Whether an image is a file, which Podman reads at every start, and not the name of an image in Podman's storage.
+/// Whether an image is a file, which Podman reads at every start, instead of the name of an image in Podman's storage.
 pub fn is_archive(image: &str) -> bool {
     image.starts_with(ARCHIVE)
 }
 
-/// The label that holds the workspace's id.
+/// The label with the workspace's id.
 pub const LABEL_WORKSPACE: &str = "io.code-server-multi.workspace";
 
 /// The label with the base directory of the csm that a container belongs to.
 pub const LABEL_BASE: &str = "io.code-server-multi.base";
 
-/// The label with the digest of the specification that the container was made from.
+/// The label with the digest of the specification that the container was created from.
 pub const LABEL_DIGEST: &str = "io.code-server-multi.digest";
 
 /// A bind mount.
@@ -56,29 +56,29 @@ pub struct Mount {
     pub source: PathBuf,
     /// The path in the container.
     pub target: String,
-    /// Whether the workspace can't write to it.
+    /// Whether the workspace can only read it.
     pub read_only: bool,
 }
 
-/// A secret's file, which csm copies to where the workspace reads it.
+/// A secret to copy to where the workspace reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretCopy {
     /// The file that the manifest names.
     pub source: PathBuf,
-    /// Its place below [`Layout::secrets`].
+    /// The copy's path in [`Layout::secrets`].
     pub name: PathBuf,
-    /// Its permissions.
+    /// The copy's permissions.
     pub mode: u32,
 }
 
 impl SecretCopy {
-    /// The name of the systemd credential with this secret: `environment.NAME`, `files.0`.
+    /// The name of the systemd credential that contains this secret: `environment.NAME`, `files.0`.
     pub fn credential(&self) -> String {
         self.name.to_string_lossy().replace('/', ".")
     }
 }
 
-/// What a workspace's container looks like.
+/// The specification of a workspace's container.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ContainerSpec {
     /// The workspace that runs in it.
@@ -95,25 +95,25 @@ pub struct ContainerSpec {
     pub environment: BTreeMap<String, String>,
     /// The labels that identify csm's containers.
     pub labels: BTreeMap<String, String>,
-    /// In the order in which they must be mounted.
+    /// The mounts, in the order in which they must be made.
     pub mounts: Vec<Mount>,
-    /// The most memory, CPU time and processes that it can use.
+    /// The limits of memory, CPU time and processes.
     pub limits: Limits,
-    /// Ports of the host that can be reached as localhost in the container.
+    /// The host's ports that the container reaches at `localhost`.
     pub host_services: Vec<u16>,
     /// Seconds between SIGTERM and SIGKILL. code-server exits within 5.
     pub stop_seconds: u32,
 }
 
 impl ContainerSpec {
-    /// The digest shows whether a running container still matches the manifest. It does not cover itself.
+    /// The digest, which shows whether a running container still matches the manifest. It does not include itself.
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         sha256_hex(&json)
     }
 }
 
-/// What a workspace's container looks like. Its domain comes from the manifest.
+/// Specifies a workspace's container. The domain comes from the manifest.
 pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layout) -> ContainerSpec {
     let id = &workspace.id;
     let base = &manifest.workspace_base;
@@ -128,8 +128,8 @@ pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layou
     ]);
     let archive = workspace.image.as_str().strip_prefix(ARCHIVE).filter(|path| Path::new(path).starts_with(STORE));
     if let Some(archive) = archive {
-        // Nix's garbage collector reads the environment of what runs, and keeps what is named there: after an update the programs
-        // of the image before are there for as long as a workspace runs from it.
+        // Nix's garbage collector reads the environments of processes, and keeps the store paths in them. So the programs of an
+        // outdated image remain as long as a workspace uses it.
         environment.insert("CSM_IMAGE".to_owned(), archive.to_owned());
     }
     if let Some(packages) = &workspace.packages {
@@ -175,7 +175,7 @@ pub fn container_name(id: &WorkspaceId) -> String {
     format!("csm-{id}")
 }
 
-/// The secrets to copy before a start.
+/// The secrets to copy before the workspace starts.
 pub fn secret_copies(workspace: &Workspace) -> Vec<SecretCopy> {
     let variables = workspace.secret_environment.iter().map(|(name, source)| SecretCopy {
         source: source.path().to_owned(),
@@ -207,11 +207,12 @@ fn command(manifest: &Manifest, workspace: &Workspace) -> Vec<String> {
     command.push(format!("--socket={RUN}/{SOCKET}"));
     // Any page can link to a folder: without this flag, the editor's own address would open that folder from then on.
     command.push("--ignore-last-opened".to_owned());
-    // nginx is another account; the socket's directory lets only nginx through.
+    // nginx has another account; of other accounts, only nginx's can enter the socket's directory.
     command.push("--socket-mode=666".to_owned());
     command.push(format!("--app-name={id} · {}", manifest.domain));
-    // This matches any domain and port after the label, which nginx and the daemon have checked. The front door's address may change while
-    // the workspace runs; code-server would serve the editor on a port's hostname that it does not know, to the port's own pages.
+    // This matches any domain and port after the label, because nginx and the daemon have checked them. A fixed domain would be outdated
+    // when the front door's address changes while the workspace runs: code-server would then serve the editor, instead of the port, on a
+    // port's hostname.
     command.push(format!("--proxy-domain={{{{port}}}}--{id}.{{{{host}}}}"));
     command.push(format!("{HOME}/project"));
     command

@@ -96,8 +96,8 @@ in
   no-nginx.refused = "requires nginx, and services.nginx.enable is false";
   base-in-store.module = csm { workspaceBase = "/nix/store/x"; };
   base-in-store.refused = "workspaceBase is \"/nix/store/x\", which belongs to the system; set it to a separate directory";
-  base-of-everyone.module = csm { workspaceBase = "/home"; };
-  base-of-everyone.refused = "workspaceBase is \"/home\", which belongs to the system; set it to a separate directory";
+  base-of-all-users.module = csm { workspaceBase = "/home"; };
+  base-of-all-users.refused = "workspaceBase is \"/home\", which belongs to the system; set it to a separate directory";
   base-is-root.module = csm { workspaceBase = "/"; };
   base-is-root.refused = "workspaceBase is \"/\", which is not a path";
   base-temporary.module = csm { workspaceBase = "/tmp/people"; };

@@ -252,7 +252,7 @@ rec {
   machine =
     count:
     let
-      checked = people count;
+      checked = users count;
       inherit (checked) config;
     in
     [
@@ -264,7 +264,7 @@ rec {
       ))
     ];
   # That many users, to measure the cost of each.
-  people =
+  users =
     count:
     check [
       {

@@ -42,7 +42,7 @@ done < <(jq -r --slurpfile expected "$work/expected.json" '
 # --- the configurations, and what they generate ---
 
 nothing_refused() { ask "($1).failedAssertions" | tee "$work/refused" | grep -qxF '[]' || { cat "$work/refused"; return 1; }; }
-for name in as-given minimal full sops "people 600"; do
+for name in as-given minimal full sops "users 600"; do
   holds "$name is accepted" nothing_refused "$name"
 done
 

@@ -5,19 +5,22 @@ mod config;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::Output;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 use tokio::process::Command;
 
-use super::children::{ChildProcess, find};
+use super::children::{ChildProcess, find, output_within};
 use super::files::{make_directory, write_atomically};
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 
 pub use config::render;
+
+/// How long nginx may test its configuration.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why nginx can't be started or reloaded.
 #[derive(Debug, thiserror::Error)]
@@ -140,19 +143,36 @@ async fn install(layout: &Layout, manifest: &Manifest) -> Result<(), NginxError>
     };
     let text = render(manifest, layout);
     write(&next, &text)?;
-    let tested = Command::new(find("nginx"))
-        .args(["-t", "-q", "-e", "stderr", "-p"])
-        .arg(&directory)
-        .arg("-c")
-        .arg(&next)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .map_err(NginxError::Missing)?;
+    let mut nginx = Command::new(find("nginx"));
+    nginx.args(["-t", "-q", "-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&next);
+    let tested = run_test(nginx).await?;
     if !tested.status.success() {
         let stderr = String::from_utf8_lossy(&tested.stderr);
         let line = stderr.lines().find(|line| line.contains("[emerg]")).unwrap_or(stderr.trim());
         return Err(NginxError::Refused(line.trim_start_matches("nginx: ").to_owned()));
     }
     write(&current, &text)
+}
+
+async fn run_test(nginx: Command) -> Result<Output, NginxError> {
+    output_within(TEST_TIMEOUT, nginx).await.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => NginxError::Refused(format!(
+            "{error}; run it to see what it waits for, and check that the certificate and its key are ordinary files"
+        )),
+        _ => NginxError::Missing(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_test_of_the_configuration_that_hangs_is_an_error() {
+        let mut nginx = Command::new("sleep");
+        nginx.arg("1000");
+        let error = run_test(nginx).await.unwrap_err().to_string();
+        let expected = "can't apply nginx's configuration: \"sleep 1000\" did not exit within 30 s; run it to see";
+        assert!(error.starts_with(expected), "{error}");
+    }
 }

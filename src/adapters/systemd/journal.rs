@@ -3,16 +3,12 @@
 use std::process::Stdio;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::model::printed::Lines;
+use crate::adapters::children::LineReader;
 use crate::ports::RuntimeError;
-
-/// How many bytes are read at a time.
-const READ_SIZE: usize = 16 << 10;
 
 /// The last lines of the entries that match, such as `_SYSTEMD_UNIT=x.service`, then, with `follow`, new ones. Dropping the stream kills
 /// journalctl too.
@@ -45,53 +41,20 @@ async fn read(
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    if let Some(stdout) = journal.stdout.take()
-        && !send_lines(stdout, tx).await.map_err(failed)?
-    {
-        return Ok(());
+    if let Some(stdout) = journal.stdout.take() {
+        let mut reader = LineReader::new(stdout);
+        while let Some(complete) = reader.next().await.map_err(failed)? {
+            for line in complete {
+                if tx.send(Ok(line)).await.is_err() {
+                    // The log's reader has left.
+                    return Ok(());
+                }
+            }
+        }
     }
     let output = journal.wait_with_output().await.map_err(failed)?;
     if output.status.success() {
         return Ok(());
     }
     Err(format!("can't read the journal: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
-
-/// Sends the output line by line, until its end. Returns false when the reader has left.
-async fn send_lines(
-    mut printed: impl AsyncRead + Unpin,
-    tx: &mpsc::Sender<Result<String, RuntimeError>>,
-) -> std::io::Result<bool> {
-    let (mut lines, mut buffer) = (Lines::default(), vec![0; READ_SIZE]);
-    loop {
-        let count = printed.read(&mut buffer).await?;
-        let complete = if count == 0 { Vec::from_iter(lines.finish()) } else { lines.push(&buffer[..count]) };
-        for line in complete {
-            if tx.send(Ok(line)).await.is_err() {
-                return Ok(false);
-            }
-        }
-        if count == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn lines_are_bounded_while_they_are_read_and_show_their_escapes() {
-        let (tx, mut rx) = mpsc::channel(64);
-        let printed = [b"\x1b[2J\n".as_slice(), &vec![b'<'; 9 << 20], b"\nend"].concat();
-        assert!(send_lines(printed.as_slice(), &tx).await.unwrap());
-        drop(tx);
-        let mut lines = Vec::new();
-        while let Some(line) = rx.recv().await {
-            lines.push(line.unwrap());
-        }
-        assert_eq!((lines.len(), lines[0].as_str(), lines[2].as_str()), (3, r"\u{1b}[2J", "end"));
-        assert!(lines[1].len() < 5000 && lines[1].ends_with(" bytes cut)"), "{}", lines[1]);
-    }
 }

@@ -50,8 +50,7 @@ pub(super) fn images(manifest: &Manifest) -> Vec<Check> {
 
 fn image(image: &str) -> Check {
     const WHAT: &str = "image";
-    let pulled = Command::new("podman").args(["image", "exists", image]).status().is_ok_and(|status| status.success());
-    if !pulled {
+    if output("podman", &["image", "exists", image]).is_err() {
         return Check::ok(WHAT, format!("{image} is not pulled yet; the first start pulls it"));
     }
     let arguments = ["run", "--rm", "--network=none", "--entrypoint=code-server", image, "--version"];

@@ -6,6 +6,7 @@ mod resolve;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::issue::Issue;
 use super::label::{Label, WorkspaceId};
@@ -34,7 +35,7 @@ pub struct Manifest {
     /// The users.
     pub owners: BTreeMap<Name, Owner>,
     /// The users' workspaces.
-    pub workspaces: BTreeMap<WorkspaceId, Workspace>,
+    pub workspaces: BTreeMap<WorkspaceId, Arc<Workspace>>,
 }
 
 /// How browsers reach the host.

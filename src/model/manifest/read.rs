@@ -3,6 +3,7 @@
 //! serde stops at the first error. So each invalid value is reported and removed from the document, and the rest is deserialized
 //! again, until no error is left. This way only the types define what is valid.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -34,16 +35,17 @@ pub fn read(text: &str) -> (Option<ManifestFile>, Vec<Issue>) {
     if let Err(issue) = check_version(&document) {
         return (None, vec![issue]);
     }
+    let mut removed = RemovedElements::default();
     while issues.len() < MAX_ISSUES {
         let error = match serde_path_to_error::deserialize::<_, ManifestFile>(&document) {
             Ok(file) => return (Some(file), issues),
             Err(error) => error,
         };
-        let keys = path_keys(&error);
-        let Some(invalid) = remove_at(&mut document, &keys) else {
+        let Some(invalid) = remove_at(&mut document, &path_keys(&error)) else {
             let issue = Issue::error(error.path().to_string(), "", error.inner().to_string(), SEE_REFERENCE);
             return (None, [issues, vec![issue]].concat());
         };
+        let keys = removed.original_keys(&error);
         issues.push(to_issue(&keys, &invalid, &error.inner().to_string()));
     }
     (None, issues)
@@ -76,6 +78,33 @@ fn path_keys(error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<Strin
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()
+}
+
+/// How many elements have been removed from each list, by the list's keys in the manifest's text.
+#[derive(Default)]
+struct RemovedElements(HashMap<Vec<String>, usize>);
+
+impl RemovedElements {
+    /// The keys in the manifest's text that lead to the error. If the error is a list's element, counts that as removed.
+    ///
+    /// serde reads a list in order and stops at the first error, so all elements that were removed before were in front of this one.
+    fn original_keys(&mut self, error: &serde_path_to_error::Error<serde_json::Error>) -> Vec<String> {
+        let mut keys = Vec::new();
+        for segment in error.path() {
+            match segment {
+                Segment::Seq { index } => {
+                    let index = index + self.0.get(&keys).copied().unwrap_or(0);
+                    keys.push(index.to_string());
+                }
+                Segment::Map { key } => keys.push(key.clone()),
+                Segment::Enum { .. } | Segment::Unknown => {}
+            }
+        }
+        if let (Some(Segment::Seq { .. }), Some((_, list))) = (error.path().iter().last(), keys.split_last()) {
+            *self.0.entry(list.to_vec()).or_default() += 1;
+        }
+        keys
+    }
 }
 
 /// Removes the value at these keys from the document, and returns it. The later elements of a list move up.

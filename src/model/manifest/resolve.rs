@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::file::{AutostopFile, FrontDoorFile, ManifestFile, UserFile};
 use super::{FrontDoor, Machine, Manifest, Owner};
@@ -26,6 +27,44 @@ const MIN_MEMORY: Bytes = Bytes::mib(512);
 /// Environment variables that csm or code-server sets, or that would enable code-server's own password.
 const RESERVED_VARIABLES: [&str; 8] =
     ["HASHED_PASSWORD", "HOME", "PASSWORD", "USER", "VSCODE_PROXY_URI", "CSM_IMAGE", "CSM_LABEL", "CSM_PACKAGES"];
+
+/// Directories of the system, whose subdirectories can hold users' homes.
+const SYSTEM_DIRECTORIES: [&str; 15] = [
+    "/",
+    "/home",
+    "/mnt",
+    "/opt",
+    "/persist",
+    "/srv",
+    "/tmp",
+    "/var",
+    "/var/cache",
+    "/var/empty",
+    "/var/lib",
+    "/var/lib/private",
+    "/var/log",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// Directories of the system that can't hold users' homes at any depth: the system needs them unchanged, or empties them at boot.
+const SYSTEM_TREES: [&str; 15] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/nix",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/lib/nixos",
+    "/var/run",
+];
 
 /// Applies defaults and checks the manifest. Returns `None` only if there is no usable `domain` or `workspaceBase`; the issues then
 /// include the error.
@@ -60,7 +99,7 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
             owners.insert(name.clone(), owner);
         }
         if let Some(workspace) = workspace(&path, name, user, file.image.as_ref(), &base, machine, issues) {
-            workspaces.insert(workspace.id.clone(), workspace);
+            workspaces.insert(workspace.id.clone(), Arc::new(workspace));
         }
     }
     Some(Manifest { domain: domain?, workspace_base: base, front_door, owners, workspaces })
@@ -71,12 +110,15 @@ fn workspace_base(given: Option<AbsolutePath>, issues: &mut Vec<Issue>) -> Optio
         Some(base) => base,
         None => DEFAULT_WORKSPACE_BASE.parse().ok()?,
     };
-    if base.as_str() == "/" || base.path().starts_with("/nix/store") {
+    // `isOfTheSystem` in nixos-modules/lib.nix refuses the same paths. It also refuses those under /tmp, where "csm up" can be tried out.
+    let is_system = SYSTEM_DIRECTORIES.contains(&base.as_str())
+        || SYSTEM_TREES.iter().any(|directory| base.path().starts_with(directory));
+    if is_system {
         issues.push(Issue::error(
             "workspaceBase",
             &base,
-            "can't hold users' homes",
-            format!("use a dedicated directory, for example \"{DEFAULT_WORKSPACE_BASE}\""),
+            "belongs to the system, and can't hold users' homes",
+            format!("use a separate directory, for example \"{DEFAULT_WORKSPACE_BASE}\""),
         ));
     }
     Some(base)

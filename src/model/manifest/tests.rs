@@ -256,6 +256,36 @@ fn all_issues_are_reported_together() {
 }
 
 #[test]
+fn invalid_elements_of_a_list_are_reported_at_their_own_index() {
+    let found =
+        issues(&user(r#""extensions":["bad","ok.ok","worse","fine.fine","worst"],"hostServices":[70000,1,-1]"#));
+    let paths: Vec<&str> = found.iter().map(|issue| issue.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "users.dan.extensions.0",
+            "users.dan.extensions.2",
+            "users.dan.extensions.4",
+            "users.dan.hostServices.0",
+            "users.dan.hostServices.2",
+        ]
+    );
+}
+
+#[test]
+fn a_directory_of_the_system_cannot_be_the_workspace_base() {
+    let with_base = |base: &str| user("").replacen('{', &format!("{{\"workspaceBase\":\"{base}\","), 1);
+    for base in
+        ["/", "/home", "/home/", "/etc", "/etc/csm", "/tmp", "/var", "/var/lib", "/usr/local/csm", "/nix/x", "/run/csm"]
+    {
+        assert_only_issue(&with_base(base), Severity::Error, "workspaceBase", "belongs to the system");
+    }
+    for base in ["/home/csm", "/srv/workspaces", "/tmp/csm", "/var/lib/vscode", "/persist/vscode", "/etcetera"] {
+        assert_eq!(issues(&with_base(base)), vec![], "{base}");
+    }
+}
+
+#[test]
 fn a_truncated_manifest_is_refused() {
     for end in 0..FULL.trim_end().len() {
         let (manifest, issues) = Manifest::parse(&FULL[..end], &MACHINE);
