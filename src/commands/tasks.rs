@@ -35,7 +35,7 @@ impl Tasks {
             supervisor.stop().await;
             let _ = stopped_tx.send(());
             // It remains until csm exits, because a task that ends is a failure.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         Stopper { stop, stopped }
     }

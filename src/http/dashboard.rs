@@ -19,7 +19,7 @@ use super::context::{Context, provenance, session};
 use super::error::Refusal;
 use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
 use super::requester::{Requester, find};
-use super::sign_in;
+use super::{handshake, sign_in};
 use crate::access::session::Session;
 use crate::daemon::Measure;
 use crate::daemon::Watcher;
@@ -36,7 +36,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/", get(dashboard))
         .route("/sign-in", get(sign_in::form).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
-        .route("/open", get(sign_in::open))
+        .route("/open", get(handshake::open))
         .route("/events", get(events))
         .route("/workspaces/{id}/log", get(log))
         .route("/workspaces/{id}/{verb}", post(act))

@@ -6,6 +6,7 @@ mod authorize;
 mod context;
 mod dashboard;
 mod error;
+mod handshake;
 mod logs;
 mod pages;
 mod requester;

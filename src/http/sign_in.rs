@@ -1,4 +1,4 @@
-//! Signs users in: checks passwords, and performs the handshake from the dashboard's hostname to a workspace's.
+//! Signs users in and out: the form, the password check, the session.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::context::{Context, cookie, provenance, session, text};
 use super::error::Refusal;
 use super::pages::{SignIn, page};
 use crate::access::cookies;
-use crate::access::handshake::{Handshake, PENDING_LIFETIME};
+use crate::access::handshake::Handshake;
 use crate::access::limiter::{Attempt, Source};
 use crate::access::session::{SESSION_LIFETIME, Session};
 use crate::access::site::Site;
@@ -27,21 +27,12 @@ use crate::model::name::Name;
 /// How long a browser that signed in keeps its device cookie, in seconds: 180 days.
 const DEVICE_LIFETIME: u64 = 180 * 86_400;
 
-/// The code is in the address, so the browser must not send it as the next page's referrer.
-const NO_REFERRER: [(header::HeaderName, &str); 1] = [(header::REFERRER_POLICY, "no-referrer")];
-
 /// Deserializes a token or a code. Text with characters that csm's tokens never contain becomes empty, so that it can't get into an
 /// address or a header.
-fn token_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+pub(super) fn token_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
     let valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     Ok(if valid { text } else { String::new() })
-}
-
-#[derive(Deserialize)]
-pub(super) struct OpenQuery {
-    #[serde(default, deserialize_with = "token_text")]
-    handshake: String,
 }
 
 #[derive(Deserialize)]
@@ -61,13 +52,7 @@ pub(super) struct Credentials {
     handshake: String,
 }
 
-#[derive(Deserialize)]
-pub(super) struct CallbackQuery {
-    #[serde(default, deserialize_with = "token_text")]
-    code: String,
-}
-
-fn random_token() -> Result<String, Refusal> {
+pub(super) fn random_token() -> Result<String, Refusal> {
     random().map(encode).map_err(|error| {
         tracing::error!(%error, "can't get random bytes from the kernel");
         Refusal::Internal
@@ -95,14 +80,14 @@ fn after_sign_in(handshake: &str) -> String {
 
 /// What the sign-in form shows.
 #[derive(Clone, Copy, Default)]
-struct SignInForm<'a> {
+pub(super) struct SignInForm<'a> {
     handshake: &'a str,
     name: &'a str,
     error: &'a str,
     left: &'a str,
 }
 
-fn sign_in_page(app: &App, context: &Context, status: StatusCode, form: SignInForm<'_>) -> Response {
+pub(super) fn sign_in_page(app: &App, context: &Context, status: StatusCode, form: SignInForm<'_>) -> Response {
     let manifest = app.manifest();
     let host = |label: &dyn std::fmt::Display| format!("{label}.{}", manifest.domain);
     let destination = match &context.site {
@@ -324,72 +309,6 @@ fn signed_out_user(app: &App, token: &str) -> Option<Name> {
     owner.parse().ok().filter(|owner| valid && app.manifest.borrow().owners.contains_key(owner))
 }
 
-/// `/_csm/sign-in` on a workspace's hostname: nginx passes requests here whose visitor is not signed in on this hostname.
-pub(super) async fn start_handshake(
-    Shared(app): Shared<Arc<App>>,
-    context: Context,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let manifest = app.manifest();
-    let known = context.site.workspace().is_some_and(|workspace| manifest.workspaces.contains_key(workspace));
-    if !known {
-        return Err(Refusal::NotFound("There is no workspace at this address. Check its spelling.".to_owned()));
-    }
-    if !provenance(&headers).is_navigation() {
-        return Err(Refusal::SignedOut);
-    }
-    if matches!(context.site, Site::Loopback(_)) {
-        return Ok(sign_in_page(&app, &context, StatusCode::OK, SignInForm::default()));
-    }
-    let nonce = cookie(&headers, cookies::NONCE).filter(|nonce| nonce.len() == 43);
-    // An existing nonce is kept, because another tab's handshake may use it.
-    let nonce = if let Some(nonce) = nonce { nonce } else { random_token()? };
-    let handshake = Handshake::new(app.now(), &nonce, context.site, text(&headers, "x-csm-uri")).token(&app.key);
-    let set = [(header::SET_COOKIE, cookies::set(cookies::NONCE, &nonce, PENDING_LIFETIME))];
-    Ok((set, Redirect::to(&format!("{}/open?handshake={handshake}", manifest.dashboard_origin()))).into_response())
-}
-
-/// `GET /open` on the dashboard: completes a handshake if the session's user is the workspace's owner.
-pub(super) async fn open(
-    Shared(app): Shared<Arc<App>>,
-    context: Context,
-    headers: HeaderMap,
-    Query(query): Query<OpenQuery>,
-) -> Result<Response, Refusal> {
-    let Some(session) = session(&app, &context, &headers) else {
-        return Ok(Redirect::to(&format!("/sign-in?handshake={}", query.handshake)).into_response());
-    };
-    let manifest = app.manifest();
-    let handshake = Handshake::from_token(&query.handshake, &app.key, app.now()).ok_or(Refusal::HandshakeExpired)?;
-    let Site::Workspace(label) = &handshake.site else { return Err(Refusal::HandshakeExpired) };
-    if label.workspace.owner != session.owner {
-        return Err(not_owner(&session.owner, &label.workspace.owner, true));
-    }
-    let code = random_token()?;
-    let callback = format!("{}/_csm/callback?code={code}", manifest.origin(label));
-    app.access().codes.grant(app.now(), &code, handshake, &session.id, &session.owner);
-    Ok((NO_REFERRER, Redirect::to(&callback)).into_response())
-}
-
-/// `GET /_csm/callback` on a workspace's hostname: redeems the code and sets that hostname's cookie.
-pub(super) async fn callback(
-    Shared(app): Shared<Arc<App>>,
-    context: Context,
-    headers: HeaderMap,
-    Query(query): Query<CallbackQuery>,
-) -> Result<Response, Refusal> {
-    let nonce = cookie(&headers, cookies::NONCE).unwrap_or_default();
-    let redeemed =
-        app.access().codes.redeem(app.now(), &query.code, &context.site, &nonce).ok_or(Refusal::HandshakeExpired)?;
-    let token = app.key.site_token(&redeemed.session, &context.site);
-    let set = AppendHeaders([
-        (header::SET_COOKIE, cookies::set(cookies::WORKSPACE, &token, SESSION_LIFETIME)),
-        (header::SET_COOKIE, cookies::set(cookies::NONCE, "", 0)),
-    ]);
-    // The target follows this site's origin, so a target such as `//evil.example` remains a path.
-    Ok((NO_REFERRER, set, Redirect::to(&format!("{}{}", context.origin, redeemed.target))).into_response())
-}
-
 /// `GET /_csm/clear` on a workspace's hostname: the page after a sign-out loads it as an image. The response makes the browser delete
 /// what the editor stored, including service workers. Any page can load an image, so the request needs the sign-out's token.
 pub(super) async fn clear(
@@ -410,7 +329,7 @@ pub(super) async fn clear(
 }
 
 /// The page for a visitor who is signed in as another user.
-fn not_owner(visitor: &Name, owner: &Name, at_dashboard: bool) -> Refusal {
+pub(super) fn not_owner(visitor: &Name, owner: &Name, at_dashboard: bool) -> Refusal {
     let text = format!("This workspace belongs to {owner}. You are signed in as {visitor}.");
     Refusal::NotOwner { text, at_dashboard }
 }

@@ -4,6 +4,7 @@ mod bus;
 mod journal;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::WatchStream;
 
 use super::disk::disk_free;
@@ -26,15 +26,13 @@ use crate::model::workspace::{Progress, Usage};
 use crate::plan::{Observed, Phase};
 use crate::ports::{DiskUsage, Runtime, RuntimeError, StartRequest};
 use bus::{Bus, Row, UnitChange};
+use unit::{State, UnitWatcher};
 
 /// How long a start may take: a little longer than the units' TimeoutStartSec, which includes pulling the image.
 const START_TIMEOUT: Duration = Duration::from_secs(16 * 60);
 
 /// How long a stop may take: a little longer than the units' TimeoutStopSec.
 const STOP_TIMEOUT: Duration = Duration::from_secs(45);
-
-/// How often a unit is checked while no change of it is reported.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The cgroup controllers that systemd can use.
 const CONTROLLERS_FILE: &str = "/sys/fs/cgroup/cgroup.controllers";
@@ -193,72 +191,15 @@ impl SystemdRuntime {
         is_known.then_some((id, Usage { memory, cpu_millis: cpu / 1_000_000, tasks }))
     }
 
-    /// Watches a workspace's unit for this long. The first check is immediate.
+    /// Watches a workspace's unit for this long.
     fn watch(&self, id: &WorkspaceId, limit: Duration) -> UnitWatcher {
-        let mut changes = self.changes.clone();
-        changes.mark_changed();
-        UnitWatcher { bus: self.bus.clone(), unit: unit_name(id), changes, deadline: Instant::now() + limit, limit }
-    }
-}
-
-/// Checks a unit whenever it may have changed, until a deadline.
-struct UnitWatcher {
-    bus: Bus,
-    unit: String,
-    changes: watch::Receiver<()>,
-    deadline: Instant,
-    limit: Duration,
-}
-
-impl UnitWatcher {
-    /// The unit after its next possible change; `None` when systemd has unloaded it.
-    async fn next(&mut self) -> Result<Option<Row>, RuntimeError> {
-        while Instant::now() < self.deadline {
-            let _ = timeout(RECHECK_INTERVAL, self.changes.changed()).await;
-            match self.bus.unit(&self.unit).await {
-                // csm connects again; the unit runs on meanwhile.
-                Err(error) => tracing::debug!(unit = self.unit, %error, "can't query the unit"),
-                found => return found,
-            }
-        }
-        let (unit, seconds) = (&self.unit, self.limit.as_secs());
-        Err(RuntimeError::TimedOut(format!(
-            "timed out after {seconds} s waiting for {unit}; see \"systemctl status {unit}\""
-        )))
+        UnitWatcher::new(self.bus.clone(), unit_name(id), self.changes.clone(), limit)
     }
 }
 
 impl Default for SystemdRuntime {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A unit's state, as far as csm depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Starting,
-    Active,
-    Stopping,
-    Exited { failed: bool },
-}
-
-impl State {
-    fn of(row: &Row) -> Self {
-        match row.active_state.as_str() {
-            "activating" => Self::Starting,
-            "deactivating" => Self::Stopping,
-            "inactive" | "failed" if row.job != 0 => Self::Starting,
-            "inactive" => Self::Exited { failed: false },
-            "failed" => Self::Exited { failed: true },
-            // active, reloading, refreshing, maintenance
-            _ => Self::Active,
-        }
-    }
-
-    /// Whether processes of it run.
-    fn is_up(self) -> bool {
-        matches!(self, Self::Active | Self::Stopping)
     }
 }
 

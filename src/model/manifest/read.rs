@@ -100,7 +100,7 @@ impl RemovedElements {
                 Segment::Enum { .. } | Segment::Unknown => {}
             }
         }
-        if let (Some(Segment::Seq { .. }), Some((_, list))) = (error.path().iter().last(), keys.split_last()) {
+        if let (Some(Segment::Seq { .. }), Some((_, list))) = (error.path().iter().next_back(), keys.split_last()) {
             *self.0.entry(list.to_vec()).or_default() += 1;
         }
         keys
