@@ -10,6 +10,7 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
+use crate::activity::Activity;
 use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
 use crate::model::endpoint::Endpoint;
 use crate::model::label::WorkspaceId;
@@ -176,6 +177,10 @@ pub struct LastOutcome {
 pub trait History: Clone + Send + Sync + 'static {
     /// The last record of each workspace.
     fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome>;
+    /// The activity of each workspace, as it was last recorded.
+    fn load_activity(&self) -> BTreeMap<WorkspaceId, Activity>;
+    /// Records the activity of workspaces. A failure to record it is logged, and does not stop csm.
+    fn record_activity(&self, changed: Vec<(WorkspaceId, Activity)>);
     /// Records how a workspace stopped or failed. A failure to record this is logged, and csm continues.
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome);
 }

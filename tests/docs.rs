@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use code_server_multi::activity::{Keeper, Verdict};
 use code_server_multi::daemon::view::View;
 use code_server_multi::model::issue::Issue;
 use code_server_multi::model::manifest::{Machine, Manifest};
@@ -120,6 +121,11 @@ fn the_workspace_in_the_api_page_is_what_the_api_answers() {
         usage: Some(Usage { memory: 493_879_296, cpu_millis: 61_250, tasks: 143 }),
         cpu: Some(120),
         disk: Some(73_400_320),
+        activity: Some(Verdict {
+            kept_by: vec![Keeper::Agent { name: "opencode".to_owned(), seconds: 840 }],
+            kept_for: Some(85_560),
+            ..Verdict::default()
+        }),
         settled: true,
         may_run: true,
         update_pending: false,

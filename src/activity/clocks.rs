@@ -105,15 +105,30 @@ impl Activity {
     /// Sets the phase. A workspace that was started or thawed begins with new clocks.
     pub fn set_phase(&mut self, phase: Phase) {
         match (self.phase, phase) {
-            (before, now) if before == now => return,
-            (Phase::Running(before), Phase::Frozen(now)) if before == now => self.frozen = Duration::ZERO,
-            (Phase::Frozen(before), Phase::Running(now)) if before == now => {
+            // The start's time may be known more exactly later.
+            (Phase::Down, Phase::Down)
+            | (Phase::Running(_), Phase::Running(_))
+            | (Phase::Frozen(_), Phase::Frozen(_)) => {}
+            (Phase::Running(_), Phase::Frozen(_)) => (self.frozen, self.announced) = (Duration::ZERO, None),
+            (Phase::Frozen(_), Phase::Running(_)) => {
                 (self.idle, self.frozen, self.announced) = (Duration::ZERO, Duration::ZERO, None);
                 (self.sample, self.sample_age) = (Sample::default(), Duration::ZERO);
             }
             _ => *self = Self::default(),
         }
         self.phase = phase;
+    }
+
+    /// Sets the phase that is found after a restart of csm. The clocks go on if the same container still runs.
+    pub fn resume(&mut self, phase: Phase) {
+        let since = |phase: Phase| match phase {
+            Phase::Down => None,
+            Phase::Running(since) | Phase::Frozen(since) => Some(since),
+        };
+        if since(self.phase) != since(phase) {
+            *self = Self::default();
+        }
+        self.set_phase(phase);
     }
 
     /// Lets time pass in the current phase.
@@ -233,7 +248,11 @@ impl Activity {
             next,
         };
         let announce = next.is_some_and(|next| self.is_announced_now(next, autostop));
-        Decision { announce, act: next.is_some_and(|next| next.seconds == 0), verdict }
+        // What an old sample says may not be true any more, so that the step waits for the next one, unless none comes.
+        let is_current = self.sample_age.is_zero() || self.sample_age > SAMPLE_VALIDITY;
+        let may_act =
+            |next: Next| next.because == Because::MaxRuntime || is_current || matches!(self.phase, Phase::Frozen(_));
+        Decision { announce, act: next.is_some_and(|next| next.seconds == 0 && may_act(next)), verdict }
     }
 
     fn next(&self, kept_by: &[Keeper], context: Context<'_>) -> Option<Next> {

@@ -258,9 +258,11 @@ fn a_start_begins_with_new_clocks_and_without_claims() {
     assert_eq!(world.decide().verdict, Verdict::default());
     world.activity.set_phase(Phase::Running(9));
     assert_eq!(world.run(&Sample::default(), DAY), Some((30, freeze())));
-    // One that csm did not see stop.
+    // One that was started again while csm did not run.
     world.agent(AgentState::Working, Some(42));
-    world.activity.set_phase(Phase::Running(10));
+    world.activity.resume(Phase::Running(9));
+    assert_eq!(world.run(&Sample::default(), 60), None);
+    world.activity.resume(Phase::Running(10));
     assert_eq!(world.run(&Sample::default(), DAY), Some((30, freeze())));
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::tracker::Tracker;
 use super::view::View;
+use crate::activity::{Context, Decision};
 use crate::model::container::editor_url;
 use crate::model::manifest::Manifest;
 use crate::model::workspace::{Timestamp, Usage, Workspace};
@@ -23,6 +25,7 @@ pub(super) struct Entry {
     pub(super) generation: u64,
     /// Aborts the start that is in progress.
     pub(super) start: Option<AbortHandle>,
+    pub(super) tracker: Tracker,
     usage: Option<Usage>,
     cpu: Option<u64>,
     disk: Option<u64>,
@@ -40,6 +43,7 @@ impl Entry {
             digest: String::new(),
             generation: 0,
             start: None,
+            tracker: Tracker::new(None),
             usage: None,
             cpu: None,
             disk: None,
@@ -58,6 +62,25 @@ impl Entry {
         if let Some(start) = self.start.take() {
             start.abort();
         }
+    }
+
+    /// Advances the clocks to now.
+    pub(super) fn advance_activity(&mut self) {
+        self.tracker.advance(self.lifecycle.stage(), &self.declared.autostop);
+    }
+
+    /// Decides what follows from the activity.
+    pub(super) fn decide(&mut self) -> Decision {
+        let context = Context { autostop: &self.declared.autostop, update_pending: self.is_update_pending() };
+        let mut decision = self.tracker.decide(context);
+        decision.act &= self.lifecycle.is_settled();
+        decision
+    }
+
+    /// Whether the running container differs from what the manifest specifies.
+    pub(super) fn is_update_pending(&self) -> bool {
+        let created_from = self.lifecycle.container().and_then(|container| container.digest.as_ref());
+        created_from.is_some_and(|digest| *digest != self.digest)
     }
 
     /// Sets the usage, and computes the CPU use since the previous measurement, `interval` ago.
@@ -90,7 +113,6 @@ impl Entry {
             _ => (self.lifecycle.container().and_then(|container| container.warning.clone()), Vec::new()),
         };
         let container = self.lifecycle.container();
-        let created_from = container.and_then(|container| container.digest.as_ref());
         View {
             id: self.declared.id.clone(),
             state: self.lifecycle.state(),
@@ -102,7 +124,8 @@ impl Entry {
             usage: self.usage.filter(|_| container.is_some()),
             cpu: self.cpu.filter(|_| container.is_some()),
             disk: self.disk,
-            update_pending: created_from.is_some_and(|digest| *digest != self.digest),
+            update_pending: self.is_update_pending(),
+            activity: container.map(|_| self.tracker.verdict.clone()),
             settled: self.lifecycle.is_settled(),
             may_run: self.lifecycle.may_run(),
             url: editor_url(manifest, &self.declared.id),

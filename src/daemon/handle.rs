@@ -1,10 +1,13 @@
 //! The daemon's interface for the other tasks: its commands and its snapshots.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::ReportResponse;
 use super::view::Snapshot;
+use crate::activity::{Refused, Report};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Cause, Verb};
@@ -16,6 +19,9 @@ pub struct UnknownWorkspace;
 
 pub(super) enum Command {
     Request { id: WorkspaceId, verb: Verb, cause: Cause, reply: oneshot::Sender<Result<(), UnknownWorkspace>> },
+    Report { id: WorkspaceId, report: Report, reply: oneshot::Sender<Result<ReportResponse, UnknownWorkspace>> },
+    Touch(WorkspaceId),
+    Keep { id: WorkspaceId, time: Duration, reason: String, reply: oneshot::Sender<Result<(), Refused>> },
     Manifest(Arc<Manifest>),
     Alarm { about: &'static str, alarm: Option<String> },
     Ping(oneshot::Sender<()>),
@@ -67,6 +73,25 @@ impl Handle {
     pub fn enqueue(&self, id: WorkspaceId, verb: Verb, cause: Cause) {
         let (reply, _) = oneshot::channel();
         let _ = self.commands.send(Command::Request { id, verb, cause, reply });
+    }
+
+    /// Passes on what a workspace's sensor reports.
+    pub async fn report(&self, id: WorkspaceId, report: Report) -> Result<ReportResponse, UnknownWorkspace> {
+        let (reply, rx) = oneshot::channel();
+        let _ = self.commands.send(Command::Report { id, report, reply });
+        rx.await.unwrap_or(Err(UnknownWorkspace))
+    }
+
+    /// Notes that a workspace's owner has done something.
+    pub fn touch(&self, id: WorkspaceId) {
+        let _ = self.commands.send(Command::Touch(id));
+    }
+
+    /// Keeps a workspace for some time. `reason` is shown.
+    pub async fn keep(&self, id: WorkspaceId, time: Duration, reason: String) -> Result<(), Refused> {
+        let (reply, rx) = oneshot::channel();
+        let _ = self.commands.send(Command::Keep { id, time, reason, reply });
+        rx.await.unwrap_or(Ok(()))
     }
 
     /// Resolves when the first observation has succeeded or failed.

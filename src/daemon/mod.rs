@@ -1,7 +1,9 @@
 //! One event loop: observe → plan → apply → report.
 
+mod activity;
 mod entry;
 mod handle;
+mod tracker;
 pub mod view;
 
 #[cfg(test)]
@@ -24,9 +26,12 @@ use crate::model::printed;
 use crate::model::workspace::{Progress, Usage, Workspace};
 use crate::plan::{self, Cause, Effects, Failure, JobId, Observed, Step, Verb};
 use crate::ports::{Clock, DiskUsage, History, LastOutcome, Runtime, RuntimeError, StartRequest};
+pub use activity::ReportResponse;
+use activity::TICK_INTERVAL;
 use entry::Entry;
 use handle::Command;
 pub use handle::{Handle, Measure, UnknownWorkspace, Watcher};
+use tracker::Tracker;
 use view::Snapshot;
 
 /// How many workspaces are created at the same time; more would slow down all of them. Pulls are not counted.
@@ -102,6 +107,8 @@ pub struct Daemon<R, H> {
     watchers: usize,
     disk_watchers: usize,
     creations: Arc<Semaphore>,
+    /// When the workspaces' activity was last stored.
+    activity_stored: Instant,
     /// The number of times that a step has started or finished.
     generation: u64,
     /// Whether an observation has succeeded.
@@ -137,6 +144,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             watchers: 0,
             disk_watchers: 0,
             creations: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
+            activity_stored: Instant::now(),
             generation: 0,
             observed: false,
             observation: Observation::None,
@@ -148,6 +156,11 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             snapshot_tx,
         };
         daemon.declare(last);
+        for (id, activity) in daemon.history.load_activity() {
+            if let Some(entry) = daemon.entries.get_mut(&id) {
+                entry.tracker = Tracker::new(Some(activity));
+            }
+        }
         daemon.publish();
         (daemon, Handle { commands: commands_tx, snapshot })
     }
@@ -161,6 +174,8 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let runtime = self.runtime.clone();
         self.spawn(async move { runtime.unenforced().await }, |notes| Event::Notes(notes.unwrap_or_default()));
+        let mut tick = tokio::time::interval(TICK_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
@@ -176,6 +191,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 Some(event) = self.events.recv() => self.handle_event(event),
                 Some(()) = changes.next() => self.observe(),
                 _ = resync.tick() => self.resync(),
+                _ = tick.tick() => self.tick(),
                 _ = sample.tick(), if self.watchers > 0 => self.sample(),
             }
             self.publish();
@@ -250,9 +266,15 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 let known = self.entries.contains_key(&id);
                 let _ = reply.send(if known { Ok(()) } else { Err(UnknownWorkspace) });
                 if known {
+                    if matches!(verb, Verb::Start | Verb::Restart) {
+                        self.touch(&id);
+                    }
                     self.handle_lifecycle_event(&id, plan::Event::Requested(verb, cause));
                 }
             }
+            Command::Report { id, report, reply } => drop(reply.send(self.handle_report(&id, report))),
+            Command::Touch(id) => self.touch(&id),
+            Command::Keep { id, time, reason, reply } => drop(reply.send(self.keep(&id, time, &reason))),
             Command::Manifest(manifest) => {
                 self.manifest = manifest;
                 self.declare(BTreeMap::new());
@@ -408,6 +430,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         if let Some((job, step)) = step {
             self.start_step(&declared, job, step);
         }
+        self.follow_phase(id);
     }
 
     fn start_step(&mut self, declared: &Workspace, job: JobId, step: Step) {

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::activity::Activity;
 use crate::model::manifest::Machine;
 use crate::model::workspace::{State, Timestamp};
 use crate::plan::{Actor, Phase};
@@ -8,11 +9,19 @@ use crate::ports::LastOutcome;
 use crate::ports::fake::{Fake, runs};
 
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, LastOutcome>>>);
+struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, LastOutcome>>>, Arc<Mutex<BTreeMap<WorkspaceId, Activity>>>);
 
 impl History for Memory {
     fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome> {
         self.0.lock().unwrap().clone()
+    }
+
+    fn load_activity(&self) -> BTreeMap<WorkspaceId, Activity> {
+        self.1.lock().unwrap().clone()
+    }
+
+    fn record_activity(&self, changed: Vec<(WorkspaceId, Activity)>) {
+        self.1.lock().unwrap().extend(changed);
     }
 
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome) {
@@ -659,4 +668,129 @@ async fn a_workspace_that_is_removed_during_its_start_is_stopped() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(fake.calls(), ["start eve", "stop eve", "remove eve"]);
+}
+
+mod autostop {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::activity::{AgentState, Claim, Report, Sample};
+    use crate::daemon::ReportResponse;
+
+    /// Reports this sample every 30 s, until the workspace is in the state, or for some minutes.
+    async fn report(handle: &Handle, sample: &Sample, minutes: u64, until: &str) -> bool {
+        for _ in 0..minutes * 2 {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            let sample = Sample { elapsed: 30_000, ..sample.clone() };
+            handle.report(id("dan"), Report { sample: Some(sample), claims: Vec::new() }).await.unwrap();
+            handle.ping().await;
+            if state(handle) == until {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn state(handle: &Handle) -> &'static str {
+        handle.snapshot().workspaces[&id("dan")].state.word()
+    }
+
+    async fn claim(handle: &Handle, claim: Claim) -> ReportResponse {
+        handle.report(id("dan"), Report { sample: None, claims: vec![claim] }).await.unwrap()
+    }
+
+    async fn running(fake: &Fake, history: &Memory) -> Handle {
+        let handle = start_daemon(fake, history, &["dan"]);
+        handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        let running = |snapshot: &Arc<Snapshot>| snapshot.workspaces[&id("dan")].state.word() == "running";
+        handle.follow().wait_for(running).await.unwrap();
+        handle
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_workspace_is_frozen_then_stopped_each_with_its_reason() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = running(&fake, &history).await;
+        assert!(report(&handle, &Sample::default(), 40, "frozen").await);
+        assert_eq!(handle.snapshot().workspaces[&id("dan")].reason, "idle for 30 min");
+        tokio::time::sleep(Duration::from_secs(7 * 3600 + 29 * 60)).await;
+        assert_eq!(state(&handle), "frozen");
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(state(&handle), "stopped");
+        assert_eq!(handle.snapshot().workspaces[&id("dan")].reason, "idle for 8 h 0 min");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_at_work_is_never_frozen_and_its_verdict_is_shown() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = running(&fake, &history).await;
+        let agent = |state| Claim::Agent { id: "codex".into(), name: None, state, pid: Some(7) };
+        let response = claim(&handle, agent(AgentState::Working)).await;
+        assert_eq!(response.verdict.to_string(), "kept: codex is working (0 s)");
+        assert!(!report(&handle, &Sample::default(), 20 * 60, "frozen").await);
+        claim(&handle, agent(AgentState::Done)).await;
+        assert!(report(&handle, &Sample::default(), 31, "frozen").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn announcements_reach_the_sensor_and_its_reports_come_sooner() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = running(&fake, &history).await;
+        let mut announced = Vec::new();
+        let mut soon = 0;
+        while state(&handle) == "running" {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            let sample = Sample { elapsed: 30_000, ..Sample::default() };
+            let response = handle.report(id("dan"), Report { sample: Some(sample), claims: Vec::new() }).await.unwrap();
+            announced.extend(response.announcement);
+            soon += usize::from(response.next_report == 10);
+            handle.ping().await;
+        }
+        let text =
+            |left| format!("this workspace freezes in {left}: nothing works in it; type something, or run \"keep 2h\"");
+        assert_eq!(announced, [text("10 min"), text("2 min")]);
+        assert!(soon > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visit_and_keep_start_the_clocks_again() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = running(&fake, &history).await;
+        assert!(!report(&handle, &Sample::default(), 29, "frozen").await);
+        handle.touch(id("dan"));
+        assert!(!report(&handle, &Sample::default(), 29, "frozen").await);
+        handle.keep(id("dan"), Duration::from_secs(7200), "kept by dan".into()).await.unwrap();
+        assert!(!report(&handle, &Sample::default(), 140, "frozen").await);
+        let too_long = handle.keep(id("dan"), Duration::from_secs(25 * 3600), "kept by dan".into()).await;
+        assert!(too_long.unwrap_err().to_string().contains("autostop.maxLease"));
+        assert!(report(&handle, &Sample::default(), 20, "frozen").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_csm_loses_no_lease_and_at_most_a_minute_of_a_clock() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = running(&fake, &history).await;
+        claim(&handle, Claim::Lease { id: "x".into(), reason: Some("deploy".into()), seconds: 3600 }).await;
+        assert!(!report(&handle, &Sample::default(), 30, "frozen").await);
+        // The first daemon is not asked to stop; the second one takes over from what is stored.
+        let again = start_daemon(&fake, &history, &["dan"]);
+        again.first_observation().await;
+        again.ping().await;
+        let verdict = again.snapshot().workspaces[&id("dan")].activity.clone().unwrap();
+        let text = verdict.to_string();
+        assert!(
+            text.starts_with("kept: deploy (lease for another 30 min") || text.contains("for another 31 min"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_workspace_that_its_owner_opens_is_not_frozen_again_immediately() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = running(&fake, &history).await;
+        assert!(report(&handle, &Sample::default(), 31, "frozen").await);
+        handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        assert!(!report(&handle, &Sample::default(), 29, "frozen").await);
+        assert!(report(&handle, &Sample::default(), 2, "frozen").await);
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::activity::Verdict;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::{Limits, State, Timestamp, Usage};
 
@@ -35,6 +36,8 @@ pub struct View {
     pub disk: Option<u64>,
     /// Whether the manifest specifies another container than the running one. The change takes effect at the next start.
     pub update_pending: bool,
+    /// What keeps it, and what happens next; null unless it runs or is frozen.
+    pub activity: Option<Verdict>,
     /// Whether no step is in progress or planned.
     pub settled: bool,
     /// Whether its processes may be running, even if the state is `failed`: the last stop failed, or its editor does not respond.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::model::name::Name;
 use crate::model::printed;
+use crate::model::workspace::human_seconds;
 
 /// What users and admins can request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,12 @@ pub enum Cause {
     ExitedOrStoppedOutside,
     /// It exited, for the reason that its runtime reports.
     Exited(String),
+    /// Nothing had kept it for this many seconds.
+    Idle(u64),
+    /// Nothing had kept it for this many seconds, and its next start applies a changed configuration.
+    IdleUpdate(u64),
+    /// It had run for `autostop.maxRuntime`.
+    MaxRuntime,
     /// A start failed.
     StartFailed,
     /// A stop failed.
@@ -101,6 +108,11 @@ impl fmt::Display for Cause {
             Self::FrozenOutside => f.write_str("frozen outside csm"),
             Self::ThawedOutside => f.write_str("thawed outside csm"),
             Self::ExitedOrStoppedOutside => f.write_str("exited, or was stopped outside csm"),
+            Self::Idle(seconds) => write!(f, "idle for {}", human_seconds(*seconds)),
+            Self::IdleUpdate(seconds) => {
+                write!(f, "idle for {}; the next start applies the changed configuration", human_seconds(*seconds))
+            }
+            Self::MaxRuntime => f.write_str("ran for the longest time that autostop.maxRuntime allows"),
             Self::StartFailed => f.write_str("starting failed"),
             Self::StopFailed => f.write_str("stopping failed"),
         }

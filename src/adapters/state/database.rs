@@ -8,14 +8,16 @@ use rusqlite_migration::{M, Migrations, SchemaVersion};
 
 use crate::access::session::Session;
 use crate::access::token::Key;
+use crate::activity::Activity;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
 use crate::ports::LastOutcome;
 
 /// The migrations. SQLite's `user_version` is the number of steps applied to a file. A released step must never change: add another
 /// step instead.
-const STEPS: &[M<'_>] = &[M::up(
-    "CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+const STEPS: &[M<'_>] = &[
+    M::up(
+        "CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE session (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, secret_digest TEXT NOT NULL, credential TEXT NOT NULL,
         expires INTEGER NOT NULL
@@ -23,7 +25,9 @@ const STEPS: &[M<'_>] = &[M::up(
     CREATE TABLE workspace (
         id TEXT PRIMARY KEY, failed INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL
     ) STRICT;",
-)];
+    ),
+    M::up("CREATE TABLE activity (id TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT;"),
+];
 
 const MIGRATIONS: Migrations<'_> = Migrations::from_slice(STEPS);
 
@@ -160,6 +164,26 @@ impl Database {
             Ok((id, LastOutcome { failed: row.get(1)?, reason: row.get(2)?, at: at.cast_unsigned() }))
         })?;
         rows.filter_map(|row| row.map(|(id, outcome)| Some((id.parse().ok()?, outcome))).transpose()).collect()
+    }
+
+    /// The stored activity of each workspace. A row that this csm can't read is ignored: the workspace's clocks then begin anew.
+    pub(super) fn activity(&self) -> rusqlite::Result<BTreeMap<WorkspaceId, Activity>> {
+        let mut query = self.connection.prepare("SELECT id, json FROM activity")?;
+        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let parse = |(id, json): (String, String)| Some((id.parse().ok()?, serde_json::from_str(&json).ok()?));
+        rows.filter_map(|row| row.map(parse).transpose()).collect()
+    }
+
+    pub(super) fn record_activity(&mut self, changed: &[(WorkspaceId, Activity)]) -> rusqlite::Result<()> {
+        self.write(|connection| {
+            let mut statement = connection.prepare("INSERT OR REPLACE INTO activity VALUES (?1, ?2)")?;
+            for (id, activity) in changed {
+                let json = serde_json::to_string(activity)
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+                statement.execute(params![id.to_string(), json])?;
+            }
+            Ok(())
+        })
     }
 
     pub(super) fn record(&mut self, id: &WorkspaceId, outcome: &LastOutcome) -> rusqlite::Result<()> {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access::session::Session;
 use crate::access::token::Key;
+use crate::activity::Activity;
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
 use crate::ports::{History, LastOutcome};
@@ -40,6 +41,8 @@ struct Worker {
     thread: Option<JoinHandle<()>>,
     /// The rows of the table `workspace`. csm's lock guarantees that no other process changes them.
     last_outcomes: Mutex<BTreeMap<WorkspaceId, LastOutcome>>,
+    /// The rows of the table `activity` when the database was opened.
+    activity: BTreeMap<WorkspaceId, Activity>,
 }
 
 impl Drop for Worker {
@@ -58,6 +61,7 @@ impl State {
         let mut database = Database::open(path)?;
         let stored = Stored { key: database.key(random)?, sessions: database.sessions(now)? };
         let last_outcomes = Mutex::new(database.last_outcomes()?);
+        let activity = database.activity()?;
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
         let work = move || {
             while let Some(job) = to_do.blocking_recv() {
@@ -66,7 +70,7 @@ impl State {
         };
         let thread = std::thread::Builder::new().name("state".to_owned()).stack_size(STACK_BYTES).spawn(work);
         let thread = Some(thread.map_err(StateError::Thread)?);
-        Ok((Self(Arc::new(Worker { jobs: Some(jobs), thread, last_outcomes })), stored))
+        Ok((Self(Arc::new(Worker { jobs: Some(jobs), thread, last_outcomes, activity })), stored))
     }
 
     fn queue(&self, job: impl FnOnce(&mut Database) + Send + 'static) {
@@ -116,6 +120,18 @@ impl State {
 impl History for State {
     fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome> {
         self.last_outcomes().clone()
+    }
+
+    fn load_activity(&self) -> BTreeMap<WorkspaceId, Activity> {
+        self.0.activity.clone()
+    }
+
+    fn record_activity(&self, changed: Vec<(WorkspaceId, Activity)>) {
+        self.queue(move |database| {
+            if let Err(error) = database.record_activity(&changed) {
+                tracing::error!(%error, "can't record the workspaces' activity");
+            }
+        });
     }
 
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome) {
