@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::{Agent, Claim, Claims, Refused};
 use super::sample::{Report, Sample};
-use super::verdict::{Because, Keeper, Next, Verdict, seconds};
+use super::verdict::{Because, Keeper, Next, Verdict, Waiting, seconds};
 use crate::model::autostop::Autostop;
 use crate::model::printed;
 use crate::model::workspace::Timestamp;
@@ -240,7 +240,13 @@ impl Activity {
         let attended = kept_by.is_empty() || kept_by.contains(&Keeper::Tab);
         let waiting = self.claims.agents.values().filter(|agent| agent.waits());
         let verdict = Verdict {
-            waiting: waiting.map(|Agent { name, state, since, .. }| (name.clone(), *state, seconds(*since))).collect(),
+            waiting: waiting
+                .map(|Agent { name, state, since, .. }| Waiting {
+                    name: name.clone(),
+                    state: *state,
+                    seconds: seconds(*since),
+                })
+                .collect(),
             idle: seconds(self.idle + self.frozen),
             kept_for: (!attended && autostop.first_delay().is_some())
                 .then(|| seconds(autostop.max_lease.get().saturating_sub(self.unattended))),

@@ -12,5 +12,5 @@ mod verdict;
 
 pub use claim::{Agent, AgentState, Claim, Lease, Refused};
 pub use clocks::{Activity, Context, Decision, Phase};
-pub use sample::{Program, Report, Sample};
-pub use verdict::{Because, Keeper, Next, Verdict};
+pub use sample::{Program, Report, ReportResponse, Sample};
+pub use verdict::{Because, Keeper, Next, Verdict, Waiting};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
+use super::verdict::Verdict;
 
 /// What a sensor has seen of a workspace since its previous sample.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,4 +48,18 @@ pub struct Report {
     pub sample: Option<Sample>,
     /// What programs in the workspace claim.
     pub claims: Vec<Claim>,
+}
+
+/// What the daemon responds to a sensor's report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportResponse {
+    /// What keeps the workspace, and what happens next.
+    pub verdict: Verdict,
+    /// What must be shown in the workspace's terminals now.
+    pub announcement: Option<String>,
+    /// Why claims of the report were refused.
+    pub refused: Vec<String>,
+    /// The seconds until the next report.
+    pub next_report: u64,
 }

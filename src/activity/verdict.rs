@@ -102,14 +102,33 @@ pub struct Next {
     pub because: Because,
 }
 
+/// An agent that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Its name.
+    pub name: String,
+    /// What it waits for: `question` or `permission`.
+    pub state: AgentState,
+    /// For how many seconds it has waited.
+    pub seconds: u64,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.state == AgentState::Permission { "permission" } else { "an answer" };
+        write!(f, "{} has been waiting for {what} for {}", self.name, human_seconds(self.seconds))
+    }
+}
+
 /// Whether a workspace is kept, why, and what happens next.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// What keeps it; empty if it is idle.
     pub kept_by: Vec<Keeper>,
-    /// The agents that wait for a person: name, what they wait for, and for how many seconds.
-    pub waiting: Vec<(String, AgentState, u64)>,
+    /// The agents that wait for a person.
+    pub waiting: Vec<Waiting>,
     /// The seconds since its last activity.
     pub idle: u64,
     /// The seconds after which what runs inside keeps it no longer, if its owner does nothing.
@@ -140,10 +159,7 @@ impl fmt::Display for Verdict {
         } else {
             parts.push(format!("kept: {}", join_words(&self.kept_by)));
         }
-        for (name, state, seconds) in &self.waiting {
-            let what = if *state == AgentState::Permission { "permission" } else { "an answer" };
-            parts.push(format!("{name} has been waiting for {what} for {}", human_seconds(*seconds)));
-        }
+        parts.extend(self.waiting.iter().map(ToString::to_string));
         if let Some(next) = self.next_step() {
             parts.push(next);
         }

@@ -23,10 +23,11 @@ impl UnitCgroup {
         watch::directory(&self.0)
     }
 
-    /// Whether Podman has created the container's cgroup.
-    pub fn has_payload(&self) -> bool {
-        let children = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        children.into_iter().any(|child| child.file_name().to_string_lossy().starts_with("libpod-payload-"))
+    /// The container's cgroup, once Podman has created it.
+    pub fn payload(&self) -> Option<PathBuf> {
+        let mut children = fs::read_dir(&self.0).ok()?.flatten();
+        let payload = children.find(|child| child.file_name().to_string_lossy().starts_with("libpod-payload-"));
+        payload.map(|child| child.path())
     }
 
     /// A cgroup by its directory.

@@ -7,6 +7,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::{Client, Failure, environment};
+use crate::activity::Verdict;
 use crate::adapters::unix_http::{self, HttpResponse};
 use crate::model::size::Bytes;
 use crate::model::workspace::Progress;
@@ -36,6 +37,7 @@ pub(super) struct Workspace {
     pub(super) usage: Option<Usage>,
     pub(super) limits: Limits,
     pub(super) update_pending: bool,
+    pub(super) activity: Option<Verdict>,
     pub(super) url: String,
 }
 

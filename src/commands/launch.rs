@@ -3,8 +3,9 @@
 //! The launcher sends READY to systemd itself, when code-server responds: Podman does not support `Type=notify` together with `User=`.
 //! It reports its progress as the unit's status text, which the daemon reads. Its exit codes are those of [`Exit`].
 
+use std::convert::Infallible;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -13,11 +14,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use sd_notify::NotifyState;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::daemon::notify_systemd;
 use super::doctor::subids::refuse_shared;
+use super::sense::{Daemon, Target, sense};
 use super::{Failure, block_on, environment, log, refuse_root};
+use crate::activity::{Report, ReportResponse};
+use crate::adapters::activity_socket::Reporter;
 use crate::adapters::cgroup::UnitCgroup;
 use crate::adapters::disk::DiskMeter;
 use crate::adapters::manifest::CheckScope;
@@ -25,10 +30,12 @@ use crate::adapters::podman::args;
 use crate::adapters::podman::engine::Engine;
 use crate::adapters::prepare::{clear, prepare};
 use crate::adapters::ready;
+use crate::adapters::sensor::Processes;
 use crate::model::container::is_archive;
 use crate::model::label::WorkspaceId;
 use crate::model::launch::{Exit, Status, describe_exit};
-use crate::model::workspace::Progress;
+use crate::model::layout::Layout;
+use crate::model::workspace::{Progress, Workspace};
 use crate::ports::StartRequest;
 
 /// How long to wait for a container to exit before leaving it to systemd, which kills the unit's processes.
@@ -72,7 +79,7 @@ fn attempt(path: &Path, id: &WorkspaceId) -> Result<(), Reason> {
     let secrets = layout.secrets(id);
     let prepared = make_home().and_then(|()| prepare(&request, &secrets, credentials.as_deref()));
     let outcome = match prepared {
-        Ok(()) => block_on(async { Ok(launch(&request).await) }).map_err(config).flatten(),
+        Ok(()) => block_on(async { Ok(launch(&request, workspace, &layout).await) }).map_err(config).flatten(),
         Err(why) => Err(Reason(Exit::Config, why)),
     };
     // A workspace that does not run needs no secrets; the next start copies them again.
@@ -95,14 +102,36 @@ fn report(status: &Status) {
     notify_systemd(&[NotifyState::Status(&status.to_string())]);
 }
 
-async fn launch(request: &StartRequest) -> Result<(), Reason> {
+async fn launch(request: &StartRequest, workspace: &Workspace, layout: &Layout) -> Result<(), Reason> {
     // The unit's own cgroup carries the limits.
     let split = in_unit();
     let engine = if split { version().await } else { info().await }?;
     fetch(&request.spec.image).await?;
     report(&Status::Starting(Progress::Creating));
     let arguments = args::run(&request.spec, &engine, split).map_err(|why| Reason(Exit::Config, why))?;
-    supervise(arguments, request).await
+    let (found, payload) = oneshot::channel();
+    let sensing = async {
+        // Without a unit there is no cgroup to look into.
+        if let Ok(cgroup) = payload.await {
+            let processes = Processes::Cgroup(cgroup);
+            let target = Target { id: workspace.id.clone(), processes, programs: workspace.autostop.programs.clone() };
+            let reporter = Reporter::new(&layout.activity_socket(), workspace.id.clone());
+            sense(target, layout, reporter).await;
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        outcome = supervise(arguments, request, found) => outcome,
+        never = sensing => match never {},
+    }
+}
+
+impl Daemon for Reporter {
+    async fn report(&mut self, report: Report) -> Option<ReportResponse> {
+        // The daemon may be restarting, or an older one that has no such socket.
+        let failed = |error: &std::io::Error| tracing::debug!(%error, "can't report the workspace's activity");
+        self.report(report).await.inspect_err(failed).ok()
+    }
 }
 
 /// Whether systemd runs this process.
@@ -162,7 +191,12 @@ async fn fetch(image: &str) -> Result<(), Reason> {
     ))
 }
 
-async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(), Reason> {
+async fn supervise(
+    arguments: Vec<String>,
+    request: &StartRequest,
+    found: oneshot::Sender<PathBuf>,
+) -> Result<(), Reason> {
+    let mut found = Some(found);
     let mut terminate = signal(SignalKind::terminate()).map_err(missing)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(missing)?;
     let cgroup = UnitCgroup::own();
@@ -204,7 +238,10 @@ async fn supervise(arguments: Vec<String>, request: &StartRequest) -> Result<(),
                 tracing::info!(workspace = %request.spec.workspace, "ready");
             }
             () = changed => {
-                if cgroup.as_ref().is_some_and(UnitCgroup::has_payload) {
+                if let Some(payload) = cgroup.as_ref().and_then(UnitCgroup::payload) {
+                    if let Some(found) = found.take() {
+                        let _ = found.send(payload);
+                    }
                     (since, made) = (Some(Instant::now()), None);
                     if !ready {
                         report(&Status::Starting(Progress::Waiting));

@@ -13,12 +13,14 @@ mod logs;
 mod open;
 mod plan;
 mod schema;
+mod sense;
 mod serve;
 mod shell;
 mod status;
 mod table;
 mod tasks;
 mod up;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ use clap::{Args, CommandFactory as _, Parser};
 use crate::adapters::manifest::{CheckScope, ManifestError};
 use crate::model::label::WorkspaceId;
 use crate::model::launch::LauncherUnit;
+use crate::model::span::Span;
 
 /// VS Code and coding agents in the browser, for a few dozen users on one host.
 #[derive(Parser)]
@@ -86,6 +89,21 @@ enum Subcommand {
         /// Print the workspaces as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what keeps a workspace from being frozen or stopped, and what happens next.
+    Why {
+        #[command(flatten)]
+        target: Target,
+        /// Print the verdict as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a workspace from being frozen or stopped for idleness.
+    Keep {
+        #[command(flatten)]
+        target: Target,
+        /// For how long, such as 2h; by default 2 hours.
+        time: Option<Span>,
     },
     /// Start a workspace and wait until its editor responds.
     Start(Target),
@@ -192,6 +210,8 @@ pub fn main() -> ExitCode {
         Subcommand::Schema { markdown } => schema::run(markdown),
         Subcommand::Plan { file, client, json } => plan::run(&file.manifest, &client, json),
         Subcommand::Status { workspace, client, json } => status::run(workspace.as_ref(), &client, json),
+        Subcommand::Why { target, json } => why::why(&target, json),
+        Subcommand::Keep { target, time } => why::keep(&target, time),
         Subcommand::Start(target) => control::run(&target, "start"),
         Subcommand::Freeze(target) => control::run(&target, "freeze"),
         Subcommand::Stop(target) => control::run(&target, "stop"),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::tasks::Tasks;
 use super::{Failure, random_failure};
 use crate::adapters::state::State;
-use crate::adapters::{files, machine};
+use crate::adapters::{activity_socket, files, machine};
 use crate::daemon::{Daemon, Handle};
 use crate::http::{self, App, Socket};
 use crate::model::layout::Layout;
@@ -83,6 +83,17 @@ pub(super) fn serve(
             }
         });
     }
+    let path = layout.activity_socket();
+    // Every account may connect: the kernel says which one did.
+    let listener = http::listen(&path, 0o666).map_err(|error| {
+        Failure::new(format!("can't listen on {}: {error}; check its directory's permissions", path.display()))
+    })?;
+    let reports = handle.clone();
+    let report = move |id, report| {
+        let handle = reports.clone();
+        async move { handle.report(id, report).await.ok() }
+    };
+    tasks.spawn(format!("the server on {}", path.display()), activity_socket::serve(listener, report));
     tasks.spawn("the comparison of sessions with passwords", app.revoke_forever());
     tasks.spawn("the state database's thread", async move { state.ended().await });
     tasks.spawn("the daemon's loop", daemon.run(std::future::pending()));

@@ -42,11 +42,12 @@ fn row(workspace: &Workspace) -> Vec<String> {
     let memory = format!("{used} of {}", human_bytes(workspace.limits.memory.get()));
     let pending = if workspace.update_pending { " (update pending)" } else { "" };
     let failure = workspace.failure.as_ref().map_or_else(String::new, |failure| format!(": {failure}"));
+    let activity = workspace.activity.as_ref().map_or_else(String::new, |verdict| format!("; {verdict}"));
     vec![
         workspace.id.clone(),
         workspace.state.clone(),
         human_seconds(since),
         memory,
-        format!("{}{failure}{pending}", workspace.reason),
+        format!("{}{failure}{pending}{activity}", workspace.reason),
     ]
 }

@@ -1,5 +1,6 @@
 //! `csm up`: the daemon, nginx and Podman's service under one foreground process.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::pin::pin;
@@ -7,20 +8,26 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sense::{Daemon, Target, sense};
 use super::serve::{Server, claim, serve, shutdown_signal};
 use super::tasks::Supervisor;
 use super::{Failure, block_on, environment, log, refuse_root};
+use crate::activity::{Report, ReportResponse};
 use crate::adapters::children::ChildProcess;
 use crate::adapters::files::ignore_not_found;
 use crate::adapters::manifest::{CheckScope, ManifestWatcher};
 use crate::adapters::nginx::Nginx;
 use crate::adapters::podman::PodmanRuntime;
+use crate::adapters::sensor::Processes;
 use crate::adapters::watch::{self, Changes};
 use crate::daemon::Handle;
 use crate::model::container::editor_url;
+use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
+use crate::model::workspace::Timestamp;
 use crate::plan::{Cause, Verb};
+use tokio::task::{AbortHandle, JoinSet};
 
 /// How long to wait before a program that exited is restarted.
 const RESTART_DELAY: Duration = Duration::from_secs(2);
@@ -52,11 +59,13 @@ async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Resu
         started = start_programs(&layout, &manifest) => started?,
     };
     let runtime = PodmanRuntime::new(layout.clone(), manifest.workspace_base.to_string());
-    let (server, mut tasks) = serve(&layout, manifest.clone(), runtime, lock)?;
+    let (server, mut tasks) = serve(&layout, manifest.clone(), runtime.clone(), lock)?;
     print_addresses(&manifest);
     let server = Arc::new(server);
+    tasks.spawn("the workspaces' sensors", sense_all(server.clone(), runtime, layout.clone()));
     let podman = PodmanSupervisor { layout: layout.clone(), handle: server.handle.clone(), service: Some(podman) };
-    let nginx = NginxSupervisor { layout, server: server.clone(), nginx: Some(nginx), source, certificate };
+    let nginx =
+        NginxSupervisor { layout: layout.clone(), server: server.clone(), nginx: Some(nginx), source, certificate };
     let podman = tasks.supervise("the supervision of Podman's service", podman);
     let nginx = tasks.supervise("the supervision of nginx", nginx);
     let outcome = tokio::select! {
@@ -80,6 +89,59 @@ async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Resu
     };
     podman.stop().await;
     outcome
+}
+
+/// Runs a sensor for each workspace that is up: under `csm up` there is no launcher that does it.
+async fn sense_all(server: Arc<Server>, runtime: PodmanRuntime, layout: Layout) {
+    let mut snapshots = server.handle.follow();
+    let mut tasks = JoinSet::new();
+    let mut sensors: BTreeMap<WorkspaceId, (Timestamp, AbortHandle)> = BTreeMap::new();
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let started = |id: &WorkspaceId| snapshot.workspaces.get(id).and_then(|view| view.state.since());
+        sensors.retain(|id, (since, sensor)| {
+            let is_same = started(id) == Some(*since);
+            if !is_same {
+                sensor.abort();
+            }
+            is_same
+        });
+        for (id, view) in &snapshot.workspaces {
+            if let Some(since) = view.state.since() {
+                sensors.entry(id.clone()).or_insert_with(|| {
+                    let work = sense_one(id.clone(), server.clone(), runtime.clone(), layout.clone());
+                    (since, tasks.spawn(work))
+                });
+            }
+        }
+        tokio::select! {
+            changed = snapshots.changed() => if changed.is_err() {
+                return;
+            },
+            // A sensor ends when its workspace is gone; the next snapshot shows that.
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+async fn sense_one(id: WorkspaceId, server: Arc<Server>, runtime: PodmanRuntime, layout: Layout) {
+    let Some(first) = runtime.first_process(&id).await else { return };
+    let declared = server.manifest.borrow().workspaces.get(&id).map(|workspace| workspace.autostop.programs.clone());
+    let processes = Processes::Namespace(first);
+    let target = Target { id: id.clone(), processes, programs: declared.unwrap_or_default() };
+    sense(target, &layout, Direct { id, handle: server.handle.clone() }).await;
+}
+
+/// Reports to the daemon in this process.
+struct Direct {
+    id: WorkspaceId,
+    handle: Handle,
+}
+
+impl Daemon for Direct {
+    async fn report(&mut self, report: Report) -> Option<ReportResponse> {
+        self.handle.report(self.id.clone(), report).await.ok()
+    }
 }
 
 /// Starts Podman's service and nginx. They start before the daemon: if one fails, there are no workspaces to stop.

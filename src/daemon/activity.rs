@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Daemon, UnknownWorkspace};
-use crate::activity::{Because, Next, Refused, Report, Verdict};
+use crate::activity::{Because, Next, Refused, Report, ReportResponse};
 use crate::model::label::WorkspaceId;
 
 use crate::plan::{self, Cause, Verb};
@@ -21,20 +21,6 @@ const STORE_INTERVAL: Duration = Duration::from_secs(60);
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 const REPORT_INTERVAL_NEAR: Duration = Duration::from_secs(10);
 const NEAR: u64 = 180;
-
-/// What the daemon responds to a sensor's report.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReportResponse {
-    /// What keeps the workspace, and what happens next.
-    pub verdict: Verdict,
-    /// What must be shown in the workspace's terminals now.
-    pub announcement: Option<String>,
-    /// Why claims of the report were refused.
-    pub refused: Vec<String>,
-    /// The seconds until the next report.
-    pub next_report: u64,
-}
 
 impl<R: Runtime, H: History> Daemon<R, H> {
     /// Advances all clocks, and takes the steps that are due.

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::ReportResponse;
 use super::view::Snapshot;
-use crate::activity::{Refused, Report};
+use crate::activity::{Refused, Report, ReportResponse};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Cause, Verb};

@@ -26,7 +26,6 @@ use crate::model::printed;
 use crate::model::workspace::{Progress, Usage, Workspace};
 use crate::plan::{self, Cause, Effects, Failure, JobId, Observed, Step, Verb};
 use crate::ports::{Clock, DiskUsage, History, LastOutcome, Runtime, RuntimeError, StartRequest};
-pub use activity::ReportResponse;
 use activity::TICK_INTERVAL;
 use entry::Entry;
 use handle::Command;

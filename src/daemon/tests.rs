@@ -674,8 +674,7 @@ mod autostop {
     use std::time::Duration;
 
     use super::*;
-    use crate::activity::{AgentState, Claim, Report, Sample};
-    use crate::daemon::ReportResponse;
+    use crate::activity::{AgentState, Claim, Report, ReportResponse, Sample};
 
     /// Reports this sample every 30 s, until the workspace is in the state, or for some minutes.
     async fn report(handle: &Handle, sample: &Sample, minutes: u64, until: &str) -> bool {

@@ -24,7 +24,9 @@ use crate::model::container::container_spec;
 use crate::model::issue::{Issue, has_errors};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
-use crate::plan::{Actor, Cause, Verb};
+use crate::model::span::Span;
+use crate::plan::{Cause, Verb};
+use crate::ports::RuntimeError;
 
 /// An endpoint of the API.
 pub struct Endpoint {
@@ -39,6 +41,9 @@ pub struct Endpoint {
 
 /// How long `?wait=true` waits. Pulling a big image may take longer.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long the dashboard's button keeps a workspace.
+const BUTTON_KEEPS: &str = "2h";
 
 const ACTION_RESPONSE: &str = "`200`: the workspace; with `?wait=true` only when it has settled (running, frozen, stopped or failed), or after 10 minutes, with `settled` false. `404`: there is no such workspace.";
 
@@ -91,6 +96,14 @@ pub const ENDPOINTS: &[Endpoint] = &[
         response: ACTION_RESPONSE,
         socket_only: false,
         route: || post(|requester: Requester, app, id, query| change(requester, app, id, query, "restart")),
+    },
+    Endpoint {
+        method: "POST",
+        path: "/api/v1/workspaces/{id}/keep",
+        about: "Keeps the workspace from being frozen or stopped for idleness for `?for=`, such as `2h`; `0s` ends that. At most `autostop.maxLease`.",
+        response: "`200`: the workspace. `400`: the time is not a span, or is too long. `404`: there is no such workspace. `409`: it does not run.",
+        socket_only: false,
+        route: || post(keep),
     },
     Endpoint {
         method: "GET",
@@ -156,21 +169,25 @@ pub fn reference() -> String {
     })
 }
 
-/// Starts, freezes, stops or restarts a workspace, if the requester may see it.
+/// Starts, freezes, stops, restarts or keeps a workspace, if the requester may see it.
 pub(super) async fn act(app: &App, requester: &Requester, id: &str, verb: &str) -> Result<(), Refusal> {
+    if verb == "keep" {
+        return keep_for(app, requester, id, BUTTON_KEEPS).await;
+    }
     let view = find(app, requester, id)?;
     let (verb, past) = match verb {
         "start" => (Verb::Start, "started"),
         "freeze" => (Verb::Freeze, "frozen"),
         "stop" => (Verb::Stop, "stopped"),
         "restart" => (Verb::Restart, "restarted"),
-        _ => return Err(Refusal::NotFound("A workspace can be started, frozen, stopped and restarted.".to_owned())),
+        _ => {
+            return Err(Refusal::NotFound(
+                "A workspace can be started, frozen, stopped, restarted and kept.".to_owned(),
+            ));
+        }
     };
     tracing::info!(workspace = %view.id, by = %requester, past);
-    let actor = match requester {
-        Requester::User { name, .. } => Actor::User(name.clone()),
-        Requester::Operator => Actor::CommandLine,
-    };
+    let actor = requester.actor();
     let gone = |_| Refusal::NotFound("The workspace has just been removed from the manifest.".to_owned());
     app.daemon.request(view.id.clone(), verb, Cause::Requested(verb, actor)).await.map_err(gone)
 }
@@ -240,6 +257,40 @@ async fn change(
         }
     }
     Ok(Json(find(&app, &requester, &id)?))
+}
+
+#[derive(Deserialize)]
+struct KeepQuery {
+    #[serde(rename = "for", default)]
+    time: String,
+}
+
+async fn keep(
+    requester: Requester,
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<KeepQuery>,
+) -> Result<Json<Arc<View>>, ApiRefusal> {
+    keep_for(&app, &requester, &id, &query.time).await?;
+    Ok(Json(find(&app, &requester, &id)?))
+}
+
+/// Keeps a workspace for some time, if the requester may see it.
+pub(super) async fn keep_for(app: &App, requester: &Requester, id: &str, time: &str) -> Result<(), Refusal> {
+    let view = find(app, requester, id)?;
+    let time = match time {
+        "0s" => Duration::ZERO,
+        time => time.parse::<Span>().map_err(|invalid| Refusal::BadRequest(invalid.to_string()))?.get(),
+    };
+    if !view.state.is_up() {
+        return Err(Refusal::Runtime(RuntimeError::NotRunning(format!(
+            "can't keep {}: it does not run; start it first",
+            view.id
+        ))));
+    }
+    tracing::info!(workspace = %view.id, by = %requester, seconds = time.as_secs(), "kept");
+    let kept = app.daemon.keep(view.id.clone(), time, format!("kept by {}", requester.actor())).await;
+    kept.map_err(|refused| Refusal::BadRequest(refused.to_string()))
 }
 
 /// What a manifest would change.

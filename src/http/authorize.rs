@@ -45,6 +45,10 @@ fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
         return StatusCode::FORBIDDEN;
     }
     let is_frozen = |view: &Arc<View>| matches!(view.state, State::Frozen { .. });
+    if from.is_navigation() {
+        // The owner opened it. Requests that pages make by themselves, such as a sleeping tab's, say nothing about the owner.
+        app.daemon.touch(workspace.clone());
+    }
     if from.is_navigation() && app.daemon.snapshot().workspaces.get(workspace).is_some_and(is_frozen) {
         // Its socket accepts the request already; code-server responds once it is thawed.
         app.daemon.enqueue(workspace.clone(), Verb::Start, Cause::Opened(session.owner.clone()));

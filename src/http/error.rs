@@ -41,6 +41,8 @@ pub(super) enum Refusal {
         /// How many logs a user can follow.
         max: usize,
     },
+    /// A value in the request is invalid; the text says what to write instead.
+    BadRequest(String),
     /// The runtime failed.
     Runtime(RuntimeError),
     /// An error in csm. The log has the details.
@@ -68,7 +70,7 @@ impl Refusal {
             Self::CrossSite | Self::NotOwner { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::EditorOnly => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::AmbiguousHeader(_) | Self::HandshakeExpired => StatusCode::BAD_REQUEST,
+            Self::AmbiguousHeader(_) | Self::HandshakeExpired | Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::TooManyAttempts { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Runtime(error) => status_of(error),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -102,6 +104,7 @@ impl Refusal {
             Self::TooManyLogs { max } => {
                 ("Too many logs", format!("You already follow {max} logs. Close one, then try again."))
             }
+            Self::BadRequest(text) => ("Invalid request", text.clone()),
             Self::Runtime(error) => {
                 let title = match error {
                     RuntimeError::NotFound(_) => "Not found",

@@ -72,6 +72,11 @@ impl Card<'_> {
         matches!(self.view.state, State::Frozen { .. })
     }
 
+    /// Whether the workspace will be frozen or stopped if nothing happens in it. A frozen one can't be kept.
+    fn is_ending(&self) -> bool {
+        self.is_running() && self.view.activity.as_ref().is_some_and(|activity| activity.next.is_some())
+    }
+
     fn is_stopped(&self) -> bool {
         !self.view.may_run
     }

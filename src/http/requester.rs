@@ -1,4 +1,4 @@
-//! Requester sent a request to the API, and through which socket it arrived.
+//! Who sent a request to the API, and through which socket it arrived.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use super::error::{ApiRefusal, Refusal};
 use crate::daemon::view::{Snapshot, View};
 use crate::model::label::WorkspaceId;
 use crate::model::name::Name;
+use crate::plan::Actor;
 
-/// Requester sent a request.
+/// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Requester {
     /// A signed-in user.
@@ -65,6 +66,14 @@ impl Requester {
         }
         let admin = app.manifest.borrow().owners.get(&session.owner).is_some_and(|owner| owner.admin);
         Ok(Self::User { name: session.owner, admin })
+    }
+
+    /// The requester, as the cause of what it requests.
+    pub(super) fn actor(&self) -> Actor {
+        match self {
+            Self::User { name, .. } => Actor::User(name.clone()),
+            Self::Operator => Actor::CommandLine,
+        }
     }
 
     /// Whether the requester may see this workspace.

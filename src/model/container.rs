@@ -23,6 +23,9 @@ const RUN: &str = "/run/csm";
 /// The name of code-server's socket in that directory.
 pub const SOCKET: &str = "http.sock";
 
+/// The path of code-server's socket, as the workspace's processes see it.
+pub const INSIDE_SOCKET: &str = "/run/csm/http.sock";
+
 /// The container's path of `share/workspace`.
 const SHARE: &str = "/opt/code-server-multi";
 

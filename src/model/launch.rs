@@ -9,6 +9,11 @@ use super::printed;
 use super::size::Bytes;
 use super::workspace::Progress;
 
+/// The account of an owner's workspaces, where systemd runs them.
+pub fn account_name(owner: &Name) -> String {
+    format!("csm-{owner}")
+}
+
 /// A unit's status text. People read it too, in `systemctl status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {

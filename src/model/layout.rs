@@ -54,6 +54,16 @@ impl Layout {
         self.run.join("api.sock")
     }
 
+    /// The socket on which launchers report their workspaces' activity to the daemon.
+    pub fn activity_socket(&self) -> PathBuf {
+        self.run.join("activity.sock")
+    }
+
+    /// The workspace's own socket, in the directory that the workspace can write.
+    pub fn control_socket(&self, id: &WorkspaceId) -> PathBuf {
+        self.inside(id).join("control.sock")
+    }
+
     /// The socket of Podman's service.
     pub fn podman_socket(&self) -> PathBuf {
         self.run.join("podman.sock")

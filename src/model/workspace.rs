@@ -126,6 +126,14 @@ impl State {
         matches!(self, Self::Running { .. } | Self::Frozen { .. })
     }
 
+    /// When its container started, if it runs or is frozen.
+    pub fn since(&self) -> Option<Timestamp> {
+        match self {
+            Self::Running { since } | Self::Frozen { since } => Some(*since),
+            _ => None,
+        }
+    }
+
     /// The state's name for display.
     pub fn word(&self) -> &'static str {
         match self {

@@ -73,6 +73,13 @@ impl PodmanRuntime {
         call(self.podman.images().get(image).exists()).await
     }
 
+    /// A workspace's first process, if it runs.
+    pub async fn first_process(&self, id: &WorkspaceId) -> Option<u32> {
+        let container =
+            self.list().await.ok()?.into_iter().find(|container| workspace(container).as_ref() == Some(id))?;
+        container.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0)
+    }
+
     /// Whether the workspace's socket is published. When csm is killed during a start, the container may run without that.
     fn is_published(&self, id: &WorkspaceId) -> bool {
         fs::symlink_metadata(self.layout.socket(id))
