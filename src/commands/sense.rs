@@ -123,17 +123,13 @@ impl<D: Daemon> Sensing<D> {
             lease @ Claim::Lease { .. } => lease,
         };
         let report = Report { sample: None, claims: vec![claim.clone()] };
-        let outcome = match self.report(report).await {
-            Some(response) => match response.refused.into_iter().next() {
-                Some(why) => Err(why),
-                None => Ok(response.verdict),
-            },
-            None => {
-                if matches!(claim, Claim::Agent { .. }) && self.waiting.len() < MAX_WAITING {
-                    self.waiting.push(claim);
-                }
-                Err(UNREACHABLE.to_owned())
+        let outcome = if let Some(response) = self.report(report).await {
+            response.refused.into_iter().next().map_or(Ok(response.verdict), Err)
+        } else {
+            if matches!(claim, Claim::Agent { .. }) && self.waiting.len() < MAX_WAITING {
+                self.waiting.push(claim);
             }
+            Err(UNREACHABLE.to_owned())
         };
         // The program may have gone away.
         let _ = reply.send(outcome);

@@ -6,7 +6,6 @@ use hyper::Method;
 
 use super::client::{Workspace, parse};
 use super::{Client, Failure, Target, block_on};
-use crate::activity::Verdict;
 use crate::model::span::Span;
 use crate::model::workspace::human_seconds;
 
@@ -39,23 +38,20 @@ async fn find(client: &Client, target: &Target) -> Result<Workspace, Failure> {
 
 /// The state with its reason, then what keeps the workspace, each on a line.
 fn explain(workspace: &Workspace) -> String {
-    let mut text = format!("{}: {}, {}\n", workspace.id, workspace.state, workspace.reason);
-    let Some(Verdict { kept_by, waiting, idle, kept_for, .. }) = &workspace.activity else { return text };
-    for keeper in kept_by {
-        text += &format!("  kept: {keeper}\n");
+    let mut lines = vec![format!("{}: {}, {}", workspace.id, workspace.state, workspace.reason)];
+    if let Some(verdict) = &workspace.activity {
+        lines.extend(verdict.kept_by.iter().map(|keeper| format!("  kept: {keeper}")));
+        if verdict.kept_by.is_empty() {
+            lines.push(format!("  idle for {}", human_seconds(verdict.idle)));
+        }
+        lines.extend(verdict.waiting.iter().map(|waiting| format!("  {waiting}")));
+        if let Some(seconds) = verdict.kept_for {
+            let left = human_seconds(seconds);
+            lines.push(format!("  without its owner it is kept for at most {left} (autostop.maxLease)"));
+        }
+        lines.extend(verdict.next_step().map(|next| format!("  {next}")));
     }
-    if kept_by.is_empty() {
-        text += &format!("  idle for {}\n", human_seconds(*idle));
-    }
-    for waiting in waiting {
-        text += &format!("  {waiting}\n");
-    }
-    if let Some(seconds) = kept_for {
-        text +=
-            &format!("  without its owner it is kept for at most {} (autostop.maxLease)\n", human_seconds(*seconds));
-    }
-    let next = workspace.activity.as_ref().and_then(Verdict::next_step);
-    text + &next.map_or_else(String::new, |next| format!("  {next}\n"))
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -267,12 +267,10 @@ impl Sensor {
         found.retain(|_, (_, program)| !program.starts_with("tmux"));
         self.terminals.retain(|terminal, _| found.contains_key(terminal));
         for (terminal, (pid, program)) in found {
-            match self.terminals.get_mut(&terminal) {
-                Some(known) => (known.pid, known.program) = (pid, program),
-                None => {
-                    let Some(times) = process::terminal_times(pid, terminal) else { continue };
-                    self.terminals.insert(terminal, Terminal { pid, program, times });
-                }
+            if let Some(known) = self.terminals.get_mut(&terminal) {
+                (known.pid, known.program) = (pid, program);
+            } else if let Some(times) = process::terminal_times(pid, terminal) {
+                self.terminals.insert(terminal, Terminal { pid, program, times });
             }
         }
     }
