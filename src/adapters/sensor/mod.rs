@@ -326,7 +326,7 @@ mod tests {
                 pids.extend(children(*pid));
                 at += 1;
             }
-            let text: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
+            let text = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
             fs::write(self.1.join("cgroup.procs"), text).expect("written");
         }
     }
