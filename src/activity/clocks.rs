@@ -65,6 +65,8 @@ pub struct Activity {
     idle: Duration,
     /// The time that it has been frozen.
     frozen: Duration,
+    /// The time since its configuration has changed, while it runs or is frozen.
+    pending: Duration,
     /// The running time since its start.
     up: Duration,
     /// The running time since its owner did something.
@@ -88,6 +90,7 @@ impl Default for Activity {
             phase: Phase::Down,
             idle: Duration::ZERO,
             frozen: Duration::ZERO,
+            pending: Duration::ZERO,
             up: Duration::ZERO,
             untouched: Duration::ZERO,
             unattended: Duration::ZERO,
@@ -132,7 +135,10 @@ impl Activity {
     }
 
     /// Lets time pass in the current phase.
-    pub fn advance(&mut self, time: Duration, autostop: &Autostop) {
+    pub fn advance(&mut self, time: Duration, context: Context<'_>) {
+        let autostop = context.autostop;
+        let is_pending = context.update_pending && self.phase != Phase::Down;
+        self.pending = if is_pending { self.pending + time } else { Duration::ZERO };
         match self.phase {
             Phase::Down => {}
             Phase::Frozen(_) => self.frozen += time,
@@ -151,8 +157,7 @@ impl Activity {
 
     /// The owner did something: opened the workspace, typed in a terminal, or asked that it is kept.
     pub fn touch(&mut self) {
-        (self.idle, self.untouched, self.unattended, self.announced) =
-            (Duration::ZERO, Duration::ZERO, Duration::ZERO, None);
+        (self.idle, self.untouched, self.unattended) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     }
 
     /// Accepts what a sensor reports. Returns the claims that are refused, with the reasons.
@@ -256,8 +261,11 @@ impl Activity {
         let announce = next.is_some_and(|next| self.is_announced_now(next, autostop));
         // What an old sample says may not be true any more, so that the step waits for the next one, unless none comes.
         let is_current = self.sample_age.is_zero() || self.sample_age > SAMPLE_VALIDITY;
-        let may_act =
-            |next: Next| next.because == Because::MaxRuntime || is_current || matches!(self.phase, Phase::Frozen(_));
+        let may_act = |next: Next| {
+            matches!(next.because, Because::MaxRuntime | Because::UpdateDeadline)
+                || is_current
+                || matches!(self.phase, Phase::Frozen(_))
+        };
         Decision { announce, act: next.is_some_and(|next| next.seconds == 0 && may_act(next)), verdict }
     }
 
@@ -277,12 +285,17 @@ impl Activity {
                     seconds: seconds_left(after, self.up),
                     because: Because::MaxRuntime,
                 });
+                let deadline = autostop.update_deadline.get().filter(|_| context.update_pending).map(|after| Next {
+                    stops: true,
+                    seconds: seconds_left(after, self.pending),
+                    because: Because::UpdateDeadline,
+                });
                 let freeze = autostop.freeze_after.get().map(|after| {
                     let because = if context.update_pending { Because::Update } else { Because::Idle };
                     Next { stops: context.update_pending, seconds: seconds_left(after, self.idle), because }
                 });
                 let idle = if kept_by.is_empty() { freeze.or(stop) } else { None };
-                [runtime, idle].into_iter().flatten().min_by_key(|next| next.seconds)
+                [runtime, deadline, idle].into_iter().flatten().min_by_key(|next| next.seconds)
             }
         }
     }
@@ -291,6 +304,7 @@ impl Activity {
     fn is_announced_now(&mut self, next: Next, autostop: &Autostop) -> bool {
         let whole = match next.because {
             Because::MaxRuntime => autostop.max_runtime.get(),
+            Because::UpdateDeadline => autostop.update_deadline.get(),
             Because::Idle | Because::Update if matches!(self.phase, Phase::Running(_)) => autostop.first_delay(),
             // Nobody can see the announcement in a frozen workspace.
             Because::Idle | Because::Update => return false,

@@ -22,6 +22,11 @@ impl World {
         Self { activity, autostop: Autostop::default(), update_pending: false, announced: Vec::new() }
     }
 
+    fn advance(&mut self, time: Duration) {
+        let context = Context { autostop: &self.autostop, update_pending: self.update_pending };
+        self.activity.advance(time, context);
+    }
+
     fn decide(&mut self) -> Decision {
         let context = Context { autostop: &self.autostop, update_pending: self.update_pending };
         let decision = self.activity.decide(context);
@@ -34,7 +39,7 @@ impl World {
     /// Lets time pass with this sample every 30 s. Returns the time after which a step is taken, if one is.
     fn run(&mut self, sample: &Sample, minutes: u64) -> Option<(u64, Next)> {
         for step in 1..=minutes * 2 {
-            self.activity.advance(STEP, &self.autostop);
+            self.advance(STEP);
             let report = Report { sample: Some(Sample { elapsed: 30_000, ..sample.clone() }), claims: Vec::new() };
             assert!(self.activity.report(report, &self.autostop).is_empty());
             let decision = self.decide();
@@ -123,7 +128,7 @@ fn unknown_work_keeps_it_by_its_average() {
 fn a_burst_of_the_editor_is_not_work() {
     let mut world = World::new();
     assert_eq!(world.run(&Sample::default(), 10), None);
-    world.activity.advance(STEP, &world.autostop);
+    world.advance(STEP);
     let burst = Sample { elapsed: 30_000, cpu: 10_000, ..Sample::default() };
     world.activity.report(Report { sample: Some(burst), claims: Vec::new() }, &world.autostop);
     assert_eq!(world.run(&Sample::default(), DAY), Some((19, freeze())));
@@ -220,7 +225,7 @@ fn a_silent_sensor_counts_as_work_up_to_the_cap() {
     let mut world = World::new();
     let mut acted = None;
     for minute in 0..2 * DAY {
-        world.activity.advance(Duration::from_secs(60), &world.autostop);
+        world.advance(Duration::from_secs(60));
         let decision = world.decide();
         if minute == 60 {
             assert_eq!(decision.verdict.kept_by, [Keeper::NoReport]);
@@ -242,7 +247,7 @@ fn a_frozen_workspace_is_stopped_and_its_other_clocks_stand() {
     let decision = world.decide();
     assert_eq!(decision.verdict.next, Some(Next { stops: true, seconds: 8 * 3600 - 1800, because: Because::Idle }));
     assert!(!decision.act);
-    world.activity.advance(Duration::from_secs(8 * 3600 - 1800), &world.autostop);
+    world.advance(Duration::from_secs(8 * 3600 - 1800));
     assert!(world.decide().act);
     world.activity.set_phase(Phase::Running(1));
     assert_eq!(world.run(&Sample::default(), 29), None);
@@ -283,6 +288,20 @@ fn the_longest_running_time_stops_it_even_at_work() {
     world.agent(AgentState::Working, Some(42));
     let next = Next { stops: true, seconds: 0, because: Because::MaxRuntime };
     assert_eq!(world.run(&Sample { connections: 1, ..Sample::default() }, DAY), Some((120, next)));
+    assert_eq!(world.announced, [600, 120]);
+}
+
+#[test]
+fn a_pending_update_restarts_a_workspace_at_work_at_its_deadline() {
+    let mut world = World::new();
+    world.autostop.update_deadline = "1d".parse().expect("a delay");
+    let typing = Sample { input: Some("bash".into()), ..Sample::default() };
+    assert_eq!(world.run(&typing, 2 * DAY), None);
+    world.update_pending = true;
+    let next = Next { stops: true, seconds: 0, because: Because::UpdateDeadline };
+    assert_eq!(world.run(&typing, DAY - 5), None);
+    assert_eq!(world.text(), "idle for 0 s; restarts in 5 min to apply the changed configuration");
+    assert_eq!(world.run(&typing, 9), Some((5, next)));
     assert_eq!(world.announced, [600, 120]);
 }
 

@@ -88,6 +88,8 @@ pub enum Because {
     Update,
     /// It has run for `autostop.maxRuntime`.
     MaxRuntime,
+    /// Its configuration changed `update.deadline` ago: it is restarted.
+    UpdateDeadline,
 }
 
 /// The next step.
@@ -141,10 +143,14 @@ impl Verdict {
     /// What happens next, as a sentence for people: `freezes in 18 min`.
     pub fn next_step(&self) -> Option<String> {
         let Next { stops, seconds, because } = self.next?;
-        let verb = if stops { "stops" } else { "freezes" };
+        let verb = match (stops, because) {
+            (_, Because::UpdateDeadline) => "restarts",
+            (true, _) => "stops",
+            (false, _) => "freezes",
+        };
         let why = match because {
             Because::Idle => "",
-            Because::Update => " to apply the changed configuration",
+            Because::Update | Because::UpdateDeadline => " to apply the changed configuration",
             Because::MaxRuntime => " because of autostop.maxRuntime",
         };
         Some(format!("{verb} in {}{why}", human_seconds(seconds)))

@@ -35,6 +35,7 @@ module writes it. Unknown fields are errors. Sizes are written as `3G`, `2560M`,
         ("`frontDoor`", "FrontDoorFile"),
         ("A user", "UserFile"),
         ("`autostop`", "AutostopFile"),
+        ("`update`", "UpdateFile"),
         ("A secret file", "SecretFileEntry"),
     ] {
         describe_object(&mut text, &schema["$defs"][name], title, &schema);
@@ -61,7 +62,7 @@ fn describe_object(text: &mut String, object: &Value, title: &str, root: &Value)
 fn kind(field: &Value, root: &Value) -> String {
     if let Some(name) = field["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return match name {
-            "FrontDoorFile" | "UserFile" | "AutostopFile" | "SecretFileEntry" => "object".to_owned(),
+            "FrontDoorFile" | "UserFile" | "AutostopFile" | "UpdateFile" | "SecretFileEntry" => "object".to_owned(),
             other => kind(&root["$defs"][other], root),
         };
     }

@@ -124,6 +124,7 @@ fn request(next: Next, idle: u64) -> (Verb, Cause) {
         Because::Idle => Cause::Idle(idle),
         Because::Update => Cause::IdleUpdate(idle),
         Because::MaxRuntime => Cause::MaxRuntime,
+        Because::UpdateDeadline => return (Verb::Restart, Cause::UpdateDeadline),
     };
     (if next.stops { Verb::Stop } else { Verb::Freeze }, cause)
 }

@@ -66,7 +66,8 @@ impl Entry {
 
     /// Advances the clocks to now.
     pub(super) fn advance_activity(&mut self) {
-        self.tracker.advance(self.lifecycle.stage(), &self.declared.autostop);
+        let context = Context { autostop: &self.declared.autostop, update_pending: self.is_update_pending() };
+        self.tracker.advance(self.lifecycle.stage(), context);
     }
 
     /// Decides what follows from the activity.

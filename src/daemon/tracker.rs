@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::activity::{Activity, Because, Context, Decision, Next, Phase, Verdict};
-use crate::model::autostop::Autostop;
 use crate::model::workspace::human_seconds;
 use crate::plan::Stage;
 
@@ -40,13 +39,13 @@ impl Tracker {
     }
 
     /// Advances the clocks to now, in the phase until now, then sets the phase that belongs to the stage.
-    pub(super) fn advance(&mut self, stage: &Stage, autostop: &Autostop) {
+    pub(super) fn advance(&mut self, stage: &Stage, context: Context<'_>) {
         let elapsed = self.advanced.elapsed().min(MAX_ADVANCE);
         self.advanced = Instant::now();
         // Until the runtime is observed, what was stored stays as it is.
         let Some(phase) = phase(stage) else { return };
         if std::mem::replace(&mut self.is_resumed, true) {
-            self.activity.advance(elapsed, autostop);
+            self.activity.advance(elapsed, context);
             self.activity.set_phase(phase);
         } else {
             self.activity.resume(phase);
@@ -66,8 +65,13 @@ impl Tracker {
 }
 
 fn announcement(next: Next) -> String {
-    let verb = if next.stops { "stops" } else { "freezes" };
+    let verb = match (next.because, next.stops) {
+        (Because::UpdateDeadline, _) => "restarts",
+        (_, true) => "stops",
+        (_, false) => "freezes",
+    };
     let how = match next.because {
+        Because::UpdateDeadline => "its configuration has changed, and update.deadline is over",
         Because::MaxRuntime => "it has run for autostop.maxRuntime",
         Because::Idle | Because::Update => "nothing works in it; type something, or run \"keep 2h\"",
     };

@@ -21,6 +21,8 @@ pub struct Autostop {
     pub max_lease: Span,
     /// When it is stopped even if it is used, counted from its start.
     pub max_runtime: Delay,
+    /// When it is restarted to apply a changed configuration even if it is used, counted from the change.
+    pub update_deadline: Delay,
     /// How long before a step it is announced, the longest first.
     pub warnings: Vec<Span>,
     /// Names of more programs that are work while they use CPU.
@@ -35,6 +37,7 @@ impl Default for Autostop {
             open_tab: Delay::After(Span::minutes(4 * 60)),
             max_lease: Span::minutes(24 * 60),
             max_runtime: Delay::Off,
+            update_deadline: Delay::Off,
             warnings: vec![Span::minutes(10), Span::minutes(2)],
             programs: Vec::new(),
         }

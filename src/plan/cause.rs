@@ -85,6 +85,8 @@ pub enum Cause {
     IdleUpdate(u64),
     /// It had run for `autostop.maxRuntime`.
     MaxRuntime,
+    /// Its configuration had changed `update.deadline` before.
+    UpdateDeadline,
     /// A start failed.
     StartFailed,
     /// A stop failed.
@@ -113,6 +115,9 @@ impl fmt::Display for Cause {
                 write!(f, "idle for {}; the next start applies the changed configuration", human_seconds(*seconds))
             }
             Self::MaxRuntime => f.write_str("ran for the longest time that autostop.maxRuntime allows"),
+            Self::UpdateDeadline => {
+                f.write_str("restarted to apply the changed configuration: update.deadline was over")
+            }
             Self::StartFailed => f.write_str("starting failed"),
             Self::StopFailed => f.write_str("stopping failed"),
         }

@@ -133,10 +133,23 @@ pub struct UserFile {
     /// When the workspace is frozen and stopped while nobody uses it; see below.
     #[serde(default)]
     pub autostop: AutostopFile,
+    /// When a changed configuration is applied; see below.
+    #[serde(default)]
+    pub update: UpdateFile,
     /// A directory in `/nix/store` whose `bin` comes first on the workspace's `PATH`. All of `/nix/store` is then mounted read-only in
     /// the workspace. The NixOS module's option `packages` creates this directory.
     #[schemars(example = "/nix/store/00000000000000000000000000000000-code-server-multi-packages")]
     pub packages: Option<AbsolutePath>,
+}
+
+/// When a changed configuration is applied to a workspace that runs. It shows "update pending", and applies the change at its next start: when
+/// its owner or an admin restarts it, or when it is idle, because it is then stopped instead of frozen.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct UpdateFile {
+    /// The time after the change at which the workspace is restarted even if it is used. It is announced like a stop. Default: `off`.
+    #[schemars(example = "7d")]
+    pub deadline: Option<Delay>,
 }
 
 /// When a workspace that nobody uses is frozen and stopped. A frozen workspace uses no CPU, and continues within a moment when its owner opens

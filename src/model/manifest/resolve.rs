@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::file::{AutostopFile, FrontDoorFile, ManifestFile, UserFile};
+use super::file::{AutostopFile, FrontDoorFile, ManifestFile, UpdateFile, UserFile};
 use super::{FrontDoor, Machine, Manifest, Owner};
 use crate::model::autostop::Autostop;
 use crate::model::issue::Issue;
@@ -223,7 +223,7 @@ fn workspace(
 ) -> Option<Workspace> {
     let image = user.image.clone().or_else(|| image_for_all.cloned());
     let limits = limits(path, &user, machine, issues);
-    let autostop = autostop(path, &user.autostop, issues);
+    let autostop = autostop(path, &user.autostop, &user.update, issues);
     check_environment(path, &user, issues);
     for port in &user.host_services {
         if *port == 0 {
@@ -310,7 +310,7 @@ fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue
     Limits { memory, memory_high, cpu, tasks }
 }
 
-fn autostop(path: &str, file: &AutostopFile, issues: &mut Vec<Issue>) -> Autostop {
+fn autostop(path: &str, file: &AutostopFile, update: &UpdateFile, issues: &mut Vec<Issue>) -> Autostop {
     let path = format!("{path}.autostop");
     let default = Autostop::default();
     let autostop = Autostop {
@@ -319,6 +319,7 @@ fn autostop(path: &str, file: &AutostopFile, issues: &mut Vec<Issue>) -> Autosto
         open_tab: file.open_tab.unwrap_or(default.open_tab),
         max_lease: file.max_lease.unwrap_or(default.max_lease),
         max_runtime: file.max_runtime.unwrap_or(default.max_runtime),
+        update_deadline: update.deadline.unwrap_or(default.update_deadline),
         warnings: file.warnings.as_ref().map_or(default.warnings, |given| {
             let mut spans = given.clone();
             spans.sort_unstable_by(|a, b| b.cmp(a));
