@@ -177,7 +177,7 @@ let
     touch "$out"/etc/{hostname,hosts,machine-id,resolv.conf}
 
     # The programs that csm also mounts there when it runs the image.
-    cp ${../share/workspace}/* "$out/opt/code-server-multi/"
+    cp -r ${../share/workspace}/* "$out/opt/code-server-multi/"
     cp ${./entrypoint} "$out/opt/code-server-multi/entrypoint"
     # nixpkgs has no package of OpenCode's extension, so the first start installs it from Open VSX, like declared extensions.
     echo sst-dev.opencode > "$out/etc/code-server-multi/extensions"

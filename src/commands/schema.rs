@@ -104,13 +104,23 @@ mod tests {
         assert_committed("docs/manifest.md", &reference());
     }
 
+    /// Fails if the part of a document that is generated from a source file differs from what the code generates.
+    fn assert_endpoints(document: &str, source: &str, reference: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        let (start, end) = (format!("<!-- endpoints: made from {source} -->\n\n"), "<!-- end of endpoints -->\n");
+        let (before, rest) = committed.split_once(&start).expect("the mark before the endpoints");
+        let (_, after) = rest.split_once(end).expect("the mark after the endpoints");
+        assert_committed(document, &format!("{before}{start}{reference}{end}{after}"));
+    }
+
     #[test]
     fn the_api_reference_has_not_drifted() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md");
-        let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        let (start, end) = ("<!-- endpoints: made from src/http/api.rs -->\n\n", "<!-- end of endpoints -->\n");
-        let (before, rest) = committed.split_once(start).expect("the mark before the endpoints");
-        let (_, after) = rest.split_once(end).expect("the mark after the endpoints");
-        assert_committed("docs/api.md", &format!("{before}{start}{}{end}{after}", crate::http::api::reference()));
+        assert_endpoints("docs/api.md", "src/http/api.rs", &crate::http::api::reference());
+    }
+
+    #[test]
+    fn the_control_sockets_reference_has_not_drifted() {
+        assert_endpoints("docs/control-socket.md", "src/http/control.rs", &crate::http::control::reference());
     }
 }

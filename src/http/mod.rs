@@ -4,6 +4,7 @@ pub mod api;
 mod app;
 mod authorize;
 mod context;
+pub mod control;
 mod dashboard;
 mod error;
 mod handshake;

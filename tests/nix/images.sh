@@ -166,7 +166,7 @@ for link in bin usr/bin usr/share etc/services etc/protocols etc/ssl/certs/ca-bu
 done
 same "/usr/bin/env is beside /bin/sh" "$(readlink usr/bin)" "$(readlink bin)"
 holds "the loader is nix-ld" grep -q '/libexec/nix-ld$' <<<"$(readlink lib64/ld-linux-x86-64.so.2)"
-for program in start terminal entrypoint; do
+for program in start terminal announce bin/keep bin/csm-run bin/csm-agent entrypoint; do
   holds "$program can be run" test -x "opt/code-server-multi/$program"
   same "$program runs with /bin/sh" "$(head -n 1 "opt/code-server-multi/$program")" '#!/bin/sh'
 done

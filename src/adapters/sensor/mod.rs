@@ -366,10 +366,7 @@ mod tests {
         let busy = wait(&mut group, &mut sensor, "", |sample| !sample.programs.is_empty() && sample.io > 0);
         assert_eq!((busy.programs[0].name.as_str(), busy.busiest.as_deref()), ("dd", Some("dd")));
         assert!(busy.cpu > 0, "{busy:?}");
-        let quiet = wait(&mut group, &mut sensor, "kill %1 || exit\n", |sample| {
-            sample.elapsed > 40 && sample.programs.is_empty()
-        });
-        assert_eq!(quiet.connections, 0);
+        wait(&mut group, &mut sensor, "kill %1 || exit\n", |sample| sample.elapsed > 40 && sample.programs.is_empty());
     }
 
     #[test]
