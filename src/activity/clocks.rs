@@ -1,5 +1,6 @@
 //! A workspace's clocks: how long it has been idle, and how long nobody has used it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,11 +15,17 @@ use crate::model::workspace::Timestamp;
 /// A sample is valid for this long. Without a newer one, nothing is known of the workspace.
 const SAMPLE_VALIDITY: Duration = Duration::from_secs(150);
 
-/// CPU use is averaged over about this time, so that short bursts of the editor's own work do not count.
-const AVERAGE_OVER: Duration = Duration::from_secs(300);
+/// CPU time, input and output are averaged over this time, in milliseconds, so that short bursts of the editor's own work do not count.
+const WINDOW: u64 = 120_000;
 
-/// From this average on, unknown programs count as work, in millionths of a CPU. An editor that nobody uses takes about 1 %.
-const CPU_OF_WORK: u64 = 50_000;
+/// From this average on, unknown programs count as work, in thousandths of a CPU. An editor that nobody uses takes about 10.
+const CPU_OF_WORK: u64 = 50;
+
+/// The longest time between two samples, in milliseconds: a sensor reports more often.
+const MAX_ELAPSED: u64 = 600_000;
+
+/// The most samples in the window.
+const MAX_RECENT: usize = 64;
 
 /// From this use on, a known program counts as work, in thousandths of a CPU.
 const CPU_OF_PROGRAM: u64 = 10;
@@ -75,10 +82,8 @@ pub struct Activity {
     unattended: Duration,
     sample: Sample,
     sample_age: Duration,
-    /// In millionths of a CPU.
-    average_cpu: u64,
-    /// In bytes per second.
-    average_io: u64,
+    /// The latest samples: elapsed time and CPU time in milliseconds, and bytes. Together they cover the window.
+    recent: VecDeque<(u64, u64, u64)>,
     claims: Claims,
     /// The span before the next step at which it was last announced.
     announced: Option<u64>,
@@ -96,8 +101,7 @@ impl Default for Activity {
             unattended: Duration::ZERO,
             sample: Sample::default(),
             sample_age: Duration::ZERO,
-            average_cpu: 0,
-            average_io: 0,
+            recent: VecDeque::new(),
             claims: Claims::default(),
             announced: None,
         }
@@ -182,6 +186,7 @@ impl Activity {
             |text: Option<String>| text.map(|text| printed::to_one_line(&text.chars().take(40).collect::<String>()));
         let mut sample =
             Sample { input: line(sample.input), output: line(sample.output), busiest: line(sample.busiest), ..sample };
+        sample.elapsed = sample.elapsed.min(MAX_ELAPSED);
         sample.programs.truncate(8);
         for program in &mut sample.programs {
             program.name = line(Some(std::mem::take(&mut program.name))).unwrap_or_default();
@@ -189,8 +194,14 @@ impl Activity {
         if sample.input.is_some() {
             self.touch();
         }
-        self.average_cpu = average(self.average_cpu, sample.cpu.saturating_mul(1_000_000), sample.elapsed);
-        self.average_io = average(self.average_io, sample.io.saturating_mul(1000), sample.elapsed);
+        self.recent.push_back((sample.elapsed, sample.cpu, sample.io));
+        let mut covered: u64 = self.recent.iter().map(|(elapsed, ..)| *elapsed).fold(0, u64::saturating_add);
+        while let Some((elapsed, ..)) = self.recent.front()
+            && (covered - elapsed >= WINDOW || self.recent.len() > MAX_RECENT)
+        {
+            covered -= elapsed;
+            self.recent.pop_front();
+        }
         for id in &sample.gone {
             self.claims.agents.remove(id);
         }
@@ -224,11 +235,15 @@ impl Activity {
                 .filter(|(_, cpu)| *cpu >= CPU_OF_PROGRAM)
                 .map(|(program, cpu)| Keeper::Program { name: program.name.clone(), cpu }),
         );
-        if keepers.len() == before && self.average_cpu >= CPU_OF_WORK {
-            keepers.push(Keeper::Cpu { program: self.sample.busiest.clone(), cpu: self.average_cpu / 1000 });
+        let average = |amount: fn(&(u64, u64, u64)) -> u64| {
+            self.recent.iter().map(amount).fold(0, u64::saturating_add).saturating_mul(1000) / WINDOW
+        };
+        let (average_cpu, average_io) = (average(|(_, cpu, _)| *cpu), average(|(.., io)| *io));
+        if keepers.len() == before && average_cpu >= CPU_OF_WORK {
+            keepers.push(Keeper::Cpu { program: self.sample.busiest.clone(), cpu: average_cpu });
         }
-        if self.average_io >= IO_OF_WORK {
-            keepers.push(Keeper::Io { bytes: self.average_io });
+        if average_io >= IO_OF_WORK {
+            keepers.push(Keeper::Io { bytes: average_io });
         }
         keepers.extend(self.sample.output.clone().map(|program| Keeper::Output { program }));
         keepers
@@ -316,20 +331,6 @@ impl Activity {
         self.announced = reached;
         announce && next.seconds > 0
     }
-}
-
-/// A moving average: `amount` in the last `elapsed` milliseconds changes it in proportion to that time.
-fn average(before: u64, amount: u64, elapsed: u64) -> u64 {
-    if elapsed == 0 {
-        return before;
-    }
-    let rate = amount / elapsed;
-    let window = u64::try_from(AVERAGE_OVER.as_millis()).unwrap_or(u64::MAX);
-    let weight = elapsed.min(window);
-    (u128::from(before) * u128::from(window - weight) / u128::from(window)
-        + u128::from(rate) * u128::from(weight) / u128::from(window))
-    .try_into()
-    .unwrap_or(u64::MAX)
 }
 
 fn seconds_left(after: Duration, elapsed: Duration) -> u64 {

@@ -129,9 +129,16 @@ fn a_burst_of_the_editor_is_not_work() {
     let mut world = World::new();
     assert_eq!(world.run(&Sample::default(), 10), None);
     world.advance(STEP);
-    let burst = Sample { elapsed: 30_000, cpu: 10_000, ..Sample::default() };
+    let burst = Sample { elapsed: 30_000, cpu: 5_000, ..Sample::default() };
     world.activity.report(Report { sample: Some(burst), claims: Vec::new() }, &world.autostop);
     assert_eq!(world.run(&Sample::default(), DAY), Some((19, freeze())));
+}
+
+#[test]
+fn work_that_has_ended_counts_for_two_minutes_however_much_it_was() {
+    let mut world = World::new();
+    assert_eq!(world.run(&Sample { cpu: 900_000, io: 1 << 40, ..Sample::default() }, 60), None);
+    assert_eq!(world.run(&Sample::default(), DAY), Some((32, freeze())));
 }
 
 #[test]
