@@ -20,6 +20,9 @@ let
   # The name of an image, or an archive that Nix builds.
   image = lib.types.coercedTo lib.types.package ours.imageName lib.types.str;
 
+  # The kernel does not use the id 4294967295, which stands for "no id".
+  lastSubIdStart = 4294967295 - 65536;
+
   secretFile = lib.types.submodule {
     options = {
       source = lib.mkOption {
@@ -197,7 +200,7 @@ let
             example = 20001;
           };
           subIdStart = lib.mkOption {
-            type = lib.types.nullOr (lib.types.ints.between 100000 4294901760);
+            type = lib.types.nullOr (lib.types.ints.between 100000 lastSubIdStart);
             default = null;
             description = ''
               The first of the user's 65536 subordinate ids, which are the ids in their containers. `null` lets NixOS choose. NixOS
@@ -359,15 +362,13 @@ in
     };
 
     settings = lib.mkOption {
-      type = (pkgs.formats.json { }).type;
+      type = lib.types.attrsOf (pkgs.formats.json { }).type;
       default = { };
       description = ''
-        Fields of the [manifest](manifest.md), for those without an option in this module. They override what the module writes.
-        The build checks them.
+        Fields of the [manifest](manifest.md) that a newer `package` has and this module does not. The build checks them. A
+        field that has an option is refused here, because accounts, units and nginx would not follow it.
       '';
-      example = {
-        users.dan.tasksLimit = 512;
-      };
+      example = lib.literalExpression "{ users.dan.fieldOfANewerVersion = true; }";
     };
 
     defaults = lib.mkOption {

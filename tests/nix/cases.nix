@@ -5,6 +5,14 @@ let
   csm = module: { services.code-server-multi = module; };
   dan = user: csm { users.dan = user; };
   domain = "code.example.org";
+  # With a certificate, and these options of nginx.
+  with-tls =
+    nginx:
+    lib.recursiveUpdate { services = { inherit nginx; }; } (csm {
+      inherit domain;
+      certificate = "/var/lib/c.pem";
+      certificateKey = "/var/lib/k.pem";
+    });
 in
 {
   nothing-said.module = csm { domain = "code.localhost"; };
@@ -89,6 +97,8 @@ in
     listen.address = "192.168.1.2";
   };
   plain-text.refused = "listen.address is 192.168.1.2: without a certificate passwords would cross the network";
+  plain-text-of-localhost.module = csm { listen.address = "0.0.0.0"; };
+  plain-text-of-localhost.refused = "listen.address is 0.0.0.0, but names under localhost are reached only on the host itself; set listen.address to 127.0.0.1";
 
   no-nginx.module = {
     services.nginx.enable = false;
@@ -106,6 +116,8 @@ in
   base-with-blank.refused = "workspaceBase is \"/srv/our people\", which is not a path of letters, digits";
   base-with-percent.module = csm { workspaceBase = "/srv/%h"; };
   base-with-percent.refused = "workspaceBase is \"/srv/%h\", which is not a path of letters, digits";
+  base-with-slash.module = csm { workspaceBase = "/srv/ws/"; };
+  base-with-slash.refused = "workspaceBase is \"/srv/ws/\", which ends with \"/\" or contains \"//\"; write \"/srv/ws\".";
   base-upwards.module = csm { workspaceBase = "/srv/../home"; };
   base-upwards.refused = "workspaceBase is \"/srv/../home\", which is not a path of letters, digits";
   base-relative.module = csm { workspaceBase = "people"; };
@@ -137,6 +149,40 @@ in
   }
   // csm { workspaceBase = "/data/eve/people"; };
   base-in-a-home.refused = "workspaceBase is \"/data/eve/people\", in the home of the account eve, which could replace it";
+  base-emptied.module = csm { workspaceBase = "/var/tmp/workspaces"; };
+  base-emptied.refused = "workspaceBase is \"/var/tmp/workspaces\", which belongs to the system";
+  base-is-state.module = csm { workspaceBase = "/var/lib/code-server-multi"; };
+  base-is-state.refused = "workspaceBase (\"/var/lib/code-server-multi\") and /var/lib/code-server-multi, which services.code-server-multi.stateBase sets, overlap; set one";
+  base-in-state.module = csm {
+    workspaceBase = "/srv/x/code-server-workspaces/homes";
+    stateBase = "/srv/x";
+  };
+  base-in-state.refused = "overlap; set one of the two to a separate directory";
+  state-in-base.module = csm {
+    workspaceBase = "/srv/ws";
+    stateBase = "/srv/ws/dan";
+  };
+  state-in-base.more = true;
+  state-in-base.refused = "and /srv/ws/dan/code-server-multi, which";
+  state-beside-base.module = csm {
+    domain = "code.localhost";
+    workspaceBase = "/srv/x/homes";
+    stateBase = "/srv/x";
+  };
+  state-temporary.module = csm { stateBase = "/tmp"; };
+  state-temporary.refused = "stateBase is \"/tmp\", which belongs to the system; set it to a directory that survives a reboot, for example \"/var/lib\"";
+  state-in-run.module = csm { stateBase = "/run/x"; };
+  state-in-run.refused = "stateBase is \"/run/x\", which belongs to the system";
+  state-in-store.module = csm { stateBase = "/nix/store"; };
+  state-in-store.refused = "stateBase is \"/nix/store\", which belongs to the system";
+  state-in-a-home.module = {
+    users.users.eve = {
+      isNormalUser = true;
+      home = "/data/eve";
+    };
+  }
+  // csm { stateBase = "/data/eve/state"; };
+  state-in-a-home.refused = "stateBase is \"/data/eve/state\", in the home of the account eve, which could replace it";
   state-with-blank.module = csm { stateBase = "/our state"; };
   state-with-blank.refused = "stateBase is \"/our state\", which is not a path of letters, digits";
   state-elsewhere.module = csm {
@@ -195,6 +241,89 @@ in
   }
   // csm { users.dan.subIdStart = 10000000; };
   range-of-another.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and eve (10000000 to 10000000) overlap";
+  range-around-another.module = {
+    users.users =
+      lib.mapAttrs
+        (_: range: {
+          isNormalUser = true;
+          subUidRanges = [ range ];
+        })
+        {
+          eve = {
+            startUid = 9000000;
+            count = 5000000;
+          };
+          zed = {
+            startUid = 9000001;
+            count = 1;
+          };
+        };
+  }
+  // csm { users.dan.subIdStart = 10000000; };
+  range-around-another.refused = "the subordinate ids of eve (9000000 to 13999999) and csm-dan (10000000 to 10065535) overlap";
+  range-within-a-users.module = {
+    users.users =
+      lib.mapAttrs
+        (_: range: {
+          isNormalUser = true;
+          subUidRanges = [ range ];
+        })
+        {
+          eve = {
+            startUid = 10000001;
+            count = 5000000;
+          };
+          zed = {
+            startUid = 10000002;
+            count = 1;
+          };
+        };
+  }
+  // csm { users.dan.subIdStart = 10000000; };
+  range-within-a-users.more = true;
+  range-within-a-users.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and zed (10000002 to 10000002) overlap";
+  range-of-another-among-nixos.module.users.users.eve = {
+    isNormalUser = true;
+    subUidRanges = [
+      {
+        startUid = 100000;
+        count = 65536;
+      }
+    ];
+    subGidRanges = [ ];
+  };
+  range-of-another-among-nixos.refused = "the subordinate ids of eve (100000 to 165535) are among those that NixOS allocates to 1 other account (100000 to 165535); set users.users.eve.subUidRanges and subGidRanges to ranges from 165536";
+  # The overlap is not with a user's range.
+  range-of-another-and-of-others.module = {
+    users.users = {
+      bob.isNormalUser = true;
+      eve = {
+        isNormalUser = true;
+        subUidRanges = [
+          {
+            startUid = 100000;
+            count = 65536;
+          }
+        ];
+      };
+    };
+  }
+  // csm {
+    domain = "code.localhost";
+    users.dan.subIdStart = 10000000;
+  };
+  range-of-another-above-nixos.module = {
+    users.users.eve = {
+      isNormalUser = true;
+      subUidRanges = [
+        {
+          startUid = 165536;
+          count = 65536;
+        }
+      ];
+    };
+  }
+  // csm { domain = "code.localhost"; };
   range-of-nixos.module = csm {
     users.dan.subIdStart = 100000;
     users.bob.passwordFile = "/run/secrets/bob";
@@ -258,10 +387,33 @@ in
   password-in-store.refused = "in the Nix store, which every account on the host can read; keep the secret outside";
   password-relative.module = dan { passwordFile = lib.mkForce "secrets/dan"; };
   password-relative.refused = "which is not an absolute path";
+  password-with-newline.module = dan {
+    passwordFile = lib.mkForce "/run/secrets/dan\nExecStartPre=+/bin/evil";
+  };
+  password-with-newline.refused = "users.dan.passwordFile is \"/run/secrets/dan\\nExecStartPre=+/bin/evil\", which contains a blank or a control character; rename the file";
+  password-with-blank.module = dan { passwordFile = lib.mkForce "/run/secrets/dan "; };
+  password-with-blank.refused = "which contains a blank or a control character";
+  certificate-with-blank.module = csm {
+    inherit domain;
+    certificate = "/srv/my certs/c.pem";
+    certificateKey = "/srv/k.pem";
+  };
+  certificate-with-blank.refused = "certificate is \"/srv/my certs/c.pem\", which is not a path of letters, digits";
+  certificate-with-directive.module = csm {
+    inherit domain;
+    certificate = "/srv/c.pem";
+    certificateKey = "/srv/k;.pem";
+  };
+  certificate-with-directive.refused = "certificateKey is \"/srv/k;.pem\", which is not a path of letters, digits";
   secret-in-store.module = dan { secretEnvironment.TOKEN = "/nix/store/x"; };
   secret-in-store.refused = "users.dan.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
   secret-file-in-store.module = dan { secretFiles.".netrc".source = "/nix/store/x"; };
   secret-file-in-store.refused = "users.dan.secretFiles.\".netrc\".source is /nix/store/x, in the Nix store";
+  secret-file-twice.module = dan {
+    secretFiles.".netrc".source = "/run/a";
+    secretFiles."~/.netrc".source = "/run/b";
+  };
+  secret-file-twice.refused = "users.dan.secretFiles has \".netrc\" and \"~/.netrc\", which are the same file; keep one";
   default-secret-in-store.module = csm { defaults.secretEnvironment.TOKEN = "/nix/store/x"; };
   default-secret-in-store.refused = "defaults.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
   key-in-store.module = csm {
@@ -350,6 +502,62 @@ in
     cpuLimit = 2.5;
     memoryLimit = 4294967296;
   });
+
+  setting-new.module = csm {
+    domain = "code.localhost";
+    settings = {
+      newField = 1;
+      frontDoor.newField = 1;
+      users.dan.newField = { };
+    };
+  };
+  setting-of-a-user.module = csm { settings.users.dan.tasksLimit = 9999; };
+  setting-of-a-user.refused = "services.code-server-multi.settings.users.dan.tasksLimit would change only the manifest; remove it, and set services.code-server-multi.users.dan.tasksLimit";
+  setting-secret.module = csm { settings.users.dan.secretEnvironment.A = "/run/a"; };
+  setting-secret.refused = "settings.users.dan.secretEnvironment would change only the manifest";
+  setting-of-no-user.module = csm { settings.users.eve.passwordFile = "/run/eve"; };
+  setting-of-no-user.refused = "settings.users.eve is not for a user in services.code-server-multi.users; add services.code-server-multi.users.eve";
+  setting-no-set.module = csm { settings.users = null; };
+  setting-no-set.refused = "settings.users is not a set; write";
+  setting-domain.module = csm { settings.domain = "b.example.org"; };
+  setting-domain.refused = "settings.domain would change only the manifest; remove it, and set services.code-server-multi.domain.";
+  setting-image.module = csm { settings.image = "docker.io/x/y"; };
+  setting-image.refused = "settings.image would change only the manifest; remove it, and set services.code-server-multi.baseImage.";
+  setting-front-door.module = csm { settings.frontDoor.listen = "0.0.0.0:443"; };
+  setting-front-door.refused = "settings.frontDoor.listen would change only the manifest; remove it, and set services.code-server-multi.listen or httpsPort.";
+  setting-version.module = csm { settings.version = 2; };
+  setting-version.refused = "settings.version is not the version that the module writes; remove it";
+
+  alias-wild.module = with-tls { virtualHosts."foo.org".serverAliases = [ "*.example.org" ]; };
+  alias-wild.warned = "services.nginx.virtualHosts.\"foo.org\" has the name \"*.example.org\", which nginx prefers to the pattern of ports' hostnames, such as 3000--dan.code.example.org; replace the wildcard by that site's own hostnames";
+  alias-wild-of-users.module = with-tls { virtualHosts.".code.example.org" = { }; };
+  alias-wild-of-users.warned = "services.nginx.virtualHosts.\".code.example.org\" has the name \".code.example.org\", which nginx prefers";
+  alias-wild-elsewhere.module = with-tls { virtualHosts."*.example.com" = { }; };
+  alias-on-another-port.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) {
+    services.nginx.virtualHosts."*.localhost" = { };
+  };
+  alias-of-a-user.module = with-tls {
+    virtualHosts."foo.org".serverAliases = [ "dan.code.example.org" ];
+  };
+  alias-of-a-user.warned = "services.nginx.virtualHosts.\"foo.org\" has the name \"dan.code.example.org\" too, and nginx uses only one server block for a name; remove the name there";
+  location-of-a-user.module = with-tls {
+    virtualHosts."dan.code.example.org".locations."/".return = "404";
+  };
+  location-of-a-user.refused = "services.nginx.virtualHosts.\"dan.code.example.org\".locations.\"/\" is the workspace's; move it to another hostname";
+  location-of-the-dashboard.module = with-tls {
+    virtualHosts."code.example.org".locations."/".return = "404";
+  };
+  location-of-the-dashboard.refused = "services.nginx.virtualHosts.\"code.example.org\".locations.\"/\" is the dashboard's; move it to another hostname";
+  listen-of-one.module = with-tls {
+    virtualHosts."code.example.org".listen = [
+      {
+        addr = "0.0.0.0";
+        port = 9443;
+        ssl = true;
+      }
+    ];
+  };
+  listen-of-one.refused = "services.nginx.virtualHosts.\"code.example.org\".listen differs from that of \"dan.code.example.org\"; browsers use one port for all hostnames: set services.nginx.defaultListen instead";
 
   renamed.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (csm {
     image = "docker.io/x/y:z";

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::name::Name;
-use crate::model::secret_file::SecretFileEntry;
+use crate::model::secret_file::{self, SecretFileEntry};
 use crate::model::size::{Bytes, Cpus};
 use crate::model::span::{Delay, Span};
 use crate::model::text::{AbsolutePath, Domain, EnvName, ExtensionId, HomePath, ImageRef, ProgramName, SecretPath};
@@ -41,8 +41,8 @@ pub struct ManifestFile {
     pub users: Option<BTreeMap<Name, UserFile>>,
 }
 
-/// How browsers reach the host. nginx uses TLS if `certificate` and `certificateKey` are set. Without them it uses plain HTTP, for names
-/// under `localhost` or behind another proxy that terminates TLS on port 443.
+/// How browsers reach the host. nginx uses TLS if `certificate` and `certificateKey` are set. Without them it uses plain HTTP on a
+/// loopback address, for names under `localhost` or behind another proxy that terminates TLS on port 443.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FrontDoorFile {
@@ -113,7 +113,7 @@ pub struct UserFile {
     /// Secret files that are mounted read-only in the workspace's home: path relative to the home → source. csm copies them from their
     /// sources at each start.
     #[schemars(example = serde_json::json!({ ".netrc": { "source": "/run/secrets/dan-netrc", "mode": "0400" } }))]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "secret_file::deserialize_all")]
     pub secret_files: BTreeMap<HomePath, SecretFileEntry>,
     /// TCP ports of the host's loopback that the workspace reaches on its own `localhost`. Needs Podman 5.3 or newer with pasta.
     #[schemars(example = serde_json::json!([5432]))]
