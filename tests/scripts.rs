@@ -98,6 +98,27 @@ fn demo_csm_without_a_demo_says_how_to_start_one() {
     );
 }
 
+#[test]
+fn an_argument_that_a_script_would_ignore_is_refused() {
+    let home = tempdir().expect("a directory");
+    for path in ["scripts/demo", "scripts/demo-clean", "scripts/fuzz", "scripts/lint", "scripts/test"] {
+        // Without a directory for programs, a script that ignored the argument could do nothing. The account does not exist either.
+        let with = |argument: &str| {
+            let mut command = script(path);
+            let programs = only(&["bash", "dirname", "id", "sed"]);
+            command.arg(argument).env_clear().env("PATH", programs.path()).env("HOME", home.path());
+            run(command.env("CSM_DEMO_ACCOUNT", "csm-none"))
+        };
+        let (succeeded, printed, error) = with("--dry-run");
+        assert!(!succeeded && printed.is_empty(), "{path}: {printed}");
+        assert!(error.contains("can't use '--dry-run': it accepts only "), "{path}: {error}");
+        let (succeeded, usage, error) = with("--help");
+        assert!(succeeded && error.is_empty() && !usage.is_empty(), "{path}: {error}");
+        let text = fs::read_to_string(root().join(path)).expect("read");
+        assert!(usage.lines().all(|line| text.contains(&format!("\n# {line}\n"))), "{path}: {usage}");
+    }
+}
+
 /// Waits for a job that writes to its log and then waits for a line on its standard input.
 const JOB: &str = r#"
 . images/debian/progress
