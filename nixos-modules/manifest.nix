@@ -68,6 +68,58 @@ let
         };
     users = lib.mapAttrs manifestUser cfg.users;
   };
+
+  option = "services.code-server-multi";
+
+  # The options for the fields of the manifest. A user's options have the same names as the fields.
+  optionOf = {
+    domain = "domain";
+    workspaceBase = "workspaceBase";
+    image = "baseImage";
+  };
+  frontDoorOptionOf = {
+    listen = "listen or httpsPort";
+    certificate = "certificate";
+    certificateKey = "certificateKey";
+  };
+
+  # Messages about fields in `settings` that have an option: accounts, units and nginx would not follow them.
+  misplaced =
+    let
+      inherit (cfg) settings;
+      instead =
+        path: name:
+        "${option}.settings.${path} would change only the manifest; remove it, and set ${option}.${name}.";
+      fields =
+        path: set: options:
+        lib.mapAttrsToList (field: instead "${path}${field}") (lib.intersectAttrs set options);
+      ofUser =
+        name: set:
+        if !cfg.users ? ${name} then
+          [
+            "${option}.settings.users.${name} is not for a user in ${option}.users; add ${option}.users.${name}, or remove it."
+          ]
+        else
+          lib.optionals (isSet "users.${name}" set == [ ]) (
+            fields "users.${name}." set (lib.mapAttrs (field: _: "users.${name}.${field}") cfg.users.${name})
+          )
+          ++ isSet "users.${name}" set;
+      isSet =
+        path: value:
+        lib.optional (
+          !lib.isAttrs value
+        ) "${option}.settings.${path} is not a set; write for example ${path}.field = value.";
+      users = settings.users or { };
+      frontDoor = settings.frontDoor or { };
+    in
+    lib.optional (
+      settings ? version
+    ) "${option}.settings.version is not the version that the module writes; remove it."
+    ++ fields "" settings optionOf
+    ++ isSet "frontDoor" frontDoor
+    ++ lib.optionals (lib.isAttrs frontDoor) (fields "frontDoor." frontDoor frontDoorOptionOf)
+    ++ isSet "users" users
+    ++ lib.optionals (lib.isAttrs users) (lib.concatLists (lib.mapAttrsToList ofUser users));
 in
 {
   options.services.code-server-multi.internal = lib.mkOption {
@@ -78,6 +130,8 @@ in
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = map ours.refuse misplaced;
+
     services.code-server-multi.internal = {
       domain = if cfg.domain == null then "code.localhost" else cfg.domain;
       # A switch changes the target of this link, not its name.

@@ -3,6 +3,7 @@
 let
   nginx = config.services.nginx;
   cfg = config.services.code-server-multi;
+  ours = import ./lib.nix { inherit lib; };
   inherit (cfg.internal)
     domain
     tls
@@ -54,24 +55,86 @@ let
     '';
   };
 
-  # The ports on which nginx listens for the module's server blocks, with TLS or without.
-  listening =
-    ssl: usual:
+  # The ports on which nginx listens for a server block, with TLS or without.
+  portsOf =
+    block: ssl: usual:
     let
-      own = nginx.virtualHosts.${domain}.listen;
-      given = if own != [ ] then own else nginx.defaultListen;
+      given = if block.listen != [ ] then block.listen else nginx.defaultListen;
       port = one: if one.port == null then usual else one.port;
     in
     if given == [ ] then
       [ usual ]
     else
       lib.unique (map port (lib.filter (one: one.ssl == null || one.ssl == ssl) given));
+  listening = portsOf nginx.virtualHosts.${domain};
   withTls = listening true nginx.defaultSSLListenPort;
+  allPortsOf =
+    block:
+    portsOf block true nginx.defaultSSLListenPort ++ portsOf block false nginx.defaultHTTPListenPort;
+
+  # The names of the module's server blocks that have a hostname.
+  hostnames = [ domain ] ++ map (name: "${name}.${domain}") userNames;
 
   # The host's other server blocks. If there are any, they decide which one answers unknown hostnames.
-  others = lib.subtractLists ([ domain ] ++ map (name: "${name}.${domain}") userNames) (
+  others = lib.subtractLists hostnames (
     lib.filter (name: !lib.hasPrefix "code-server-multi-" name) (lib.attrNames nginx.virtualHosts)
   );
+  # Those of them that listen on a port of the module's.
+  besides = lib.filter (
+    name:
+    lib.intersectLists (allPortsOf nginx.virtualHosts.${name}) (allPortsOf nginx.virtualHosts.${domain})
+    != [ ]
+  ) others;
+
+  # Messages about other server blocks that take requests for the module's hostnames.
+  taken =
+    let
+      isOurs = lib.genAttrs hostnames (_: null);
+      message =
+        name: hostname:
+        let
+          # nginx's two ways to write a wildcard at the start; the second one is for the domain itself too.
+          wildcard = builtins.match "\\*?(\\..+)" hostname;
+          where = "services.nginx.virtualHosts.\"${name}\" has the name \"${hostname}\"";
+        in
+        if wildcard != null && lib.hasSuffix (lib.head wildcard) ".${domain}" then
+          [
+            "${where}, which nginx prefers to the pattern of ports' hostnames, such as 3000--${
+              lib.head (userNames ++ [ "dan" ])
+            }.${domain}; replace the wildcard by that site's own hostnames."
+          ]
+        else
+          lib.optional (
+            isOurs ? ${hostname}
+          ) "${where} too, and nginx uses only one server block for a name; remove the name there.";
+      messages =
+        name:
+        let
+          block = nginx.virtualHosts.${name};
+        in
+        lib.concatMap (message name) (
+          [ (if block.serverName == null then name else block.serverName) ] ++ block.serverAliases
+        );
+    in
+    lib.concatMap messages besides;
+
+  # Messages about options of the module's own server blocks that can't work.
+  unusable =
+    let
+      listen = nginx.virtualHosts.${domain}.listen;
+    in
+    lib.concatMap (
+      name:
+      lib.optional (nginx.virtualHosts.${name}.locations ? "/")
+        "services.nginx.virtualHosts.\"${name}\".locations.\"/\" is the ${
+          if name == domain then "dashboard" else "workspace"
+        }'s; move it to another hostname."
+    ) hostnames
+    ++ lib.concatMap (
+      name:
+      lib.optional (nginx.virtualHosts.${name}.listen != listen)
+        "services.nginx.virtualHosts.\"${domain}\".listen differs from that of \"${name}\"; browsers use one port for all hostnames: set services.nginx.defaultListen instead."
+    ) (lib.tail hostnames);
 
   # The sign-in form: the one location whose request body nginx passes to the daemon.
   signIn = path: { locations."= ${path}".extraConfig = "include ${share}/sign-in.conf;"; };
@@ -98,6 +161,9 @@ let
 in
 {
   config = lib.mkIf cfg.enable {
+    assertions = map ours.refuse unusable;
+    warnings = taken;
+
     services.code-server-multi.internal.listeningPort =
       if withTls == [ ] || lib.elem 443 withTls then 443 else lib.head withTls;
 
@@ -152,7 +218,11 @@ in
         # If the host has no other server blocks, any other hostname gets no certificate and no page.
         code-server-multi-rejected = {
           serverName = "_";
-          default = lib.mkDefault (tls == null || others == [ ]);
+          default = lib.mkDefault (
+            (tls == null || others == [ ])
+            # nginx accepts one default for each port.
+            && !lib.any (name: nginx.virtualHosts.${name}.default) (hostnames ++ besides)
+          );
           extraConfig = ''
             include ${share}/cookies.conf;
             return 421;

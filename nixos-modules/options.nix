@@ -359,15 +359,13 @@ in
     };
 
     settings = lib.mkOption {
-      type = (pkgs.formats.json { }).type;
+      type = lib.types.attrsOf (pkgs.formats.json { }).type;
       default = { };
       description = ''
-        Fields of the [manifest](manifest.md), for those without an option in this module. They override what the module writes.
-        The build checks them.
+        Fields of the [manifest](manifest.md) that a newer `package` has and this module does not. The build checks them. A
+        field that has an option is refused here, because accounts, units and nginx would not follow it.
       '';
-      example = {
-        users.dan.tasksLimit = 512;
-      };
+      example = lib.literalExpression "{ users.dan.fieldOfANewerVersion = true; }";
     };
 
     defaults = lib.mkOption {

@@ -5,6 +5,14 @@ let
   csm = module: { services.code-server-multi = module; };
   dan = user: csm { users.dan = user; };
   domain = "code.example.org";
+  # With a certificate, and these options of nginx.
+  with-tls =
+    nginx:
+    lib.recursiveUpdate { services = { inherit nginx; }; } (csm {
+      inherit domain;
+      certificate = "/var/lib/c.pem";
+      certificateKey = "/var/lib/k.pem";
+    });
 in
 {
   nothing-said.module = csm { domain = "code.localhost"; };
@@ -356,3 +364,59 @@ in
   });
   renamed.warned = "services.code-server-multi.image' defined";
 }
+  setting-new.module = csm {
+    domain = "code.localhost";
+    settings = {
+      newField = 1;
+      frontDoor.newField = 1;
+      users.dan.newField = { };
+    };
+  };
+  setting-of-a-user.module = csm { settings.users.dan.tasksLimit = 9999; };
+  setting-of-a-user.refused = "services.code-server-multi.settings.users.dan.tasksLimit would change only the manifest; remove it, and set services.code-server-multi.users.dan.tasksLimit";
+  setting-secret.module = csm { settings.users.dan.secretEnvironment.A = "/run/a"; };
+  setting-secret.refused = "settings.users.dan.secretEnvironment would change only the manifest";
+  setting-of-no-user.module = csm { settings.users.eve.passwordFile = "/run/eve"; };
+  setting-of-no-user.refused = "settings.users.eve is not for a user in services.code-server-multi.users; add services.code-server-multi.users.eve";
+  setting-no-set.module = csm { settings.users = null; };
+  setting-no-set.refused = "settings.users is not a set; write";
+  setting-domain.module = csm { settings.domain = "b.example.org"; };
+  setting-domain.refused = "settings.domain would change only the manifest; remove it, and set services.code-server-multi.domain.";
+  setting-image.module = csm { settings.image = "docker.io/x/y"; };
+  setting-image.refused = "settings.image would change only the manifest; remove it, and set services.code-server-multi.baseImage.";
+  setting-front-door.module = csm { settings.frontDoor.listen = "0.0.0.0:443"; };
+  setting-front-door.refused = "settings.frontDoor.listen would change only the manifest; remove it, and set services.code-server-multi.listen or httpsPort.";
+  setting-version.module = csm { settings.version = 2; };
+  setting-version.refused = "settings.version is not the version that the module writes; remove it";
+
+  alias-wild.module = with-tls { virtualHosts."foo.org".serverAliases = [ "*.example.org" ]; };
+  alias-wild.warned = "services.nginx.virtualHosts.\"foo.org\" has the name \"*.example.org\", which nginx prefers to the pattern of ports' hostnames, such as 3000--dan.code.example.org; replace the wildcard by that site's own hostnames";
+  alias-wild-of-users.module = with-tls { virtualHosts.".code.example.org" = { }; };
+  alias-wild-of-users.warned = "services.nginx.virtualHosts.\".code.example.org\" has the name \".code.example.org\", which nginx prefers";
+  alias-wild-elsewhere.module = with-tls { virtualHosts."*.example.com" = { }; };
+  alias-on-another-port.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) {
+    services.nginx.virtualHosts."*.localhost" = { };
+  };
+  alias-of-a-user.module = with-tls {
+    virtualHosts."foo.org".serverAliases = [ "dan.code.example.org" ];
+  };
+  alias-of-a-user.warned = "services.nginx.virtualHosts.\"foo.org\" has the name \"dan.code.example.org\" too, and nginx uses only one server block for a name; remove the name there";
+  location-of-a-user.module = with-tls {
+    virtualHosts."dan.code.example.org".locations."/".return = "404";
+  };
+  location-of-a-user.refused = "services.nginx.virtualHosts.\"dan.code.example.org\".locations.\"/\" is the workspace's; move it to another hostname";
+  location-of-the-dashboard.module = with-tls {
+    virtualHosts."code.example.org".locations."/".return = "404";
+  };
+  location-of-the-dashboard.refused = "services.nginx.virtualHosts.\"code.example.org\".locations.\"/\" is the dashboard's; move it to another hostname";
+  listen-of-one.module = with-tls {
+    virtualHosts."code.example.org".listen = [
+      {
+        addr = "0.0.0.0";
+        port = 9443;
+        ssl = true;
+      }
+    ];
+  };
+  listen-of-one.refused = "services.nginx.virtualHosts.\"code.example.org\".listen differs from that of \"dan.code.example.org\"; browsers use one port for all hostnames: set services.nginx.defaultListen instead";
+

@@ -91,8 +91,31 @@ holds "other server blocks: the default server stays theirs" \
 strict() { ask full.nginxConf --raw | grep -F 'add_header Strict-Transport-Security "max-age=31536000; includeSubDomains" always;' && ! ask minimal.nginxConf --raw | grep -F Strict-Transport; }
 holds "full: nginx sends HSTS; without a certificate it does not" strict
 
-freeform() { ask '(manifestOf (also { services.code-server-multi.settings.users.anna.tasksLimit = 99; })).users.anna' | jq -e '.tasksLimit == 99 and .cpuLimit == "2.5"'; }
-holds "settings override the manifest's fields" freeform
+freeform() { ask '(manifestOf (also { services.code-server-multi.settings.users.anna.newField = 99; })).users.anna' | jq -e '.newField == 99 and .cpuLimit == "2.5"'; }
+holds "settings add fields to the manifest" freeform
+
+# The first subordinate id of the last range that the kernel accepts.
+sub_ids_end() {
+  local start='also { services.code-server-multi.users.anna.subIdStart = START; }'
+  nothing_refused "${start/START/4294901759}" && ! ask "(${start/START/4294901760}).failedAssertions"
+}
+holds "subIdStart: its last range ends before the id that stands for none" sub_ids_end
+
+acme_defaults() {
+  ask 'let found = also {
+      services.code-server-multi.acme.environmentFile = lib.mkForce null;
+      security.acme.defaults = { environmentFile = "/run/secrets/default"; webroot = "/var/www"; };
+    }; in { inherit (found) failedAssertions; inherit (found.config.security.acme.certs."code.example.org") environmentFile webroot; }' |
+    jq -e '. == {failedAssertions: [], environmentFile: "/run/secrets/default", webroot: null}'
+}
+holds "acme: what is not set is that of security.acme.defaults, and no other challenge is" acme_defaults
+
+own_secret_file() {
+  ask '(manifestOf (check [ ./tests/nix/configurations/minimal.nix { services.code-server-multi = {
+      defaults.secretFiles.".netrc".source = "/run/all"; users.dan.secretFiles."~/.netrc".source = "/run/dan"; }; } ])).users.dan.secretFiles' |
+    jq -e '. == {".netrc": {source: "/run/dan", mode: "0400"}}'
+}
+holds "a user's secret file replaces that of defaults, however its path is written" own_secret_file
 
 # Units and tmpfiles read a percent sign as the start of a specifier.
 percent() {
@@ -137,6 +160,9 @@ nginx_takes() {
 }
 if command -v nginx >/dev/null; then
   for name in minimal full as-given; do holds "$name: nginx accepts its configuration" nginx_takes "$name"; done
+  holds "the dashboard as the default server: nginx accepts it" nginx_takes '(also { services.nginx.virtualHosts."code.example.org".default = true; })'
+  holds "another default server on the same port: nginx accepts it" nginx_takes '(check [ ./tests/nix/configurations/minimal.nix {
+    services.nginx.virtualHosts."x.example.org" = { default = true; listen = [ { addr = "127.0.0.1"; port = 7080; } ]; }; } ])'
 else
   echo "skipped: nginx's own test of its configuration: nginx is not installed"
 fi
