@@ -14,7 +14,7 @@ let
   # The usual size of a range of subordinate ids; a container needs that many.
   rangeLength = 65536;
   # The first subordinate id that NixOS allocates; its ranges follow each other.
-  firstGiven = 100000;
+  firstAllocated = 100000;
 
   directories =
     name:
@@ -79,54 +79,79 @@ let
     else
       null;
 
-  # Messages about overlapping ranges, among all ranges that the configuration sets explicitly.
-  overlaps =
+  # The ranges that the configuration sets explicitly. NixOS allocates those of most users, whose options it need not evaluate for this.
+  explicit =
     let
+      allocated = lib.mapAttrsToList (name: _: ours.account name) (
+        lib.filterAttrs (_: user: user.subIdStart == null) cfg.users
+      );
       rangesOf =
         name: user:
-        lib.optionals (user.subUidRanges != [ ] || user.subGidRanges != [ ]) (
-          lib.unique (
-            map (range: {
-              inherit name;
-              first = range.startUid or range.startGid;
-              inherit (range) count;
-            }) (user.subUidRanges ++ user.subGidRanges)
-          )
+        lib.unique (
+          map (range: {
+            inherit name;
+            isOurs = lib.hasPrefix "csm-" name;
+            first = range.startUid or range.startGid;
+            last = (range.startUid or range.startGid) + range.count - 1;
+          }) (user.subUidRanges ++ user.subGidRanges)
         );
-      all = lib.sort (one: other: one.first < other.first) (
-        lib.concatLists (lib.mapAttrsToList rangesOf config.users.users)
-      );
-      last = range: range.first + range.count - 1;
-      words = range: "${range.name} (${toString range.first} to ${toString (last range)})";
-      pairs = lib.zipLists all (lib.drop 1 all);
-      shared = lib.filter (
-        pair:
-        last pair.fst >= pair.snd.first
-        && lib.any (name: lib.hasPrefix "csm-" name) [
-          pair.fst.name
-          pair.snd.name
-        ]
-      ) pairs;
     in
-    map (
-      pair:
-      "the subordinate ids of ${words pair.fst} and ${words pair.snd} overlap; give each a separate range, with ${option}.users.<name>.subIdStart for a user."
-    ) shared;
+    lib.concatLists (lib.mapAttrsToList rangesOf (lib.removeAttrs config.users.users allocated));
+  describe = range: "${range.name} (${toString range.first} to ${toString range.last})";
 
-  # Messages about ranges among those that NixOS allocates itself.
-  amongGiven =
+  # Messages about explicit ranges that overlap, if one of the two is a user's. In order of their starts, a range overlaps an earlier one
+  # exactly if it overlaps the one that reaches furthest.
+  overlaps =
     let
-      count = lib.count (user: user.autoSubUidGidRange) (lib.attrValues config.users.users);
-      end = firstGiven + count * rangeLength;
+      further = one: other: if one == null || other.last > one.last then other else one;
+      step =
+        {
+          furthest,
+          furthestOfUsers,
+          messages,
+        }:
+        range:
+        let
+          earlier = if range.isOurs then furthest else furthestOfUsers;
+        in
+        {
+          furthest = further furthest range;
+          furthestOfUsers = if range.isOurs then further furthestOfUsers range else furthestOfUsers;
+          messages =
+            messages
+            ++
+              lib.optional (earlier != null && earlier.last >= range.first)
+                "the subordinate ids of ${describe earlier} and ${describe range} overlap; give each a separate range, with ${option}.users.<name>.subIdStart for a user.";
+        };
     in
-    lib.concatLists (
-      lib.mapAttrsToList (
-        name: user:
-        lib.optional (user.subIdStart < end)
-          "${option}.users.${name}.subIdStart is ${toString user.subIdStart}, among the ranges that NixOS allocates to ${toString count} other account${
-            if count == 1 then "" else "s"
-          }; choose one from ${toString end}, and leave room for more accounts."
-      ) given
+    (lib.foldl' step {
+      furthest = null;
+      furthestOfUsers = null;
+      messages = [ ];
+    } (lib.sort (one: other: one.first < other.first) explicit)).messages;
+
+  # Messages about explicit ranges among those that NixOS allocates itself, which does not heed them.
+  amongAllocated =
+    let
+      accounts = lib.attrValues (lib.filterAttrs (_: user: user.autoSubUidGidRange) config.users.users);
+      count = lib.length accounts;
+      end = firstAllocated + count * rangeLength;
+      others = "${toString count} other account${if count == 1 then "" else "s"}";
+      allocatesToUser = lib.length (lib.attrNames given) < lib.length userNames;
+      message =
+        range:
+        if range.isOurs then
+          let
+            name = lib.removePrefix "csm-" range.name;
+          in
+          "${option}.users.${name}.subIdStart is ${toString range.first}, among the ranges that NixOS allocates to ${others}; choose one from ${toString end}, and leave room for more accounts."
+        else
+          "the subordinate ids of ${describe range} are among those that NixOS allocates to ${others} (${toString firstAllocated} to ${toString (end - 1)}); set users.users.${range.name}.subUidRanges and subGidRanges to ranges from ${toString end}, and leave room for more accounts.";
+    in
+    map message (
+      lib.filter (
+        range: range.first < end && range.last >= firstAllocated && (range.isOurs || allocatesToUser)
+      ) explicit
     );
 
   # NixOS allocates ids to accounts and groups whose id is not set. If they run out, the switch fails half-way.
@@ -147,7 +172,8 @@ in
       lib.optional (writesNoRanges != null && !(config.environment.etc ? subuid))
         "${option}: ${writesNoRanges}, without which no container starts; turn it off, or set environment.etc.subuid.text and environment.etc.subgid.text yourself, a line \"csm-<name>:<first>:65536\" for each user."
       ++ numbers
-      ++ lib.optionals (given != { }) (amongGiven ++ overlaps)
+      ++ amongAllocated
+      ++ overlaps
     );
 
     users.users = {

@@ -20,6 +20,9 @@ let
   # The name of an image, or an archive that Nix builds.
   image = lib.types.coercedTo lib.types.package ours.imageName lib.types.str;
 
+  # The kernel does not use the id 4294967295, which stands for "no id".
+  lastSubIdStart = 4294967295 - 65536;
+
   secretFile = lib.types.submodule {
     options = {
       source = lib.mkOption {
@@ -197,7 +200,7 @@ let
             example = 20001;
           };
           subIdStart = lib.mkOption {
-            type = lib.types.nullOr (lib.types.ints.between 100000 4294901760);
+            type = lib.types.nullOr (lib.types.ints.between 100000 lastSubIdStart);
             default = null;
             description = ''
               The first of the user's 65536 subordinate ids, which are the ids in their containers. `null` lets NixOS choose. NixOS

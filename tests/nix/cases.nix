@@ -241,6 +241,70 @@ in
             domain = "code.localhost";
             baseImage =
               (config.services.code-server-multi.package.images.override {
+  range-around-another.module = {
+    users.users =
+      lib.mapAttrs
+        (_: range: {
+          isNormalUser = true;
+          subUidRanges = [ range ];
+        })
+        {
+          eve = {
+            startUid = 9000000;
+            count = 5000000;
+          };
+          zed = {
+            startUid = 9000001;
+            count = 1;
+          };
+        };
+  }
+  // csm { users.dan.subIdStart = 10000000; };
+  range-around-another.refused = "the subordinate ids of eve (9000000 to 13999999) and csm-dan (10000000 to 10065535) overlap";
+  range-within-a-users.module = {
+    users.users =
+      lib.mapAttrs
+        (_: range: {
+          isNormalUser = true;
+          subUidRanges = [ range ];
+        })
+        {
+          eve = {
+            startUid = 10000001;
+            count = 5000000;
+          };
+          zed = {
+            startUid = 10000002;
+            count = 1;
+          };
+        };
+  }
+  // csm { users.dan.subIdStart = 10000000; };
+  range-within-a-users.more = true;
+  range-within-a-users.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and zed (10000002 to 10000002) overlap";
+  range-of-another-among-nixos.module.users.users.eve = {
+    isNormalUser = true;
+    subUidRanges = [
+      {
+        startUid = 100000;
+        count = 65536;
+      }
+    ];
+    subGidRanges = [ ];
+  };
+  range-of-another-among-nixos.refused = "the subordinate ids of eve (100000 to 165535) are among those that NixOS allocates to 1 other account (100000 to 165535); set users.users.eve.subUidRanges and subGidRanges to ranges from 165536";
+  range-of-another-above-nixos.module = {
+    users.users.eve = {
+      isNormalUser = true;
+      subUidRanges = [
+        {
+          startUid = 165536;
+          count = 65536;
+        }
+      ];
+    };
+  }
+  // csm { domain = "code.localhost"; };
                 code-server = (pkgs.runCommand "code-server" { } "mkdir $out") // {
                   version = "4.124.2";
                 };
