@@ -32,7 +32,12 @@ in
       ${acmeName} = lib.optionalAttrs (cfg.useACMEHost == null) {
         domain = "*.${cfg.domain}";
         extraDomainNames = [ cfg.domain ];
-        inherit (cfg.acme) dnsProvider environmentFile;
+        inherit (cfg.acme) dnsProvider;
+        # Other ways to obtain a certificate, which security.acme.defaults may set.
+        webroot = lib.mkDefault null;
+        listenHTTP = lib.mkDefault null;
+        # If it is not set, security.acme.defaults applies.
+        environmentFile = lib.mkIf (cfg.acme.environmentFile != null) cfg.acme.environmentFile;
         # assertions.nix refuses a missing address.
         email = toString cfg.acme.email;
         # Only nginx may read the key.

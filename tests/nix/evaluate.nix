@@ -169,8 +169,8 @@ rec {
     ./configurations/minimal.nix
     {
       services.code-server-multi.users.dan = {
-        passwordFile = lib.mkForce "/run/secrets/100% dan";
-        secretEnvironment.TOKEN = "/run/secrets/a%h b";
+        passwordFile = lib.mkForce "/run/secrets/100%dan";
+        secretEnvironment.TOKEN = "/run/secrets/a%h";
       };
     }
   ];

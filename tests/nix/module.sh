@@ -120,8 +120,8 @@ holds "a user's secret file replaces that of defaults, however its path is writt
 # Units and tmpfiles read a percent sign as the start of a specifier.
 percent() {
   ask 'rec { units = unitsOf odd; passwords = units."code-server-multi-passwords.service.d/credentials.conf"; path = units."code-server-multi-passwords.path"; }' >"$work/odd.json"
-  jq -e '(.units."code-server-dan@.service" | contains("LoadCredential=environment.TOKEN:/run/secrets/a%%h b\n")) and
-    (.passwords | contains("LoadCredential=dan:/run/secrets/100%% dan\n")) and (.path | contains("PathChanged=/run/secrets/100%% dan\n"))' "$work/odd.json"
+  jq -e '(.units."code-server-dan@.service" | contains("LoadCredential=environment.TOKEN:/run/secrets/a%%h\n")) and
+    (.passwords | contains("LoadCredential=dan:/run/secrets/100%%dan\n")) and (.path | contains("PathChanged=/run/secrets/100%%dan\n"))' "$work/odd.json"
 }
 holds "a percent sign in a secret's path stays part of the path" percent
 
