@@ -52,12 +52,13 @@ let
         "${option}.openFirewall opens ports 80 and 443, but without a certificate nginx listens on ${cfg.listen.address}:${toString cfg.listen.port}; set acme.dnsProvider, useACMEHost or certificate, or leave openFirewall out."
     ++
       lib.optional
+        (certificates == [ ] && builtins.match "127\\.[0-9.]+|\\[::1]" cfg.listen.address == null)
         (
-          certificates == [ ]
-          && !ours.isLocalhost cfg.internal.domain
-          && builtins.match "127\\.[0-9.]+|\\[::1]" cfg.listen.address == null
+          if ours.isLocalhost cfg.internal.domain then
+            "${option}.listen.address is ${cfg.listen.address}, but names under localhost are reached only on the host itself; set listen.address to 127.0.0.1, or set domain to a DNS name."
+          else
+            "${option}.listen.address is ${cfg.listen.address}: without a certificate passwords would cross the network in plain text; set acme.dnsProvider, useACMEHost or certificate, or set listen.address to 127.0.0.1 for a proxy on the host that terminates TLS."
         )
-        "${option}.listen.address is ${cfg.listen.address}: without a certificate passwords would cross the network in plain text; set acme.dnsProvider, useACMEHost or certificate, or set listen.address to 127.0.0.1 for a proxy on the host that terminates TLS."
     ++
       lib.optional (!config.services.nginx.enable)
         "${option} requires nginx, and services.nginx.enable is false; remove that line, or set it to true."
@@ -65,48 +66,76 @@ let
       lib.optional (cfg.sops.enable && !(options ? sops))
         "${option}.sops.enable is set, but sops-nix is not imported; add sops-nix.nixosModules.sops to your modules, or give each user a passwordFile."
     ++ places
-    ++ inStore "${option}.certificateKey" cfg.certificateKey
-    ++ inStore "${option}.acme.environmentFile" cfg.acme.environmentFile
+    ++ lib.optionals (cfg.certificate != null) (
+      unusablePath "${option}.certificate" cfg.certificate "/var/lib/certificates/code.pem"
+    )
+    ++ lib.optionals (cfg.certificateKey != null) (
+      unusablePath "${option}.certificateKey" cfg.certificateKey "/run/secrets/code-key.pem"
+      ++ inStore "${option}.certificateKey" cfg.certificateKey
+    )
+    ++ secretPath "${option}.acme.environmentFile" cfg.acme.environmentFile
     ++ secrets "${option}.defaults" defaults
     ++ amounts "${option}.defaults" defaults
     ++ ports;
 
-  # The directories for users' files and for Podman's storage. systemd-tmpfiles changes the owner of each user's directory to the user's
-  # account, even if another account owns what is there.
+  # The directories for users' files, for sessions and for Podman's storage. systemd-tmpfiles changes the owner of each user's directory to
+  # the user's account, even if another account owns what is there.
   places =
     let
       base = cfg.workspaceBase;
-      unreadable =
-        name: path:
-        lib.optional (!ours.isPlainPath path)
-          "${option}.${name} is \"${path}\", which is not a path of letters, digits, dots, dashes and underscores; write for example \"/srv/workspaces\".";
+      state = map (name: "${cfg.stateBase}/${name}") [
+        "code-server-multi"
+        "code-server-workspaces"
+      ];
       others = lib.filterAttrs (
         name: user: !lib.hasPrefix "csm-" name && builtins.match "/[^/].*" user.home != null
       ) config.users.users;
       within = path: directory: lib.hasPrefix "${directory}/" "${path}/";
-      home =
-        account: user:
+
+      # Messages about an option and the directories that it sets.
+      wrong =
+        name: directories: fix:
         let
-          rest = lib.splitString "/" (lib.removePrefix "${base}/" user.home);
-          name = lib.head rest;
+          subject = "${option}.${name} is \"${cfg.${name}}\"";
+          owners = lib.attrNames (
+            lib.filterAttrs (
+              _: user: user.home != "/var/empty" && lib.any (directory: within directory user.home) directories
+            ) others
+          );
         in
-        if within base user.home then
-          lib.optional (user.home != "/var/empty")
-            "${option}.workspaceBase is \"${base}\", in the home of the account ${account}, which could replace it; set it to a separate directory, for example \"/var/lib/vscode\"."
-        else
-          lib.optional (within user.home base && cfg.users ? ${name})
-            "${option}.workspaceBase is \"${base}\", so ${name}'s files would be in ${base}/${name}, the home of the account ${account}; set it to a separate directory, for example \"/var/lib/vscode\".";
+        unusablePath "${option}.${name}" cfg.${name} "/srv/workspaces"
+        ++ lib.optionals (ours.isPlainPath cfg.${name}) (
+          if lib.any ours.isOfTheSystem directories then
+            [ "${subject}, which belongs to the system; set it to ${fix}." ]
+          else
+            map (
+              account:
+              "${subject}, in the home of the account ${account}, which could replace it; set it to ${fix}."
+            ) owners
+        );
+      ofBase = wrong "workspaceBase" [ base ] "a separate directory, for example \"/var/lib/vscode\"";
+      ofState = wrong "stateBase" state "a directory that survives a reboot, for example \"/var/lib\"";
+
+      overlapping = lib.filter (directory: within base directory || within directory base) state;
+      homes = lib.concatLists (
+        lib.mapAttrsToList (
+          account: user:
+          let
+            name = lib.head (lib.splitString "/" (lib.removePrefix "${base}/" user.home));
+          in
+          lib.optional (!within base user.home && within user.home base && cfg.users ? ${name})
+            "${option}.workspaceBase is \"${base}\", so ${name}'s files would be in ${base}/${name}, the home of the account ${account}; set it to a separate directory, for example \"/var/lib/vscode\"."
+        ) others
+      );
     in
-    unreadable "workspaceBase" base
-    ++ unreadable "stateBase" cfg.stateBase
-    ++ lib.optionals (ours.isPlainPath base) (
-      if ours.isOfTheSystem base then
-        [
-          "${option}.workspaceBase is \"${base}\", which belongs to the system; set it to a separate directory, for example \"/var/lib/vscode\"."
-        ]
-      else
-        lib.concatLists (lib.mapAttrsToList home others)
-    );
+    if ofBase ++ ofState != [ ] then
+      ofBase ++ ofState
+    else if overlapping != [ ] then
+      [
+        "${option}.workspaceBase (\"${base}\") and ${lib.head overlapping}, which ${option}.stateBase sets, overlap; set one of the two to a separate directory."
+      ]
+    else
+      homes;
 
   wildcard =
     let
@@ -144,20 +173,49 @@ let
       }; give each a separate port."
     ) clashes;
 
+  # A path that nginx or systemd-tmpfiles would read as something else.
+  unusablePath =
+    where: path: example:
+    let
+      # Without the empty parts: those at its end, and those between two slashes.
+      shortest =
+        "/" + lib.concatStringsSep "/" (lib.filter (part: part != "") (lib.splitString "/" path));
+    in
+    if ours.isPlainPath path then
+      [ ]
+    else if path != "/" && lib.hasPrefix "/" path && ours.isPlainPath shortest then
+      [ "${where} is \"${path}\", which ends with \"/\" or contains \"//\"; write \"${shortest}\"." ]
+    else
+      [
+        "${where} is ${builtins.toJSON path}, which is not a path of letters, digits, dots, dashes and underscores; write for example \"${example}\"."
+      ];
+
   inStore =
     where: path:
-    lib.optional (path != null && ours.inStore path)
-      "${where} is ${path}, in the Nix store, which every account on the host can read; keep the secret outside it, for example with sops-nix, and write its path as a string."
-    ++
-      lib.optional (path != null && !lib.hasPrefix "/" path)
-        "${where} is \"${path}\", which is not an absolute path; write for example \"/run/secrets/name\".";
+    lib.optional (ours.inStore path) "${where} is ${path}, in the Nix store, which every account on the host can read; keep the secret outside it, for example with sops-nix, and write its path as a string.";
+
+  secretPath =
+    where: path:
+    lib.optionals (path != null) (
+      inStore where path
+      ++ lib.optional (
+        !lib.hasPrefix "/" path
+      ) "${where} is \"${path}\", which is not an absolute path; write for example \"/run/secrets/name\"."
+      ++
+        lib.optional (!ours.isOneWord path)
+          "${where} is ${builtins.toJSON path}, which contains a blank or a control character; rename the file."
+    );
 
   secrets =
     where: user:
     lib.concatLists (
-      lib.mapAttrsToList (name: inStore "${where}.secretEnvironment.${name}") user.secretEnvironment
+      lib.mapAttrsToList (name: secretPath "${where}.secretEnvironment.${name}") user.secretEnvironment
       ++ lib.mapAttrsToList (
-        name: file: inStore "${where}.secretFiles.\"${name}\".source" file.source
+        name: file:
+        secretPath "${where}.secretFiles.\"${name}\".source" file.source
+        ++ lib.optional (
+          user.secretFiles ? "~/${name}"
+        ) "${where}.secretFiles has \"${name}\" and \"~/${name}\", which are the same file; keep one."
       ) user.secretFiles
     );
 
@@ -211,7 +269,7 @@ let
     ++
       lib.optional (user.passwordFile == null)
         "${where}.passwordFile is not set; set it to a file that contains the password, or its hash from \"csm hash-password\", or set ${option}.sops.enable."
-    ++ inStore "${where}.passwordFile" user.passwordFile
+    ++ secretPath "${where}.passwordFile" user.passwordFile
     ++ secrets where user
     ++ amounts where user
     ++ lib.optional (

@@ -1,9 +1,11 @@
 # A virtual machine for a trial: "nix run .#demo" and http://code.localhost:7080. Ctrl-A X in the console stops it. QEMU creates its
 # disk, nixos.qcow2, in the current directory; the disk keeps users' files.
-{ modulesPath, ... }:
+{ config, modulesPath, ... }:
 let
   port = 7080;
   passwords = "/var/lib/demo-passwords";
+  # The address to which QEMU's network forwards connections.
+  address = "10.0.2.15";
 in
 {
   imports = [ "${modulesPath}/virtualisation/qemu-vm.nix" ];
@@ -21,7 +23,7 @@ in
           address = "127.0.0.1";
           inherit port;
         };
-        guest.port = port;
+        guest = { inherit address port; };
       }
     ];
   };
@@ -29,11 +31,7 @@ in
   services.code-server-multi = {
     enable = true;
     domain = "code.localhost";
-    # In the guest, connections that QEMU forwards do not come from the loopback.
-    listen = {
-      address = "0.0.0.0";
-      inherit port;
-    };
+    listen = { inherit port; };
     users.ada = {
       passwordFile = "${passwords}/ada";
       admin = true;
@@ -41,6 +39,16 @@ in
     users.grace.passwordFile = "${passwords}/grace";
   };
   networking.firewall.allowedTCPPorts = [ port ];
+
+  # nginx listens only on the loopback.
+  systemd.sockets.demo-forward = {
+    wantedBy = [ "sockets.target" ];
+    listenStreams = [ "${address}:${toString port}" ];
+    # The network may not be configured yet.
+    socketConfig.FreeBind = true;
+  };
+  systemd.services.demo-forward.serviceConfig.ExecStart =
+    "${config.systemd.package}/lib/systemd/systemd-socket-proxyd 127.0.0.1:${toString port}";
 
   # Runs before all services, so that none starts without the passwords. Each virtual machine has different ones.
   system.activationScripts.demo-passwords = ''

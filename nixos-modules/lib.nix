@@ -85,9 +85,10 @@ rec {
   secretEnvironment = cfg: user: cfg.defaults.secretEnvironment // user.secretEnvironment;
   secretFiles =
     cfg: user:
-    lib.mapAttrs' (name: lib.nameValuePair (lib.removePrefix "~/" name)) (
-      cfg.defaults.secretFiles // user.secretFiles
-    );
+    let
+      byPath = lib.mapAttrs' (name: lib.nameValuePair (lib.removePrefix "~/" name));
+    in
+    byPath cfg.defaults.secretFiles // byPath user.secretFiles;
 
   # For services that communicate only over unix sockets and need no access to the host. PrivateUsers is not among these: with it the
   # daemon could not see which account connects to a socket.
@@ -135,7 +136,7 @@ rec {
     builtins.match "(/[A-Za-z0-9._+-]+)+" path != null
     && builtins.match ".*/\\.{1,2}(/.*)?" path == null;
 
-  # Directories that can't hold users' files: the system needs them unchanged, or empties them at boot.
+  # Directories that can't hold users' files: the system needs them unchanged, or removes what is in them, at boot or when it is old.
   isOfTheSystem =
     path:
     lib.elem path [
@@ -151,7 +152,6 @@ rec {
       "/var/lib/private"
       "/var/log"
       "/var/spool"
-      "/var/tmp"
     ]
     || lib.any (top: lib.hasPrefix "${top}/" "${path}/") [
       "/bin"
@@ -170,7 +170,11 @@ rec {
       "/usr"
       "/var/lib/nixos"
       "/var/run"
+      "/var/tmp"
     ];
+
+  # Whether a line of a unit can end with the path: systemd removes a blank at its end, and a newline would start another directive.
+  isOneWord = path: builtins.match "[^[:space:][:cntrl:]]*" path != null;
 
   inStore = path: lib.hasPrefix builtins.storeDir path;
 }

@@ -1,9 +1,13 @@
 //! A secret file in a workspace's home, as the manifest declares it.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use schemars::JsonSchema;
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::text::SecretPath;
+use super::text::{HomePath, SecretPath};
 
 /// A secret file in the workspace's home.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -16,6 +20,35 @@ pub struct SecretFileEntry {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = "0400")]
     pub mode: Mode,
+}
+
+/// Deserializes a workspace's secret files, and refuses two keys for the same path, such as `a` and `~/a`.
+pub fn deserialize_all<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<HomePath, SecretFileEntry>, D::Error> {
+    struct UniquePaths;
+
+    impl<'de> Visitor<'de> for UniquePaths {
+        type Value = BTreeMap<HomePath, SecretFileEntry>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut files = BTreeMap::new();
+            while let Some((path, file)) = entries.next_entry::<HomePath, SecretFileEntry>()? {
+                if files.contains_key(&path) {
+                    let twice = format!("\"{path}\" is there twice, with and without \"~/\"; keep one of the two");
+                    return Err(de::Error::custom(twice));
+                }
+                files.insert(path, file);
+            }
+            Ok(files)
+        }
+    }
+
+    from.deserialize_map(UniquePaths)
 }
 
 /// Permissions of a secret file, owner bits only: `0400`, `0600`, `0500` or `0700`.

@@ -97,6 +97,8 @@ in
     listen.address = "192.168.1.2";
   };
   plain-text.refused = "listen.address is 192.168.1.2: without a certificate passwords would cross the network";
+  plain-text-of-localhost.module = csm { listen.address = "0.0.0.0"; };
+  plain-text-of-localhost.refused = "listen.address is 0.0.0.0, but names under localhost are reached only on the host itself; set listen.address to 127.0.0.1";
 
   no-nginx.module = {
     services.nginx.enable = false;
@@ -114,6 +116,8 @@ in
   base-with-blank.refused = "workspaceBase is \"/srv/our people\", which is not a path of letters, digits";
   base-with-percent.module = csm { workspaceBase = "/srv/%h"; };
   base-with-percent.refused = "workspaceBase is \"/srv/%h\", which is not a path of letters, digits";
+  base-with-slash.module = csm { workspaceBase = "/srv/ws/"; };
+  base-with-slash.refused = "workspaceBase is \"/srv/ws/\", which ends with \"/\" or contains \"//\"; write \"/srv/ws\".";
   base-upwards.module = csm { workspaceBase = "/srv/../home"; };
   base-upwards.refused = "workspaceBase is \"/srv/../home\", which is not a path of letters, digits";
   base-relative.module = csm { workspaceBase = "people"; };
@@ -145,6 +149,40 @@ in
   }
   // csm { workspaceBase = "/data/eve/people"; };
   base-in-a-home.refused = "workspaceBase is \"/data/eve/people\", in the home of the account eve, which could replace it";
+  base-emptied.module = csm { workspaceBase = "/var/tmp/workspaces"; };
+  base-emptied.refused = "workspaceBase is \"/var/tmp/workspaces\", which belongs to the system";
+  base-is-state.module = csm { workspaceBase = "/var/lib/code-server-multi"; };
+  base-is-state.refused = "workspaceBase (\"/var/lib/code-server-multi\") and /var/lib/code-server-multi, which services.code-server-multi.stateBase sets, overlap; set one";
+  base-in-state.module = csm {
+    workspaceBase = "/srv/x/code-server-workspaces/homes";
+    stateBase = "/srv/x";
+  };
+  base-in-state.refused = "overlap; set one of the two to a separate directory";
+  state-in-base.module = csm {
+    workspaceBase = "/srv/ws";
+    stateBase = "/srv/ws/dan";
+  };
+  state-in-base.more = true;
+  state-in-base.refused = "and /srv/ws/dan/code-server-multi, which";
+  state-beside-base.module = csm {
+    domain = "code.localhost";
+    workspaceBase = "/srv/x/homes";
+    stateBase = "/srv/x";
+  };
+  state-temporary.module = csm { stateBase = "/tmp"; };
+  state-temporary.refused = "stateBase is \"/tmp\", which belongs to the system; set it to a directory that survives a reboot, for example \"/var/lib\"";
+  state-in-run.module = csm { stateBase = "/run/x"; };
+  state-in-run.refused = "stateBase is \"/run/x\", which belongs to the system";
+  state-in-store.module = csm { stateBase = "/nix/store"; };
+  state-in-store.refused = "stateBase is \"/nix/store\", which belongs to the system";
+  state-in-a-home.module = {
+    users.users.eve = {
+      isNormalUser = true;
+      home = "/data/eve";
+    };
+  }
+  // csm { stateBase = "/data/eve/state"; };
+  state-in-a-home.refused = "stateBase is \"/data/eve/state\", in the home of the account eve, which could replace it";
   state-with-blank.module = csm { stateBase = "/our state"; };
   state-with-blank.refused = "stateBase is \"/our state\", which is not a path of letters, digits";
   state-elsewhere.module = csm {
@@ -203,44 +241,6 @@ in
   }
   // csm { users.dan.subIdStart = 10000000; };
   range-of-another.refused = "the subordinate ids of csm-dan (10000000 to 10065535) and eve (10000000 to 10000000) overlap";
-  range-of-nixos.module = csm {
-    users.dan.subIdStart = 100000;
-    users.bob.passwordFile = "/run/secrets/bob";
-  };
-  range-of-nixos.refused = "users.dan.subIdStart is 100000, among the ranges that NixOS allocates to 1 other account; choose one from 165536";
-  too-many.module = csm {
-    users = lib.genAttrs (map (at: "p${toString at}") (lib.range 1 601)) (_: {
-      passwordFile = "/run/secrets/all";
-    });
-  };
-  too-many.refused = "NixOS has 600 ids (400 to 999) to allocate; set users.<name>.uid";
-  many-with-uids.module = csm {
-    domain = "code.localhost";
-    users = lib.listToAttrs (
-      map (
-        at:
-        lib.nameValuePair "p${toString at}" {
-          passwordFile = "/run/secrets/all";
-          uid = 20000 + at;
-        }
-      ) (lib.range 1 601)
-    );
-  };
-  old-code-server.module = { };
-  old-code-server.codeServer = "4.99.3";
-  old-code-server.refused = "in versions before 4.99.4 a port's address can redirect a visitor to another site";
-  older-code-server.module = { };
-  older-code-server.codeServer = "4.115.0";
-  older-code-server.warned = "images.override { code-server = ";
-  newer-code-server-in-image.module = {
-    imports = [
-      (
-        { config, pkgs, ... }:
-        {
-          services.code-server-multi = {
-            domain = "code.localhost";
-            baseImage =
-              (config.services.code-server-multi.package.images.override {
   range-around-another.module = {
     users.users =
       lib.mapAttrs
@@ -305,6 +305,44 @@ in
     };
   }
   // csm { domain = "code.localhost"; };
+  range-of-nixos.module = csm {
+    users.dan.subIdStart = 100000;
+    users.bob.passwordFile = "/run/secrets/bob";
+  };
+  range-of-nixos.refused = "users.dan.subIdStart is 100000, among the ranges that NixOS allocates to 1 other account; choose one from 165536";
+  too-many.module = csm {
+    users = lib.genAttrs (map (at: "p${toString at}") (lib.range 1 601)) (_: {
+      passwordFile = "/run/secrets/all";
+    });
+  };
+  too-many.refused = "NixOS has 600 ids (400 to 999) to allocate; set users.<name>.uid";
+  many-with-uids.module = csm {
+    domain = "code.localhost";
+    users = lib.listToAttrs (
+      map (
+        at:
+        lib.nameValuePair "p${toString at}" {
+          passwordFile = "/run/secrets/all";
+          uid = 20000 + at;
+        }
+      ) (lib.range 1 601)
+    );
+  };
+  old-code-server.module = { };
+  old-code-server.codeServer = "4.99.3";
+  old-code-server.refused = "in versions before 4.99.4 a port's address can redirect a visitor to another site";
+  older-code-server.module = { };
+  older-code-server.codeServer = "4.115.0";
+  older-code-server.warned = "images.override { code-server = ";
+  newer-code-server-in-image.module = {
+    imports = [
+      (
+        { config, pkgs, ... }:
+        {
+          services.code-server-multi = {
+            domain = "code.localhost";
+            baseImage =
+              (config.services.code-server-multi.package.images.override {
                 code-server = (pkgs.runCommand "code-server" { } "mkdir $out") // {
                   version = "4.124.2";
                 };
@@ -330,10 +368,33 @@ in
   password-in-store.refused = "in the Nix store, which every account on the host can read; keep the secret outside";
   password-relative.module = dan { passwordFile = lib.mkForce "secrets/dan"; };
   password-relative.refused = "which is not an absolute path";
+  password-with-newline.module = dan {
+    passwordFile = lib.mkForce "/run/secrets/dan\nExecStartPre=+/bin/evil";
+  };
+  password-with-newline.refused = "users.dan.passwordFile is \"/run/secrets/dan\\nExecStartPre=+/bin/evil\", which contains a blank or a control character; rename the file";
+  password-with-blank.module = dan { passwordFile = lib.mkForce "/run/secrets/dan "; };
+  password-with-blank.refused = "which contains a blank or a control character";
+  certificate-with-blank.module = csm {
+    inherit domain;
+    certificate = "/srv/my certs/c.pem";
+    certificateKey = "/srv/k.pem";
+  };
+  certificate-with-blank.refused = "certificate is \"/srv/my certs/c.pem\", which is not a path of letters, digits";
+  certificate-with-directive.module = csm {
+    inherit domain;
+    certificate = "/srv/c.pem";
+    certificateKey = "/srv/k;.pem";
+  };
+  certificate-with-directive.refused = "certificateKey is \"/srv/k;.pem\", which is not a path of letters, digits";
   secret-in-store.module = dan { secretEnvironment.TOKEN = "/nix/store/x"; };
   secret-in-store.refused = "users.dan.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
   secret-file-in-store.module = dan { secretFiles.".netrc".source = "/nix/store/x"; };
   secret-file-in-store.refused = "users.dan.secretFiles.\".netrc\".source is /nix/store/x, in the Nix store";
+  secret-file-twice.module = dan {
+    secretFiles.".netrc".source = "/run/a";
+    secretFiles."~/.netrc".source = "/run/b";
+  };
+  secret-file-twice.refused = "users.dan.secretFiles has \".netrc\" and \"~/.netrc\", which are the same file; keep one";
   default-secret-in-store.module = csm { defaults.secretEnvironment.TOKEN = "/nix/store/x"; };
   default-secret-in-store.refused = "defaults.secretEnvironment.TOKEN is /nix/store/x, in the Nix store";
   key-in-store.module = csm {
@@ -423,11 +484,6 @@ in
     memoryLimit = 4294967296;
   });
 
-  renamed.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (csm {
-    image = "docker.io/x/y:z";
-  });
-  renamed.warned = "services.code-server-multi.image' defined";
-}
   setting-new.module = csm {
     domain = "code.localhost";
     settings = {
@@ -484,3 +540,8 @@ in
   };
   listen-of-one.refused = "services.nginx.virtualHosts.\"code.example.org\".listen differs from that of \"dan.code.example.org\"; browsers use one port for all hostnames: set services.nginx.defaultListen instead";
 
+  renamed.module = lib.recursiveUpdate (csm { domain = "code.localhost"; }) (csm {
+    image = "docker.io/x/y:z";
+  });
+  renamed.warned = "services.code-server-multi.image' defined";
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::name::Name;
-use crate::model::secret_file::SecretFileEntry;
+use crate::model::secret_file::{self, SecretFileEntry};
 use crate::model::size::{Bytes, Cpus};
 use crate::model::text::{AbsolutePath, Domain, EnvName, ExtensionId, HomePath, ImageRef, SecretPath};
 
@@ -112,7 +112,7 @@ pub struct UserFile {
     /// Secret files that are mounted read-only in the workspace's home: path relative to the home → source. csm copies them from their
     /// sources at each start.
     #[schemars(example = serde_json::json!({ ".netrc": { "source": "/run/secrets/dan-netrc", "mode": "0400" } }))]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "secret_file::deserialize_all")]
     pub secret_files: BTreeMap<HomePath, SecretFileEntry>,
     /// TCP ports of the host's loopback that the workspace reaches on its own `localhost`. Needs Podman 5.3 or newer with pasta.
     #[schemars(example = serde_json::json!([5432]))]

@@ -109,7 +109,8 @@ fn workspace_base(given: Option<AbsolutePath>, issues: &mut Vec<Issue>) -> Optio
         Some(base) => base,
         None => DEFAULT_WORKSPACE_BASE.parse().ok()?,
     };
-    // `isOfTheSystem` in nixos-modules/lib.nix refuses the same paths. It also refuses those under /tmp, where "csm up" can be tried out.
+    // `isOfTheSystem` in nixos-modules/lib.nix refuses the same paths. It also refuses those under /tmp and /var/tmp, where "csm up" can be
+    // tried out.
     let is_system = SYSTEM_DIRECTORIES.contains(&base.as_str())
         || SYSTEM_TREES.iter().any(|directory| base.path().starts_with(directory));
     if is_system {
@@ -148,20 +149,36 @@ fn front_door(file: &FrontDoorFile, domain: Option<&Domain>, issues: &mut Vec<Is
             None
         }
     };
-    if let Some(domain) = domain.filter(|domain| tls.is_none() && !domain.is_localhost()) {
-        let fix = "set frontDoor.certificate and certificateKey, or use a proxy that terminates TLS on port 443";
-        issues.push(if listen.ip().is_loopback() {
-            Issue::warning(
-                "frontDoor",
-                "",
-                format!("browsers can sign in at https://{domain} only over TLS, but no certificate is set"),
-                fix,
-            )
-        } else {
-            Issue::error("frontDoor.listen", listen, "passwords would be sent over the network in plain text", fix)
-        });
+    if let (Some(domain), None) = (domain, &tls) {
+        issues.extend(check_plain_http(listen, domain));
     }
     FrontDoor { listen, tls }
+}
+
+/// Without a certificate, only this host may reach nginx: a browser on it, or a proxy that terminates TLS.
+fn check_plain_http(listen: SocketAddr, domain: &Domain) -> Option<Issue> {
+    let fix = "set frontDoor.certificate and certificateKey, or use a proxy that terminates TLS on port 443";
+    match (domain.is_localhost(), listen.ip().is_loopback()) {
+        (true, true) => None,
+        (true, false) => Some(Issue::error(
+            "frontDoor.listen",
+            listen,
+            "names under localhost are reached only on the host itself",
+            format!("write \"127.0.0.1:{}\", or set domain to a DNS name", listen.port()),
+        )),
+        (false, true) => Some(Issue::warning(
+            "frontDoor",
+            "",
+            format!("browsers can sign in at https://{domain} only over TLS, but no certificate is set"),
+            fix,
+        )),
+        (false, false) => Some(Issue::error(
+            "frontDoor.listen",
+            listen,
+            "passwords would be sent over the network in plain text",
+            fix,
+        )),
+    }
 }
 
 /// Without a top-level image, each user needs their own. One issue covers all users, because setting the top-level image fixes them all.
@@ -223,6 +240,7 @@ fn workspace(
     let image = user.image.clone().or_else(|| image_for_all.cloned());
     let limits = limits(path, &user, machine, issues);
     check_environment(path, &user, issues);
+    check_secret_files(path, &user, issues);
     for port in &user.host_services {
         if *port == 0 {
             issues.push(Issue::error(
@@ -305,6 +323,22 @@ fn limits(path: &str, user: &UserFile, machine: &Machine, issues: &mut Vec<Issue
     }
     let memory_high = user.memory_high.unwrap_or(Bytes::mib((memory.get() >> 20) * 5 / 6));
     Limits { memory, memory_high, cpu, tasks }
+}
+
+/// A secret file can't also be the directory of another one.
+fn check_secret_files(path: &str, user: &UserFile, issues: &mut Vec<Issue>) {
+    for file in user.secret_files.keys() {
+        let directories = file.as_str().match_indices('/').map(|(end, _)| &file.as_str()[..end]);
+        let is_file = |directory: &&str| directory.parse().is_ok_and(|path| user.secret_files.contains_key(&path));
+        for directory in directories.filter(is_file) {
+            issues.push(Issue::error(
+                format!("{path}.secretFiles.{file}"),
+                "",
+                format!("secretFiles.{directory} is a file"),
+                "give one of the two another path",
+            ));
+        }
+    }
 }
 
 fn check_environment(path: &str, user: &UserFile, issues: &mut Vec<Issue>) {

@@ -86,7 +86,26 @@ fn each_mistake_has_its_own_message() {
     assert_only_issue(&user("\"tasksLimit\":1"), Error, "users.dan.tasksLimit", "between 64 and");
     assert_only_issue(&user("\"port\":80"), Error, "users.dan.port", "below 1024");
     assert_only_issue(&user("\"port\":7080"), Error, "users.dan.port", "frontDoor.listen already uses this port");
-    assert_only_issue(&user("\"port\":70000"), Error, "users.dan.port", "70000");
+    for (field, words) in [
+        ("\"port\":70000", "found 70000: not a whole number from 0 to 65535; see docs/manifest.md"),
+        ("\"tasksLimit\":1.5", "found 1.5: not a whole number from 0 to 4294967295; "),
+        ("\"admin\":\"yes\"", "found \"yes\": not true or false; "),
+        ("\"image\":7", "found 7: not a string; "),
+        ("\"extensions\":{}", "found {}: not a list; "),
+        ("\"environment\":[]", "found []: not an object; "),
+        ("\"secretFiles\":{\"x\":\"/s\"}", "found \"/s\": not an object; "),
+    ] {
+        let path = field.split_once('"').and_then(|(_, rest)| rest.split_once('"')).unwrap().0;
+        let path =
+            if path == "secretFiles" { "users.dan.secretFiles.x".to_owned() } else { format!("users.dan.{path}") };
+        assert_only_issue(&user(field), Error, &path, words);
+    }
+    assert_only_issue(
+        r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":[]}}"#,
+        Error,
+        "users.dan",
+        "found []: not an object; ",
+    );
     assert_only_issue(&user("\"image\":\"a b\""), Error, "users.dan.image", "not an image reference");
     assert_only_issue(
         &user("\"memoryLimit\":\"1G\",\"memoryLimit\":\"2G\""),
@@ -105,6 +124,18 @@ fn each_mistake_has_its_own_message() {
         Error,
         "users.dan.secretFiles.../x",
         "under the home",
+    );
+    assert_only_issue(
+        &user("\"secretFiles\":{\"~/x\":{\"source\":\"/s\"},\"x\":{\"source\":\"/t\"}}"),
+        Error,
+        "users.dan.secretFiles",
+        "\"x\" is there twice, with and without \"~/\"; keep one",
+    );
+    assert_only_issue(
+        &user("\"secretFiles\":{\"x\":{\"source\":\"/s\"},\"x-y\":{\"source\":\"/s\"},\"x/y/z\":{\"source\":\"/s\"}}"),
+        Error,
+        "users.dan.secretFiles.x/y/z",
+        "secretFiles.x is a file; give one of the two another path",
     );
     assert_only_issue(&user("\"secretFiles\":{\"x\":{}}"), Error, "users.dan.secretFiles.x.source", "missing");
     assert_only_issue(
@@ -178,6 +209,12 @@ fn each_mistake_has_its_own_message() {
         Error,
         "frontDoor.listen",
         "plain text",
+    );
+    assert_only_issue(
+        &top(&format!("{domain},\"frontDoor\":{{\"listen\":\"0.0.0.0:7080\"}}"), "dan"),
+        Error,
+        "frontDoor.listen",
+        "found 0.0.0.0:7080: names under localhost are reached only on the host itself; write \"127.0.0.1:7080\"",
     );
     assert_only_issue(r#"{"version":1,"domain":"a.localhost"}"#, Error, "users", "missing");
     assert_only_issue(r#"{"version":1,"users":{}}"#, Error, "domain", "missing");
