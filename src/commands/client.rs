@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::{Client, Failure, environment};
 use crate::adapters::unix_http::{self, HttpResponse};
+use crate::model::label::WorkspaceId;
 use crate::model::size::Bytes;
 use crate::model::workspace::Progress;
 
@@ -65,20 +66,33 @@ impl Client {
 
     /// Sends a request and waits for the response, without a timeout. An unsuccessful response is a failure.
     pub(super) async fn send(&self, method: Method, path: &str, body: String) -> Result<HttpResponse, Failure> {
+        let response = self.request(method, path, body).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    async fn request(&self, method: Method, path: &str, body: String) -> Result<HttpResponse, Failure> {
         let socket = self.socket_path()?;
-        let response = unix_http::request(&socket, method, path, &[], body)
+        unix_http::request(&socket, method, path, &[], body)
             .await
-            .map_err(|error| Failure::new(format!("can't reach csm on {}: {error}; {FIX}", socket.display())))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let body = response.body().await.unwrap_or_default();
-        let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        Err(Failure::new(match (json["error"].as_str(), json["fix"].as_str()) {
-            (Some(error), Some(fix)) => format!("{error}: {fix}"),
-            _ => format!("can't use csm's response: its status is {status}; check that both are the same version"),
-        }))
+            .map_err(|error| Failure::new(format!("can't reach csm on {}: {error}; {FIX}", socket.display())))
+    }
+
+    /// Gets a workspace, within [`RESPONSE_TIMEOUT`]. `None` if csm does not know it.
+    pub(super) async fn look_up(&self, id: &WorkspaceId) -> Result<Option<Workspace>, Failure> {
+        self.with_timeout(async {
+            let response = self.request(Method::GET, &format!("/api/v1/workspaces/{id}"), String::new()).await?;
+            match response.status() {
+                status if status.is_success() => Ok(Some(parse(&self.read_body(response).await?)?)),
+                StatusCode::NOT_FOUND => Ok(None),
+                _ => Err(refusal(response).await),
+            }
+        })
+        .await
+    }
+
+    /// Gets a workspace. A workspace that csm does not know is a failure.
+    pub(super) async fn find(&self, id: &WorkspaceId) -> Result<Workspace, Failure> {
+        self.look_up(id).await?.ok_or_else(|| unknown(id))
     }
 
     /// Sends a request and reads the response's body, within [`RESPONSE_TIMEOUT`].
@@ -110,9 +124,54 @@ impl Client {
     }
 }
 
+/// Describes a workspace that csm does not know.
+pub(super) fn unknown(id: &WorkspaceId) -> Failure {
+    Failure::new(format!("can't find workspace \"{id}\"; run \"csm status\" to list the workspaces"))
+}
+
+/// Describes an unsuccessful response.
+async fn refusal(response: HttpResponse) -> Failure {
+    let status = response.status();
+    let body = response.body().await.unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    Failure::new(match (json["error"].as_str(), json["fix"].as_str()) {
+        (Some(error), Some(fix)) => format!("{error}: {fix}"),
+        _ => format!("can't use csm's response: its status is {status}; check that both are the same version"),
+    })
+}
+
 /// Parses a response's body.
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Failure> {
     let unparsable =
         |error| Failure::new(format!("can't parse csm's response: {error}; check that both are the same version"));
     serde_json::from_slice(body).map_err(unparsable)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unknown_workspace_is_a_failure_with_a_fix() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let respond = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(connection.read_u8().await.unwrap());
+            }
+            assert!(head.starts_with(b"GET /api/v1/workspaces/eve "), "{}", String::from_utf8_lossy(&head));
+            connection.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+        };
+        let client = Client { socket: Some(socket.clone()) };
+        let id = "eve".parse().unwrap();
+        let (found, ()) = tokio::join!(client.find(&id), respond);
+        let failure = found.unwrap_err().to_string();
+        assert_eq!(failure, "can't find workspace \"eve\"; run \"csm status\" to list the workspaces");
+    }
 }

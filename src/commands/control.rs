@@ -21,7 +21,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(super) fn run(target: &Target, verb: &str) -> Result<ExitCode, Failure> {
-    let now = block_on(change(&target.client, &target.workspace, verb, |text| eprintln!("{text}")))?;
+    let (client, id) = (&target.client, &target.workspace);
+    let now = block_on(async {
+        client.find(id).await?;
+        change(client, id, verb, |text| eprintln!("{text}")).await
+    })?;
     if now.state == "failed" {
         for line in &now.log {
             eprintln!("  {line}");

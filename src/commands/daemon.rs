@@ -24,7 +24,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
         let mut shutdown = pin!(shutdown_signal()?);
         // "systemctl reload" sends SIGHUP. On NixOS a manifest in /etc is a link to another link, whose changes inotify does not report.
         let mut hangup = signal(SignalKind::hangup()).map_err(signal_failure)?;
-        let lock = claim(&layout, 0o711)?;
+        let lock = claim(&layout, &manifest.workspace_base, 0o711)?;
         let runtime = SystemdRuntime::new();
         let (server, mut tasks) = serve(&layout, manifest, runtime.clone(), lock)?;
         tasks.spawn("the connection to systemd", async move { runtime.ended().await });

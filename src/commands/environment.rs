@@ -69,10 +69,7 @@ pub(super) fn valid(path: &Path, loaded: Loaded) -> Result<Manifest, Failure> {
     for issue in &loaded.issues {
         eprintln!("{}: {issue}", path.display());
     }
-    loaded.manifest.ok_or_else(|| {
-        Failure::new(format!(
-            "can't use {}: it is invalid, so csm started nothing; fix the errors above",
-            path.display()
-        ))
-    })
+    loaded
+        .manifest
+        .ok_or_else(|| Failure::new(format!("can't use {}: it is invalid; fix the errors above", path.display())))
 }

@@ -11,6 +11,7 @@ pub(super) fn run(target: &Target, lines: usize, follow: bool) -> Result<ExitCod
     block_on(async {
         let path = format!("/api/v1/workspaces/{}/logs?lines={lines}&follow={follow}", target.workspace);
         let client = &target.client;
+        client.find(&target.workspace).await?;
         let request = client.send(Method::GET, &path, String::new());
         // Without a timeout while following: a workspace may print nothing for days.
         let mut response = if follow { request.await? } else { client.with_timeout(request).await? };

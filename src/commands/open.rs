@@ -2,11 +2,10 @@
 
 use std::process::{Command, ExitCode, Stdio};
 
-use super::client::Workspace;
 use super::{Failure, Target, block_on};
 
 pub(super) fn run(target: &Target) -> Result<ExitCode, Failure> {
-    let found: Workspace = block_on(target.client.get(&format!("/api/v1/workspaces/{}", target.workspace)))?;
+    let found = block_on(target.client.find(&target.workspace))?;
     println!("{}", found.url);
     if ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some()) {
         // The address is already printed, so a browser that does not start is not a failure.

@@ -15,6 +15,7 @@ use crate::daemon::{Daemon, Handle};
 use crate::http::{self, App, Socket};
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
+use crate::model::text::AbsolutePath;
 use crate::ports::Runtime;
 
 /// The running daemon.
@@ -27,8 +28,16 @@ pub(super) struct Server {
 }
 
 /// Creates the directories and takes the lock, so that a second csm can't use them. `mode` is the runtime directory's: it decides which
-/// accounts reach the sockets in it.
-pub(super) fn claim(layout: &Layout, mode: u32) -> Result<std::fs::File, Failure> {
+/// accounts reach the sockets in it. Users' files must be elsewhere.
+pub(super) fn claim(layout: &Layout, base: &AbsolutePath, mode: u32) -> Result<std::fs::File, Failure> {
+    for directory in [&layout.run, &layout.state] {
+        if directory.starts_with(base.path()) || base.path().starts_with(directory) {
+            return Err(Failure::new(format!(
+                "can't use {}: it and workspaceBase, {base}, overlap; set workspaceBase to a separate directory",
+                directory.display()
+            )));
+        }
+    }
     let failed = |path: &Path, error: std::io::Error| {
         let path = path.display();
         Failure::new(format!("can't create {path}: {error}; let this account write to the directory above it"))
@@ -131,12 +140,26 @@ mod tests {
         let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
         let text = r#"{"version":1,"domain":"a.localhost","image":"x","users":{"dan":{"passwordFile":"/p"}}}"#;
         let manifest = Manifest::parse(text, &Machine { memory: 8 << 30, cpus: 4 }).0.unwrap();
-        let lock = claim(&layout, 0o700).unwrap();
+        let lock = claim(&layout, &manifest.workspace_base, 0o700).unwrap();
         let runtime = Fake::default();
         runtime.world().changes_panic = true;
         let (_server, mut tasks) = serve(&layout, manifest, runtime, lock).unwrap();
         let failure = tokio::time::timeout(Duration::from_secs(60), tasks.failed()).await.expect("the task ended");
         assert!(failure.to_string().contains("the daemon's loop panicked: on purpose; "), "{failure}");
+    }
+
+    #[test]
+    fn users_files_and_csms_own_are_in_separate_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        let layout = Layout { run: at("run"), state: at("data/state"), share: "/share".into() };
+        let claimed = |base: &str| claim(&layout, &at(base).to_str().unwrap().parse().unwrap(), 0o700);
+        for base in ["data", "data/state", "data/state/homes", "run/homes"] {
+            let failure = claimed(base).unwrap_err().to_string();
+            assert!(failure.contains("overlap; set workspaceBase to a separate directory"), "{base}: {failure}");
+        }
+        assert!(!at("data").exists(), "nothing is created");
+        assert!(claimed("data/homes").is_ok());
     }
 
     #[tokio::test]

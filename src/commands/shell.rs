@@ -5,7 +5,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use super::{Failure, block_on};
+use super::client::unknown;
+use super::{Client, Failure, block_on};
 use crate::adapters::account::Account;
 use crate::adapters::children::output_within;
 use crate::model::container::{HOME, USER, container_name};
@@ -19,29 +20,43 @@ fn missing(error: impl std::fmt::Display) -> Failure {
     Failure::new(format!("can't run podman: {error}; run \"csm doctor\" to see what is missing"))
 }
 
+/// Describes a workspace whose container does not run.
+fn not_running(workspace: &WorkspaceId) -> Failure {
+    // A shell does not need csm. If csm does not respond, the workspace may exist.
+    let found = block_on(Client { socket: None }.look_up(workspace));
+    if matches!(found, Ok(None)) {
+        return unknown(workspace);
+    }
+    Failure::new(format!("can't open a shell in {workspace}: it is not running; start it: csm start {workspace}"))
+}
+
 pub(super) fn run(workspace: &WorkspaceId, command: &[String]) -> Result<ExitCode, Failure> {
-    let stopped = || {
-        Failure::new(format!("can't open a shell in {workspace}: it is not running; start it: csm start {workspace}"))
-    };
     let unreachable = |error| {
         let unit = unit_name(workspace);
         Failure::new(format!("can't enter {unit}: {error}; check \"systemctl status {unit}\""))
     };
     // Root runs no workspaces, so for root this is a workspace that a unit runs.
     let account = if rustix::process::geteuid().is_root() {
-        Some(block_on(async { Account::of(workspace).await.map_err(unreachable)?.ok_or_else(stopped) })?)
+        let account = block_on(async { Account::of(workspace).await.map_err(unreachable) })?;
+        Some(account.ok_or_else(|| not_running(workspace))?)
     } else {
         None
     };
     let podman = || account.as_ref().map_or_else(|| Command::new("podman"), Account::podman);
     if !block_on(is_running(podman(), workspace))? {
-        return Err(stopped());
+        return Err(not_running(workspace));
+    }
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if command.is_empty() && !has_terminal {
+        return Err(Failure::new(format!(
+            "can't open a shell in {workspace}: standard input and output are not a terminal; run a command instead: csm shell {workspace} -- sh"
+        )));
     }
     // Only now, because the workspace's limits apply to everything in its cgroup.
     account.as_ref().map_or(Ok(()), Account::enter).map_err(unreachable)?;
     let mut podman = podman();
     podman.args(["exec", "--interactive", &format!("--user={USER}:{USER}"), &format!("--workdir={HOME}/project")]);
-    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+    if has_terminal {
         podman.arg("--tty");
     }
     podman.arg(container_name(workspace));

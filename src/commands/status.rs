@@ -15,6 +15,9 @@ const LIST: &str = "/api/v1/workspaces?measure=true";
 
 pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) -> Result<ExitCode, Failure> {
     block_on(async {
+        if let Some(id) = workspace {
+            client.find(id).await?;
+        }
         if json {
             let path = workspace.map_or_else(|| LIST.to_owned(), |id| format!("/api/v1/workspaces/{id}"));
             println!("{}", String::from_utf8_lossy(&client.fetch(Method::GET, &path, String::new()).await?));
@@ -23,11 +26,6 @@ pub(super) fn run(workspace: Option<&WorkspaceId>, client: &Client, json: bool) 
         let mut all: Vec<Workspace> = client.get(LIST).await?;
         if let Some(id) = workspace {
             all.retain(|workspace| workspace.id == id.to_string());
-            if all.is_empty() {
-                return Err(Failure::new(format!(
-                    "can't find workspace \"{id}\"; run \"csm status\" to list the workspaces"
-                )));
-            }
         }
         let header = ["WORKSPACE", "STATE", "SINCE", "MEMORY", "REASON"].map(str::to_owned).to_vec();
         let rows: Vec<Vec<String>> = std::iter::once(header).chain(all.iter().map(row)).collect();

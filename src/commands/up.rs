@@ -43,7 +43,7 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
 async fn up(source: ManifestWatcher, manifest: Manifest, layout: Layout) -> Result<ExitCode, Failure> {
     // Before anything starts: from now on a signal stops what has started.
     let mut shutdown = pin!(shutdown_signal()?);
-    let lock = claim(&layout, 0o710)?;
+    let lock = claim(&layout, &manifest.workspace_base, 0o710)?;
     // Watched before nginx reads the files, so that no change is missed.
     let certificate = watch_certificate(&manifest);
     let (podman, nginx) = tokio::select! {

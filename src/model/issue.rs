@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::printed;
 
 /// Whether csm can use a manifest that has an [`Issue`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// csm refuses the manifest.
@@ -17,7 +17,7 @@ pub enum Severity {
 }
 
 /// A problem in the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issue {
     /// Whether csm refuses the manifest because of it.
     pub severity: Severity,
@@ -66,17 +66,19 @@ impl Issue {
 
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.severity {
+        let severity = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
-        })?;
-        if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
+        };
+        let mut line = severity.to_owned();
+        for (before, part) in [(": ", &self.path), (": found ", &self.found), (": ", &self.problem), ("; ", &self.fix)]
+        {
+            if !part.is_empty() {
+                line.extend([before, part]);
+            }
         }
-        if !self.found.is_empty() {
-            write!(f, ": found {}", self.found)?;
-        }
-        write!(f, ": {}; {}", self.problem, self.fix)
+        // The path contains keys as they are in the file.
+        f.write_str(&printed::escape_line(line.as_bytes()))
     }
 }
 
@@ -128,6 +130,12 @@ mod tests {
         let issue = Issue::error("a", "x\u{1b}[31m\n".repeat(40), "bad", "fix it");
         assert!(!issue.to_string().contains(['\n', '\u{1b}']));
         assert!(issue.found.ends_with('…'));
+    }
+
+    #[test]
+    fn keys_are_printed_without_control_characters() {
+        let issue = Issue::error("users.a\u{1b}[2J\nb", "", "unknown\n", "fix it");
+        assert_eq!(issue.to_string(), "error: users.a\\u{1b}[2J\\u{a}b: unknown\\u{a}; fix it");
     }
 
     #[test]

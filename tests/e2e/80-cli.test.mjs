@@ -76,7 +76,8 @@ test('stop, start and restart wait for the outcome; status and open show it', as
   assert.deepEqual(json.map((one) => one.id), ['ada', 'grace']);
   assert.ok(json[0].usage.memory > 1 << 20);
   assert.equal(await works('open', 'ada'), `${origin('ada')}/\n`);
-  for (const verb of ['stop', 'start', 'restart', 'status', 'open', 'logs']) await fails(/workspace "nobody"/, verb, 'nobody');
+  for (const verb of ['stop', 'start', 'restart', 'status', 'open', 'logs', 'shell'])
+    await fails(/can't find workspace "nobody"; run "csm status"/, verb, 'nobody');
 });
 
 test('a frozen workspace is stopped, started and restarted like any other', async () => {

@@ -141,9 +141,25 @@ fn to_issue(keys: &[String], invalid: &Value, message: &str) -> Issue {
         let field = rest.trim_end_matches('`');
         return Issue::error(format!("{path}.{field}"), "", "missing", SEE_REFERENCE);
     }
-    match Invalid::split(message) {
-        Some((problem, fix)) => Issue::error(path, invalid, problem, fix),
-        None => Issue::error(path, invalid, message, SEE_REFERENCE),
+    match (Invalid::split(message), message.rsplit_once(", expected ")) {
+        (Some((problem, fix)), _) => Issue::error(path, invalid, problem, fix),
+        (None, Some((_, expected))) => {
+            Issue::error(path, invalid, format!("not {}", in_json_words(expected)), SEE_REFERENCE)
+        }
+        (None, None) => Issue::error(path, invalid, message, SEE_REFERENCE),
+    }
+}
+
+/// Translates serde's name of an expected Rust type.
+fn in_json_words(expected: &str) -> &str {
+    match expected {
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        structure if structure.starts_with("struct ") => "an object",
+        other => other,
     }
 }
 
