@@ -1,7 +1,7 @@
 # Every target is one script, which says at its top what it does.
 .PHONY: demo demo-clean image test fuzz vm-test bench lint
 
-demo: ## two people's workspaces at http://ada.code.localhost:7080 (PORT=..., CLAUDE_CODE=1)
+demo: ## two users' workspaces at http://ada.code.localhost:7080 (PORT=..., CLAUDE_CODE=1)
 	@scripts/demo
 
 demo-clean: ## remove every trace of the demo

@@ -1,5 +1,5 @@
 {
-  description = "VS Code and coding agents in the browser, with a workspace for each person on one machine";
+  description = "VS Code and coding agents in the browser, with a workspace for each user of a host";
 
   inputs = {
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
@@ -92,7 +92,7 @@
         demo = {
           type = "app";
           program = lib.getExe (demo pkgs).system.build.vm;
-          meta.description = "Two people's workspaces in a virtual machine";
+          meta.description = "Two users' workspaces in a virtual machine";
         };
       });
 
@@ -116,7 +116,7 @@
 
       templates.default = {
         path = ./nixos-modules/template;
-        description = "A NixOS machine with workspaces for two people";
+        description = "A NixOS host with workspaces for two users";
       };
 
       checks = forAllSystems (

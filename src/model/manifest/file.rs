@@ -40,8 +40,8 @@ pub struct ManifestFile {
     pub users: Option<BTreeMap<Name, UserFile>>,
 }
 
-/// How browsers reach the host. nginx uses TLS if `certificate` and `certificateKey` are set. Without them it uses plain HTTP, for names
-/// under `localhost` or behind another proxy that terminates TLS on port 443.
+/// How browsers reach the host. nginx uses TLS if `certificate` and `certificateKey` are set. Without them it uses plain HTTP on a
+/// loopback address, for names under `localhost` or behind another proxy that terminates TLS on port 443.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FrontDoorFile {
