@@ -293,6 +293,25 @@ in
     subGidRanges = [ ];
   };
   range-of-another-among-nixos.refused = "the subordinate ids of eve (100000 to 165535) are among those that NixOS allocates to 1 other account (100000 to 165535); set users.users.eve.subUidRanges and subGidRanges to ranges from 165536";
+  # The overlap is not with a user's range.
+  range-of-another-and-of-others.module = {
+    users.users = {
+      bob.isNormalUser = true;
+      eve = {
+        isNormalUser = true;
+        subUidRanges = [
+          {
+            startUid = 100000;
+            count = 65536;
+          }
+        ];
+      };
+    };
+  }
+  // csm {
+    domain = "code.localhost";
+    users.dan.subIdStart = 10000000;
+  };
   range-of-another-above-nixos.module = {
     users.users.eve = {
       isNormalUser = true;
