@@ -41,6 +41,8 @@ pub(super) enum Refusal {
         /// How many logs a user can follow.
         max: usize,
     },
+    /// code-server runs, but did not respond to this request.
+    NoResponse,
     /// The runtime failed.
     Runtime(RuntimeError),
     /// An error in csm. The log has the details.
@@ -70,6 +72,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::AmbiguousHeader(_) | Self::HandshakeExpired => StatusCode::BAD_REQUEST,
             Self::TooManyAttempts { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoResponse => StatusCode::BAD_GATEWAY,
             Self::Runtime(error) => status_of(error),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -102,6 +105,11 @@ impl Refusal {
             Self::TooManyLogs { max } => {
                 ("Too many logs", format!("You already follow {max} logs. Close one, then try again."))
             }
+            Self::NoResponse => (
+                "No response",
+                "code-server closed the connection without a response. Check the address, or see the workspace's log."
+                    .to_owned(),
+            ),
             Self::Runtime(error) => {
                 let title = match error {
                     RuntimeError::NotFound(_) => "Not found",

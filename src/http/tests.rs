@@ -1,5 +1,6 @@
 //! Tests of the pages and the API, with requests as nginx sends them and a daemon with a fake runtime.
 
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -60,11 +62,16 @@ fn declared(directory: &Path, grace_is_admin: bool) -> Arc<Manifest> {
     manifest.unwrap_or_else(|| panic!("{issues:?}")).into()
 }
 
+thread_local! {
+    /// The time of this thread's tests. Everything that asks for it runs on the test's thread.
+    static NOW: Cell<u64> = const { Cell::new(1000) };
+}
+
 fn stage() -> Stage {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("password"), hash("right")).unwrap();
     let layout = Layout { run: directory.path().into(), state: directory.path().into(), share: "/share".into() };
-    let clock: Clock = || 1000;
+    let clock: Clock = || NOW.get();
     let (state, kept) = State::open(&layout.database(), [1; 32], clock()).unwrap();
     let fake = Fake::default();
     let (manifest, current) = watch::channel(declared(directory.path(), true));
@@ -314,6 +321,42 @@ async fn a_frame_on_another_owners_page_starts_no_workspace() {
             .await
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_running_workspace_that_closes_a_connection_is_not_called_stopped() {
+    let stage = stage();
+    stage.fake.put("dan", true);
+    stage.until("dan", "running").await;
+    let cookie = stage.workspace_cookie(&stage.signed_in("dan").await.0, "label:dan");
+    let asks = async |mode: &str| {
+        let ask = stage.ask("GET", "label:dan", "/_csm/wake").with("cookie", &cookie).with("sec-fetch-mode", mode);
+        let response = stage.send(ask.bare()).await;
+        let status = response.status().as_u16();
+        let text = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        (status, String::from_utf8(text.to_vec()).unwrap())
+    };
+    let (status, text) = asks("cors").await;
+    assert!(status == 503 && text.starts_with("code-server does not respond; "), "{status} {text}");
+    let (status, page) = asks("navigate").await;
+    assert!(status == 503 && page.contains("live.js"), "the wake page waits for code-server: {status} {page}");
+
+    let socket = stage.app.layout.socket(&"dan".parse().unwrap());
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        }
+    });
+    let (status, text) = asks("cors").await;
+    assert!(status == 502 && text.starts_with("code-server closed the connection"), "{status} {text}");
+    let (status, page) = asks("navigate").await;
+    assert!(status == 503 && page.contains("live.js"), "it may have started after nginx tried: {status} {page}");
+    NOW.set(1005);
+    let (status, page) = asks("navigate").await;
+    assert!(status == 502 && page.contains("code-server closed the connection"), "{status} {page}");
+    assert!(!page.contains("live.js"), "nothing reloads the page: {page}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Sends bytes to the sockets: requests with more than a head, and ambiguous requests.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
 use super::*;
