@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
+use super::streams::Streams;
 use crate::access::handshake::Codes;
 use crate::access::limiter::Limiter;
 use crate::access::session::Sessions;
@@ -30,6 +31,8 @@ pub struct App {
     clock: Clock,
     pub(super) layout: Layout,
     pub(super) logs: Box<dyn Logs>,
+    pub(super) followed_logs: Streams,
+    pub(super) event_streams: Streams,
     pub(super) counters: Counters,
 }
 
@@ -93,6 +96,8 @@ impl App {
             clock,
             layout,
             logs: Box::new(runtime),
+            followed_logs: Streams::of_logs(),
+            event_streams: Streams::of_events(),
             counters: Counters::default(),
         })
     }

@@ -41,6 +41,11 @@ pub(super) enum Refusal {
         /// How many logs a user can follow.
         max: usize,
     },
+    /// Too many of the user's pages receive events.
+    TooManyPages {
+        /// How many pages of a user can receive events.
+        max: usize,
+    },
     /// code-server runs, but did not respond to this request.
     NoResponse,
     /// The runtime failed.
@@ -71,7 +76,9 @@ impl Refusal {
             Self::NotFound(_) | Self::EditorOnly => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::AmbiguousHeader(_) | Self::HandshakeExpired => StatusCode::BAD_REQUEST,
-            Self::TooManyAttempts { .. } | Self::TooManyLogs { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyAttempts { .. } | Self::TooManyLogs { .. } | Self::TooManyPages { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::NoResponse => StatusCode::BAD_GATEWAY,
             Self::Runtime(error) => status_of(error),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -104,6 +111,9 @@ impl Refusal {
             Self::TooManyAttempts { wait } => ("Too many sign-in attempts", format!("Wait {wait} s, then try again.")),
             Self::TooManyLogs { max } => {
                 ("Too many logs", format!("You already follow {max} logs. Close one, then try again."))
+            }
+            Self::TooManyPages { max } => {
+                ("Too many pages", format!("{max} pages of yours are open already. Close one, then try again."))
             }
             Self::NoResponse => (
                 "No response",

@@ -12,6 +12,7 @@ mod pages;
 mod requester;
 mod revoke;
 mod sign_in;
+mod streams;
 mod wake;
 mod workspace;
 

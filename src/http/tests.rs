@@ -26,6 +26,7 @@ use crate::model::manifest::{Machine, Manifest};
 use crate::ports::Clock;
 use crate::ports::fake::Fake;
 
+mod dashboard;
 mod sockets;
 
 /// The pages, the daemon behind them, and their files.

@@ -7,7 +7,7 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 
 use super::app::App;
@@ -127,7 +127,8 @@ pub(super) async fn events(
     context: Context,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let (id, _) = admitted(&app, &context, &headers)?;
+    let (id, session) = admitted(&app, &context, &headers)?;
+    let reader = app.event_streams.admit(&session.owner)?;
     let snapshots = app.daemon.follow();
     let last_sent: Option<Arc<View>> = None;
     let events = stream::unfold(
@@ -163,5 +164,10 @@ pub(super) async fn events(
             }
         },
     );
+    let events = events.map(move |event| {
+        // The stream is counted until the page disconnects.
+        let _ = &reader;
+        event
+    });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
