@@ -587,20 +587,42 @@ impl std::io::Write for Logged {
     }
 }
 
+impl Logged {
+    /// Collects this thread's log until the returned guard is dropped.
+    fn collect() -> (Self, impl Drop) {
+        let logged = Self::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        (logged, tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish()))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
 #[tokio::test]
 async fn a_password_typed_as_the_name_is_not_logged() {
     let stage = stage();
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
     // With only one subscriber, tracing would cache that a log call made first on another test's thread is disabled.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let (logged, _guard) = Logged::collect();
     for name in ["canary-password", "Canary%20Password!", "dan"] {
         assert_eq!(stage.tries(name, "canary", HOME, None).await.status(), StatusCode::UNAUTHORIZED);
     }
-    let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    let text = logged.text();
     let refused: Vec<_> = text.lines().filter(|line| line.contains("sign-in refused")).collect();
     assert!(refused.len() == 3 && refused[2].contains("name=\"dan\"") && refused[0].contains("unknown name"), "{text}");
     assert!(!text.to_lowercase().contains("canary"), "{text}");
+}
+
+#[tokio::test]
+async fn a_hash_of_another_kind_is_not_a_password() {
+    let stage = stage();
+    let bcrypt = "$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe";
+    std::fs::write(stage.directory.path().join("password"), bcrypt).unwrap();
+    let typed = bcrypt.replace('$', "%24").replace('/', "%2F");
+    for password in [typed.as_str(), "right", ""] {
+        assert_eq!(stage.tries("dan", password, HOME, None).await.status(), StatusCode::UNAUTHORIZED, "{password}");
+    }
 }
