@@ -227,7 +227,10 @@ mod tests {
             ("$", Unusable::NotArgon2),
             ("$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe", Unusable::NotArgon2),
             ("$6$salt$hash", Unusable::NotArgon2),
-            ("$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E", Unusable::NotArgon2),
+            (
+                "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E",
+                Unusable::NotArgon2,
+            ),
             (no_salt, Unusable::NotArgon2),
             (cut, Unusable::NotArgon2),
             (&format!(" {DUMMY}"), Unusable::NotArgon2),

@@ -118,7 +118,11 @@ mod tests {
         one(with_mode("", 0o600), true, "is empty");
         one(with_mode("\n", 0o600), true, "is empty");
         one(with_mode("   \n", 0o600), true, "is empty, blank");
-        one(with_mode("$2y$05$bvIG6Nmid91", 0o600), true, "is not an argon2 hash; write the password into it, or its hash");
+        one(
+            with_mode("$2y$05$bvIG6Nmid91", 0o600),
+            true,
+            "is not an argon2 hash; write the password into it, or its hash",
+        );
         one(with_mode("x", 0o644), false, "every account of this host");
         one(|file| fs::create_dir(file).expect("made"), true, "regular file");
     }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use super::api;
 use super::app::App;
 use super::context::{Context, provenance, session};
-use super::error::Refusal;
+use super::error::{Refusal, no_such_page, wrong_method};
 use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
 use super::requester::{Requester, find};
 use super::streams::Reader;
@@ -44,7 +45,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .merge(api::user_routes())
         .merge(files(""))
         .merge(files("/_csm"))
-        .fallback(|| async { Refusal::NotFound("There is no such page.".to_owned()) })
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(wrong_method)
 }
 
 /// A signed-in visitor of the dashboard, whose request comes from csm's own pages or is a visit.
@@ -93,11 +95,7 @@ impl Visitor {
     }
 }
 
-async fn dashboard(
-    Shared(app): Shared<Arc<App>>,
-    context: Context,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
+async fn dashboard(Shared(app): Shared<Arc<App>>, context: Context, headers: HeaderMap) -> Result<Response, Refusal> {
     let visitor = match Visitor::of(&app, &context, &headers) {
         Err(Refusal::SignedOut) => return Ok(Redirect::to("/sign-in").into_response()),
         visitor => visitor?,
@@ -127,9 +125,10 @@ async fn act(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Path((id, verb)): Path<(String, String)>,
-    Query(query): Query<CsrfQuery>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<CsrfQuery>, QueryRejection>,
 ) -> Result<Redirect, Refusal> {
+    let (Path((id, verb)), Query(query)) = (path?, query?);
     let visitor = Visitor::of(&app, &context, &headers)?;
     if !app.key.verify(&["csrf", &visitor.session.id], &query.csrf) {
         return Err(Refusal::CrossSite);
@@ -142,8 +141,9 @@ async fn log(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
+    let Path(id) = id?;
     let visitor = Visitor::of(&app, &context, &headers)?;
     let view = find(&app, &visitor.requester(), &id)?;
     let lines = app.logs.logs(&view.id, MAX_LOG_LINES, false).fold(Tail::new(MAX_LOG_BYTES), async |mut tail, line| {

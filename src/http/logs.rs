@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
@@ -45,9 +46,10 @@ async fn logs(
     Shared(app): Shared<Arc<App>>,
     channel: Channel,
     headers: HeaderMap,
-    Path(id): Path<String>,
-    Query(query): Query<LogsQuery>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, ApiRefusal> {
+    let (Path(id), Query(query)) = (id?, query?);
     let view = find(&app, &requester, &id)?;
     let follower = match &requester {
         Requester::User { name, .. } if query.follow => Some(app.followed_logs.admit(name)?),

@@ -27,6 +27,7 @@ use crate::ports::Clock;
 use crate::ports::fake::Fake;
 
 mod dashboard;
+mod messages;
 mod sockets;
 
 /// The pages, the daemon behind them, and their files.
@@ -221,7 +222,7 @@ async fn a_user_can_follow_eight_logs_at_a_time_and_the_operator_any_number() {
     let refused = ask(&dan).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     let body = axum::body::to_bytes(refused.into_body(), 1000).await.unwrap();
-    assert!(String::from_utf8_lossy(&body).contains("You already follow 8 logs. Close one"), "{body:?}");
+    assert_eq!(body, r#"{"error":"You already follow 8 logs.","fix":"Close one, then try again."}"#);
     assert_eq!(ask(&grace).await.status(), StatusCode::OK, "each user's logs are counted separately");
     let unfollowed = stage.ask("GET", "dashboard", "/api/v1/workspaces/dan/logs").with("cookie", &dan).bare();
     assert_eq!(stage.send(unfollowed).await.status(), StatusCode::OK, "a log that ends is not counted");

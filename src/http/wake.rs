@@ -26,7 +26,8 @@ use crate::plan::{Cause, Verb};
 const SHOW_FAILURE_SECONDS: u64 = 30;
 
 /// Responses to requests that are not navigations.
-const NO_RESPONSE: &str = "code-server closed the connection without a response; check the address, or see the workspace's log\n";
+const NO_RESPONSE: &str =
+    "code-server closed the connection without a response; check the address, or see the workspace's log\n";
 const UNRESPONSIVE: &str = "code-server does not respond; see the workspace's log, or restart the workspace\n";
 const NOT_RUNNING: &str = "the workspace is not running; open it in a browser to start it\n";
 
@@ -41,7 +42,8 @@ fn admitted(app: &App, context: &Context, headers: &HeaderMap) -> Result<(Worksp
 }
 
 fn view(app: &App, id: &WorkspaceId) -> Result<Arc<View>, Refusal> {
-    let gone = || Refusal::NotFound("There is no longer a workspace at this address.".to_owned());
+    let gone =
+        || Refusal::NotFound("There is no longer a workspace at this address.".to_owned(), "Ask your administrator.");
     app.daemon.snapshot().workspaces.get(id).cloned().ok_or_else(gone)
 }
 
@@ -90,7 +92,8 @@ pub(super) async fn wake(
 }
 
 async fn start_workspace(app: &App, id: &WorkspaceId, session: &Session) -> Result<(), Refusal> {
-    let gone = |_| Refusal::NotFound("There is no longer a workspace at this address.".to_owned());
+    let gone =
+        |_| Refusal::NotFound("There is no longer a workspace at this address.".to_owned(), "Ask your administrator.");
     app.daemon.request(id.clone(), Verb::Start, Cause::Opened(session.owner.clone())).await.map_err(gone)
 }
 
