@@ -222,7 +222,7 @@ test("an editor's port for SSH tunnels serves no port of the workspace either", 
     const form = new URLSearchParams({ name: 'ada', password: password('ada') }).toString();
     const signedIn = await at('/_csm/sign-in-here', `Origin: http://127.0.0.1:${tunnel}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ${form.length}\r\n`, 'POST', form);
     assert.equal(signedIn.status, 303, signedIn.text.slice(0, 500));
-    const cookie = `Cookie: ${/^[^;]*/.exec(signedIn.headers['set-cookie'].find((set) => set.startsWith('__Host-csm-workspace')))[0]}\r\n`;
+    const cookie = `Cookie: ${/^[^;]*/.exec(signedIn.headers['set-cookie'].findLast((set) => set.startsWith('__Host-csm-workspace')))[0]}\r\n`;
     assert.equal((await at('/healthz', cookie)).status, 200, 'the editor responds');
     await closed((target) => at(target, cookie));
   } finally {
