@@ -32,7 +32,9 @@ pub struct App {
     pub(super) layout: Layout,
     pub(super) logs: Box<dyn Logs>,
     pub(super) followed_logs: Streams,
-    pub(super) event_streams: Streams,
+    pub(super) dashboard_events: Streams,
+    /// Counted separately, because a page of a workspace can open any number of its own hostname's.
+    pub(super) wake_events: Streams,
     pub(super) counters: Counters,
 }
 
@@ -97,7 +99,8 @@ impl App {
             layout,
             logs: Box::new(runtime),
             followed_logs: Streams::of_logs(),
-            event_streams: Streams::of_events(),
+            dashboard_events: Streams::of_events(),
+            wake_events: Streams::of_events(),
             counters: Counters::default(),
         })
     }

@@ -199,7 +199,7 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let visitor = Visitor::of(&app, &context, &headers)?;
-    let reader = app.event_streams.admit(&visitor.session.owner)?;
+    let reader = app.dashboard_events.admit(&visitor.session.owner)?;
     let watching = app.daemon.watch(Measure::UsageAndDisk);
     let mut live = Live {
         _reader: reader,

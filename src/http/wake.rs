@@ -131,7 +131,10 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let (id, session) = admitted(&app, &context, &headers)?;
-    let reader = app.event_streams.admit(&session.owner)?;
+    if !provenance(&headers).is_own(&context.origin) {
+        return Err(Refusal::CrossSite);
+    }
+    let reader = app.wake_events.admit(&session.owner)?;
     let snapshots = app.daemon.follow();
     let last_sent: Option<Arc<View>> = None;
     let events = stream::unfold(
