@@ -112,7 +112,7 @@ pub const FIX: &str = "write the password into it, or its hash from \"csm hash-p
 /// What a password file contains.
 enum Secret<'a> {
     Plain(&'a str),
-    Hash(PasswordHash<'a>, Params),
+    Hash(Box<(PasswordHash<'a>, Params)>),
 }
 
 /// Parses a password file's content, without its trailing newlines.
@@ -130,7 +130,7 @@ fn parse(stored: &[u8]) -> Result<Secret<'_>, Unusable> {
     if params.m_cost() > memory || params.t_cost() > passes || params.p_cost() > lanes {
         return Err(Unusable::TooExpensive);
     }
-    Ok(Secret::Hash(hash, params))
+    Ok(Secret::Hash(Box::new((hash, params))))
 }
 
 /// Checks a password file's content.
@@ -141,7 +141,8 @@ pub fn check(stored: &[u8]) -> Result<(), Unusable> {
 /// Whether a password matches. A wrong one takes as long whatever the file contains.
 fn matches(stored: Option<&[u8]>, password: &str) -> Result<bool, Unusable> {
     let secret = stored.map(parse).transpose();
-    if let Ok(Some(Secret::Hash(hash, params))) = &secret {
+    if let Ok(Some(Secret::Hash(hashed))) = &secret {
+        let (hash, params) = &**hashed;
         return Ok(verify(hash, params.clone(), password).unwrap_or(false));
     }
     if let Ok(dummy) = PasswordHash::new(DUMMY) {
@@ -253,8 +254,8 @@ mod tests {
 
     #[test]
     fn the_dummy_hash_is_valid() {
-        let Ok(Secret::Hash(_, params)) = parse(DUMMY.as_bytes()) else { panic!("not a hash") };
+        let Ok(Secret::Hash(hashed)) = parse(DUMMY.as_bytes()) else { panic!("not a hash") };
         let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
-        assert_eq!(cost(&params), cost(&Params::default()), "it takes as long as a real one");
+        assert_eq!(cost(&hashed.1), cost(&Params::default()), "it takes as long as a real one");
     }
 }
