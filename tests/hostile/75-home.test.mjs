@@ -7,6 +7,7 @@ import { operator } from '../e2e/lib/http.mjs';
 import { data, inside } from '../e2e/lib/place.mjs';
 import { Visitor } from '../e2e/lib/visitor.mjs';
 
+const SETTINGS = '.local/share/code-server/User';
 const outside = `${data}/outside`;
 before(async () => {
   await Promise.all([running('ada'), running('grace')]);
@@ -16,10 +17,12 @@ before(async () => {
 });
 after(async () => {
   rmSync(outside, { recursive: true, force: true });
+  // csm merges its settings once. Without its record of that it merges them again at the next start.
+  await inside('ada', 'sh', '-c', `rm -rf ~/${SETTINGS}/settings.json ~/.local/share/code-server/csm-settings.json`);
+  await stopped('ada');
   await running('ada');
 });
 
-const SETTINGS = '.local/share/code-server/User';
 for (const [what, command, undo] of [
   ['a home that nobody may enter', 'chmod 0 ~'],
   ['a project that nobody may enter', 'chmod 0 ~/project'],
