@@ -149,7 +149,7 @@ impl Refusal {
             ),
             Self::NoResponse => message(
                 "No response",
-                "code-server closed the connection without a response.",
+                "code-server closed the connection without a response, or its response is invalid.",
                 "Check the address, or see the workspace's log.",
             ),
             Self::Runtime(error) => {

@@ -26,8 +26,7 @@ use crate::plan::{Cause, Verb};
 const SHOW_FAILURE_SECONDS: u64 = 30;
 
 /// Responses to requests that are not navigations.
-const NO_RESPONSE: &str =
-    "code-server closed the connection without a response; check the address, or see the workspace's log\n";
+const NO_RESPONSE: &str = "code-server closed the connection without a response, or its response is invalid; check the address, or see the workspace's log\n";
 const UNRESPONSIVE: &str = "code-server does not respond; see the workspace's log, or restart the workspace\n";
 const NOT_RUNNING: &str = "the workspace is not running; open it in a browser to start it\n";
 
