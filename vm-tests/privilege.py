@@ -63,6 +63,7 @@ with subtest("the daemon's account can do nothing else with those units, or with
         call("MaskUnitFiles", "asbb", "1", ada, "true", "false"),
         call("LinkUnitFiles", "asbb", "1", "/tmp/x.service", "true", "false"),
         call("SetEnvironment", "as", "1", "LD_PRELOAD=/tmp/x.so"),
+        call("GetUnit", "s", ada),
         call("Reload", ""),
         call("Reexecute", ""),
         call("PowerOff", ""),

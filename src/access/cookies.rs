@@ -15,17 +15,34 @@ pub const DEVICE: &str = "__Host-csm-device";
 /// All cookies that csm sets. nginx removes them from requests to workspaces.
 pub const ALL: [&str; 4] = [SESSION, WORKSPACE, NONCE, DEVICE];
 
-/// Returns the value of a cookie; `None` if the name occurs more than once, because a page on a sibling host may have set one of them.
-pub fn find<'a>(header: &'a [u8], name: &str) -> Option<&'a str> {
-    let mut values = header.split(|b| *b == b';').filter_map(|pair| {
+/// The values of all cookies with this name.
+fn values<'a>(header: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    header.split(|b| *b == b';').filter_map(move |pair| {
         let pair = pair.trim_ascii();
         pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-    });
+    })
+}
+
+/// Returns the value of a cookie; `None` if the name occurs more than once, because a page may have set one of them.
+pub fn find<'a>(header: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut values = values(header, name);
     let value = values.next()?;
     if values.next().is_some() {
         return None;
     }
     std::str::from_utf8(value).ok()
+}
+
+/// Returns the names of csm's cookies that occur more than once.
+pub fn repeated(header: &[u8]) -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().filter(|name| values(header, name).nth(1).is_some())
+}
+
+/// Formats the value of a `Set-Cookie` header that deletes the cookie's partitioned twin. A page on the same host can set one: browsers
+/// store a cookie with the attribute `Partitioned` beside one without it, and send both. Browsers that don't know the attribute delete the
+/// cookie itself, so this header must come before the one that sets it.
+pub fn delete_partitioned(name: &str) -> String {
+    format!("{name}=; Path=/; Secure; HttpOnly; SameSite=None; Partitioned; Max-Age=0")
 }
 
 /// Formats the value of a `Set-Cookie` header. `max_age` is in seconds; 0 removes the cookie.
@@ -58,6 +75,15 @@ mod tests {
     fn a_duplicate_cookie_is_ignored() {
         assert_eq!(find(b"__Host-csm-session=a; __Host-csm-session=b", SESSION), None);
         assert_eq!(find(b"__Host-csm-session=a; __Host-csm-session=a", SESSION), None);
+    }
+
+    #[test]
+    fn repeated_cookies_are_those_that_occur_twice() {
+        let check = |header: &[u8], names: &[&str]| assert_eq!(repeated(header).collect::<Vec<_>>(), names);
+        check(b"", &[]);
+        check(b"__Host-csm-session=a; __Host-csm-nonce=a; x=1; x=2", &[]);
+        check(b"__Host-csm-nonce=a;x=1;\t__Host-csm-nonce=", &[NONCE]);
+        check(b"__Host-csm-device=a;__Host-csm-session=a;__Host-csm-session=b;__Host-csm-device=a", &[SESSION, DEVICE]);
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::path::Path;
 const MAX_SMALL: u64 = 1 << 20;
 
 /// The maximum size in bytes of a manifest; one with tens of thousands of users is smaller.
-const MAX_MANIFEST: u64 = 16 << 20;
+pub const MAX_MANIFEST: usize = 16 << 20;
 
 /// Writes a file atomically: readers see either the old content or the new content, even after a power failure.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -45,7 +45,7 @@ pub fn read_secret(path: &Path) -> io::Result<(Vec<u8>, bool)> {
 
 /// Reads a manifest's text.
 pub fn read_manifest(path: &Path) -> io::Result<String> {
-    let content = read_bounded(open(path)?, MAX_MANIFEST)?;
+    let content = read_bounded(open(path)?, MAX_MANIFEST as u64)?;
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
@@ -119,10 +119,10 @@ mod tests {
         }
         let big = dir.path().join("big");
         let file = File::create(&big).expect("made");
-        file.set_len(MAX_MANIFEST + 1).expect("set");
+        file.set_len(MAX_MANIFEST as u64 + 1).expect("set");
         assert!(read_manifest(&big).expect_err("refused").to_string().contains("bigger than 16 MiB"));
-        file.set_len(MAX_MANIFEST).expect("set");
-        assert_eq!(read_manifest(&big).expect("read").len() as u64, MAX_MANIFEST);
+        file.set_len(MAX_MANIFEST as u64).expect("set");
+        assert_eq!(read_manifest(&big).expect("read").len(), MAX_MANIFEST);
         // Files in /proc have a size of 0 in their metadata.
         assert!(read_manifest(Path::new("/proc/self/status")).expect("read").contains("Pid:"));
     }

@@ -77,6 +77,8 @@ pub struct ManifestWatcher {
     path: PathBuf,
     scope: CheckScope,
     changes: Changes,
+    /// The last error that [`Self::next`] returned, until the file can be used again.
+    reported: Option<String>,
 }
 
 impl ManifestWatcher {
@@ -84,13 +86,21 @@ impl ManifestWatcher {
     pub fn start(path: &Path, scope: CheckScope) -> Result<(Self, Loaded), ManifestError> {
         let changes = watch::file(path);
         let loaded = load(path, scope)?;
-        Ok((Self { path: path.to_owned(), scope, changes }, loaded))
+        Ok((Self { path: path.to_owned(), scope, changes, reported: None }, loaded))
     }
 
-    /// Waits for a change and reads the file. Returns a manifest that can replace `current`, or why the file's can't.
+    /// Waits for a change and reads the file. Returns a manifest that can replace `current`, or why the file's can't. Writing a file causes
+    /// several changes, so the same error is returned only once.
     pub async fn next(&mut self, current: &Manifest) -> Result<Manifest, ManifestError> {
-        self.changes.recv().await;
-        self.read(current)
+        loop {
+            self.changes.recv().await;
+            let read = self.read(current);
+            let error = read.as_ref().err().map(ToString::to_string);
+            if error.is_none() || error != self.reported {
+                self.reported = error;
+                return read;
+            }
+        }
     }
 
     /// Reads the file, even if it has not changed.
@@ -113,6 +123,8 @@ impl ManifestWatcher {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
     use crate::adapters::files::write_atomically;
@@ -155,6 +167,33 @@ mod tests {
         let next =
             tokio::time::timeout(Duration::from_secs(10), watcher.next(&first)).await.expect("the change is noticed");
         assert_eq!(next.expect("valid").domain.to_string(), "b.localhost");
+    }
+
+    #[tokio::test]
+    async fn the_same_error_is_reported_once_until_the_manifest_is_valid_again() {
+        let stage = Stage::new();
+        let (mut watcher, first) = stage.watcher();
+        let (change, changes) = watch::by_hand();
+        watcher.changes = changes;
+        let valid = Stage::text("a.localhost", "/home/a");
+        for (text, reported) in [
+            ("", Some("the manifest is empty")),
+            ("", None),
+            ("{", Some("EOF")),
+            ("{", None),
+            ("", Some("the manifest is empty")),
+            (&valid, Some("valid")),
+            (&valid, Some("valid")),
+            ("", Some("the manifest is empty")),
+            ("", None),
+        ] {
+            stage.write(text);
+            change.send(()).await.expect("watched");
+            let next = watcher.next(&first).now_or_never();
+            let found = next.map(|next| next.map_or_else(|error| error.to_string(), |_| "valid".to_owned()));
+            assert_eq!(found.is_some(), reported.is_some(), "{text:?}: {found:?}");
+            assert!(found.unwrap_or_default().contains(reported.unwrap_or_default()), "{text:?} {reported:?}");
+        }
     }
 
     #[test]

@@ -45,9 +45,8 @@ pub fn check_files(manifest: &Manifest) -> Vec<Issue> {
 fn check_password(path: &str, file: &Path, issues: &mut Vec<Issue>) {
     match read_secret(file) {
         Ok((content, world_readable)) => {
-            if passwords::content(&content).is_none() {
-                let fix = "write the password into it, or its hash from \"csm hash-password\"";
-                issues.push(Issue::error(path, file.display(), "the file is empty or not text", fix));
+            if let Err(unusable) = passwords::check(&content) {
+                issues.push(Issue::error(path, file.display(), unusable.to_string(), passwords::FIX));
             }
             if world_readable {
                 let fix = format!("chmod 0600 {}", file.display());
@@ -118,6 +117,12 @@ mod tests {
         one(|_| (), true, "create it, or correct the path");
         one(with_mode("", 0o600), true, "is empty");
         one(with_mode("\n", 0o600), true, "is empty");
+        one(with_mode("   \n", 0o600), true, "is empty, blank");
+        one(
+            with_mode("$2y$05$bvIG6Nmid91", 0o600),
+            true,
+            "is not an argon2 hash; write the password into it, or its hash",
+        );
         one(with_mode("x", 0o644), false, "every account of this host");
         one(|file| fs::create_dir(file).expect("made"), true, "regular file");
     }

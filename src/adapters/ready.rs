@@ -64,7 +64,7 @@ pub async fn answers(socket: &Path) {
 }
 
 /// Whether code-server responds now. `/healthz` does not count as activity and needs no sign-in; its body says nothing about health.
-async fn healthy(socket: &Path) -> bool {
+pub async fn healthy(socket: &Path) -> bool {
     matches!(tokio::time::timeout(PROBE_TIMEOUT, status(socket)).await, Ok(Ok(200..300)))
 }
 

@@ -53,6 +53,13 @@ fn watch(directory: &Path, relevant: impl Fn(&Path) -> bool + Send + 'static) ->
     Changes { events, _watcher: watcher.ok() }
 }
 
+/// Changes that a test reports.
+#[cfg(test)]
+pub fn by_hand() -> (mpsc::Sender<()>, Changes) {
+    let (changed, events) = mpsc::channel(1);
+    (changed, Changes { events, _watcher: None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

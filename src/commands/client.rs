@@ -137,7 +137,7 @@ async fn refusal(response: HttpResponse) -> Failure {
     let body = response.body().await.unwrap_or_default();
     let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     Failure::new(match (json["error"].as_str(), json["fix"].as_str()) {
-        (Some(error), Some(fix)) => format!("{error}: {fix}"),
+        (Some(error), Some(fix)) => format!("{error}{} {fix}", if error.ends_with('.') { "" } else { ";" }),
         _ => format!("can't use csm's response: its status is {status}; check that both are the same version"),
     })
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, Query, State as Shared};
+use axum::extract::rejection::{PathRejection, QueryRejection, StringRejection};
+use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -13,9 +14,10 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
-use super::error::{ApiRefusal, Refusal};
+use super::error::{ApiRefusal, Refusal, wrong_method};
 use super::logs;
 use super::requester::{Operator, Requester, find, find_in};
+use crate::adapters::files::MAX_MANIFEST;
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::daemon::Measure;
@@ -119,7 +121,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         about: "What the manifest in the body would change, without applying it.",
         response: "`200`: `{\"issues\": […], \"changes\": [{\"workspace\": …, \"change\": …}]}`. With errors among the issues there are no changes.",
         socket_only: true,
-        route: || post(plan),
+        route: || post(plan).layer(DefaultBodyLimit::max(MAX_MANIFEST)),
     },
     Endpoint {
         method: "GET",
@@ -142,16 +144,22 @@ pub const ENDPOINTS: &[Endpoint] = &[
 /// The API's routes for signed-in users.
 pub(super) fn user_routes() -> Router<Arc<App>> {
     let shared = ENDPOINTS.iter().filter(|endpoint| !endpoint.socket_only);
-    shared.fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()))
+    routes(shared)
+}
+
+fn routes<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Router<Arc<App>> {
+    let router = endpoints.fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
+    router.method_not_allowed_fallback(async |method| ApiRefusal::from(wrong_method(method).await))
 }
 
 /// The API's routes on the socket.
 pub(super) fn operator_routes() -> Router<Arc<App>> {
-    let router =
-        ENDPOINTS.iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.route)()));
-    router
+    routes(ENDPOINTS.iter())
         .fallback(|| async {
-            ApiRefusal::from(Refusal::NotFound("There is no such endpoint. See docs/api.md for the list.".to_owned()))
+            ApiRefusal::from(Refusal::NotFound(
+                "There is no such endpoint.".to_owned(),
+                "See docs/api.md for the list.",
+            ))
         })
         .layer(Extension(Operator))
 }
@@ -181,14 +189,16 @@ pub(super) async fn act(app: &App, requester: &Requester, id: &str, verb: &str) 
         "stop" => (Verb::Stop, "stopped"),
         "restart" => (Verb::Restart, "restarted"),
         _ => {
-            return Err(Refusal::NotFound(
-                "A workspace can be started, frozen, stopped, restarted and kept.".to_owned(),
-            ));
+            let what = "There is no such action.".to_owned();
+            return Err(Refusal::NotFound(what, "A workspace can be started, frozen, stopped, restarted and kept."));
         }
     };
     tracing::info!(workspace = %view.id, by = %requester, past);
     let actor = requester.actor();
-    let gone = |_| Refusal::NotFound("The workspace has just been removed from the manifest.".to_owned());
+    let gone = |_| {
+        let what = "The workspace has just been removed from the manifest.".to_owned();
+        Refusal::NotFound(what, "Ask your administrator.")
+    };
     app.daemon.request(view.id.clone(), verb, Cause::Requested(verb, actor)).await.map_err(gone)
 }
 
@@ -220,17 +230,19 @@ async fn snapshot(app: &App, measure: bool) -> Arc<Snapshot> {
 async fn list(
     requester: Requester,
     Shared(app): Shared<Arc<App>>,
-    Query(query): Query<MeasureQuery>,
-) -> Json<Vec<Arc<View>>> {
+    query: Result<Query<MeasureQuery>, QueryRejection>,
+) -> Result<Json<Vec<Arc<View>>>, ApiRefusal> {
+    let Query(query) = query?;
     let snapshot = snapshot(&app, query.measure).await;
-    Json(snapshot.workspaces.values().filter(|view| requester.may_see(&view.id)).cloned().collect())
+    Ok(Json(snapshot.workspaces.values().filter(|view| requester.may_see(&view.id)).cloned().collect()))
 }
 
 async fn show(
     requester: Requester,
     Shared(app): Shared<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Arc<View>>, ApiRefusal> {
+    let Path(id) = id?;
     Ok(Json(find(&app, &requester, &id)?))
 }
 
@@ -243,10 +255,11 @@ struct WaitQuery {
 async fn change(
     requester: Requester,
     Shared(app): Shared<Arc<App>>,
-    Path(id): Path<String>,
-    Query(query): Query<WaitQuery>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
     verb: &'static str,
 ) -> Result<Json<Arc<View>>, ApiRefusal> {
+    let (Path(id), Query(query)) = (id?, query?);
     act(&app, &requester, &id, verb).await?;
     if query.wait {
         let mut snapshots = app.daemon.follow();
@@ -268,11 +281,17 @@ struct KeepQuery {
 async fn keep(
     requester: Requester,
     Shared(app): Shared<Arc<App>>,
-    Path(id): Path<String>,
-    Query(query): Query<KeepQuery>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<KeepQuery>, QueryRejection>,
 ) -> Result<Json<Arc<View>>, ApiRefusal> {
+    let (Path(id), Query(query)) = (id?, query?);
     keep_for(&app, &requester, &id, &query.time).await?;
     Ok(Json(find(&app, &requester, &id)?))
+}
+
+fn not_a_time(problem: String) -> Refusal {
+    let fix = "Write it as 30m, 2h or 1h30m, at most autostop.maxLease.";
+    Refusal::Malformed { status: StatusCode::BAD_REQUEST, problem, fix }
 }
 
 /// Keeps a workspace for some time, if the requester may see it.
@@ -280,7 +299,7 @@ pub(super) async fn keep_for(app: &App, requester: &Requester, id: &str, time: &
     let view = find(app, requester, id)?;
     let time = match time {
         "0s" => Duration::ZERO,
-        time => time.parse::<Span>().map_err(|invalid| Refusal::BadRequest(invalid.to_string()))?.get(),
+        time => time.parse::<Span>().map_err(|invalid| not_a_time(format!("\"for\" is {}.", invalid.problem)))?.get(),
     };
     if !view.state.is_up() {
         return Err(Refusal::Runtime(RuntimeError::NotRunning(format!(
@@ -290,7 +309,7 @@ pub(super) async fn keep_for(app: &App, requester: &Requester, id: &str, time: &
     }
     tracing::info!(workspace = %view.id, by = %requester, seconds = time.as_secs(), "kept");
     let kept = app.daemon.keep(view.id.clone(), time, format!("kept by {}", requester.actor())).await;
-    kept.map_err(|refused| Refusal::BadRequest(refused.to_string()))
+    kept.map_err(|refused| not_a_time(refused.to_string()))
 }
 
 /// What a manifest would change.
@@ -306,12 +325,16 @@ struct Change {
     change: &'static str,
 }
 
-async fn plan(Shared(app): Shared<Arc<App>>, text: String) -> Json<PlanResponse> {
+async fn plan(
+    Shared(app): Shared<Arc<App>>,
+    text: Result<String, StringRejection>,
+) -> Result<Json<PlanResponse>, ApiRefusal> {
+    let text = text?;
     let (manifest, mut issues) = Manifest::parse(&text, &machine());
     issues.extend(manifest.iter().flat_map(check_files));
     let manifest = manifest.filter(|_| !has_errors(&issues));
     let changes = manifest.map(|next| changes(&app, &next)).unwrap_or_default();
-    Json(PlanResponse { issues, changes })
+    Ok(Json(PlanResponse { issues, changes }))
 }
 
 fn changes(app: &App, next: &Manifest) -> Vec<Change> {
@@ -353,7 +376,11 @@ async fn health(Shared(app): Shared<Arc<App>>) -> Response {
     }
 }
 
-async fn metrics(Shared(app): Shared<Arc<App>>, Query(query): Query<MeasureQuery>) -> Response {
+async fn metrics(
+    Shared(app): Shared<Arc<App>>,
+    query: Result<Query<MeasureQuery>, QueryRejection>,
+) -> Result<Response, ApiRefusal> {
+    let Query(query) = query?;
     let snapshot = snapshot(&app, query.measure).await;
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &mut dyn Iterator<Item = (String, u64)>| {
@@ -395,5 +422,5 @@ async fn metrics(Shared(app): Shared<Arc<App>>, Query(query): Query<MeasureQuery
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     family("csm_sign_ins_total", "counter", "Passwords accepted.", &mut one(count(&app.counters.signed_in)));
     family("csm_sign_ins_refused_total", "counter", "Passwords refused.", &mut one(count(&app.counters.refused)));
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
+use super::streams::Streams;
 use crate::access::handshake::Codes;
 use crate::access::limiter::Limiter;
 use crate::access::session::Sessions;
@@ -30,6 +31,10 @@ pub struct App {
     clock: Clock,
     pub(super) layout: Layout,
     pub(super) logs: Box<dyn Logs>,
+    pub(super) followed_logs: Streams,
+    pub(super) dashboard_events: Streams,
+    /// Counted separately, because a page of a workspace can open any number of its own hostname's.
+    pub(super) wake_events: Streams,
     pub(super) counters: Counters,
 }
 
@@ -93,6 +98,9 @@ impl App {
             clock,
             layout,
             logs: Box::new(runtime),
+            followed_logs: Streams::of_logs(),
+            dashboard_events: Streams::of_events(),
+            wake_events: Streams::of_events(),
             counters: Counters::default(),
         })
     }

@@ -12,7 +12,7 @@ use crate::model::workspace::State;
 use crate::plan::{Cause, Verb};
 
 use super::app::App;
-use super::context::{Context, provenance, session};
+use super::context::{Context, provenance, repeated_cookies, session};
 
 /// Handles a request on the question socket: the response is 204, 401 or 403 without a body. Anything but nginx's exact subrequest is
 /// refused with 403, and its connection is closed.
@@ -31,6 +31,10 @@ pub(super) async fn handle(Shared(app): Shared<Arc<App>>, request: Request) -> R
 /// 204: allowed. 401: not signed in on this hostname. 403: signed in, but another site made the request. nginx denies on any other status.
 fn authorize(app: &App, context: &Context, headers: &HeaderMap) -> StatusCode {
     let Some(workspace) = context.site.workspace() else { return StatusCode::FORBIDDEN };
+    if !repeated_cookies(headers).is_empty() {
+        // nginx removes one cookie of each name, so the second one would reach the workspace. The sign-in deletes one of them.
+        return StatusCode::UNAUTHORIZED;
+    }
     let Some(session) = session(app, context, headers) else { return StatusCode::UNAUTHORIZED };
     // Only its owner can enter a workspace, not even admins.
     if session.owner != workspace.owner || !app.manifest.borrow().workspaces.contains_key(workspace) {

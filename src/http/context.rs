@@ -1,8 +1,10 @@
 //! Checks a request's hostname and headers once, before any handler uses them.
 
+use std::borrow::Cow;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::access::cookies;
 use crate::access::request::Provenance;
@@ -64,20 +66,23 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     }
 }
 
-/// The value of one of csm's cookies. Several `Cookie` headers are joined.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let mut all = headers.get_all(header::COOKIE).iter();
-    let first = all.next()?;
-    let rest: Vec<_> = all.collect();
-    if rest.is_empty() {
-        return cookies::find(first.as_bytes(), name).map(str::to_owned);
+/// All of a request's cookies: several `Cookie` headers are joined.
+fn joined_cookies(headers: &HeaderMap) -> Cow<'_, [u8]> {
+    let mut all = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    match (all.next().unwrap_or_default(), all.collect::<Vec<_>>()) {
+        (first, rest) if rest.is_empty() => first.into(),
+        (first, rest) => [&[first], rest.as_slice()].concat().join(&b';').into(),
     }
-    let joined = rest.iter().fold(first.as_bytes().to_vec(), |mut joined, header| {
-        joined.push(b';');
-        joined.extend_from_slice(header.as_bytes());
-        joined
-    });
-    cookies::find(&joined, name).map(str::to_owned)
+}
+
+/// The value of one of csm's cookies.
+pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    cookies::find(&joined_cookies(headers), name).map(str::to_owned)
+}
+
+/// The names of csm's cookies that occur more than once.
+pub(super) fn repeated_cookies(headers: &HeaderMap) -> Vec<&'static str> {
+    cookies::repeated(&joined_cookies(headers)).collect()
 }
 
 /// The headers in which the browser reports where the request comes from.

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,9 +17,10 @@ use serde::Deserialize;
 use super::api;
 use super::app::App;
 use super::context::{Context, provenance, session};
-use super::error::Refusal;
+use super::error::{Refusal, no_such_page, wrong_method};
 use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
 use super::requester::{Requester, find};
+use super::streams::Reader;
 use super::{handshake, sign_in};
 use crate::access::session::Session;
 use crate::daemon::Measure;
@@ -43,10 +45,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .merge(api::user_routes())
         .merge(files(""))
         .merge(files("/_csm"))
-        .fallback(|| async { Refusal::NotFound("There is no such page.".to_owned()) })
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(wrong_method)
 }
 
-/// A signed-in visitor of the dashboard.
+/// A signed-in visitor of the dashboard, whose request comes from csm's own pages or is a visit.
 #[derive(Clone)]
 struct Visitor {
     session: Session,
@@ -57,6 +60,9 @@ struct Visitor {
 impl Visitor {
     fn of(app: &App, context: &Context, headers: &HeaderMap) -> Result<Self, Refusal> {
         let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
+        if !provenance(headers).is_own(&context.origin) {
+            return Err(Refusal::CrossSite);
+        }
         let admin = app.manifest.borrow().owners.get(&session.owner).is_some_and(|owner| owner.admin);
         let csrf = app.key.sign(&["csrf", &session.id]);
         Ok(Self { session, admin, csrf })
@@ -89,9 +95,10 @@ impl Visitor {
     }
 }
 
-async fn dashboard(Shared(app): Shared<Arc<App>>, context: Context, headers: HeaderMap) -> Response {
-    let Ok(visitor) = Visitor::of(&app, &context, &headers) else {
-        return Redirect::to("/sign-in").into_response();
+async fn dashboard(Shared(app): Shared<Arc<App>>, context: Context, headers: HeaderMap) -> Result<Response, Refusal> {
+    let visitor = match Visitor::of(&app, &context, &headers) {
+        Err(Refusal::SignedOut) => return Ok(Redirect::to("/sign-in").into_response()),
+        visitor => visitor?,
     };
     let snapshot = app.daemon.snapshot();
     let manifest = app.manifest();
@@ -104,7 +111,7 @@ async fn dashboard(Shared(app): Shared<Arc<App>>, context: Context, headers: Hea
         cards,
         notices: visitor.notices(&snapshot),
     };
-    page(StatusCode::OK, &template)
+    Ok(page(StatusCode::OK, &template))
 }
 
 #[derive(Deserialize)]
@@ -118,13 +125,12 @@ async fn act(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Path((id, verb)): Path<(String, String)>,
-    Query(query): Query<CsrfQuery>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<CsrfQuery>, QueryRejection>,
 ) -> Result<Redirect, Refusal> {
+    let (Path((id, verb)), Query(query)) = (path?, query?);
     let visitor = Visitor::of(&app, &context, &headers)?;
-    let own =
-        provenance(&headers).is_own(&context.origin) && app.key.verify(&["csrf", &visitor.session.id], &query.csrf);
-    if !own {
+    if !app.key.verify(&["csrf", &visitor.session.id], &query.csrf) {
         return Err(Refusal::CrossSite);
     }
     api::act(&app, &visitor.requester(), &id, &verb).await?;
@@ -135,8 +141,9 @@ async fn log(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
+    let Path(id) = id?;
     let visitor = Visitor::of(&app, &context, &headers)?;
     let view = find(&app, &visitor.requester(), &id)?;
     let lines = app.logs.logs(&view.id, MAX_LOG_LINES, false).fold(Tail::new(MAX_LOG_BYTES), async |mut tail, line| {
@@ -153,6 +160,8 @@ struct Live {
     context: Context,
     headers: HeaderMap,
     watching: Watcher,
+    /// The stream is counted until the page disconnects.
+    _reader: Reader,
     /// The workspaces as they were last sent.
     last_sent: BTreeMap<WorkspaceId, Arc<View>>,
     notices: String,
@@ -189,9 +198,11 @@ async fn events(
     context: Context,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    Visitor::of(&app, &context, &headers)?;
+    let visitor = Visitor::of(&app, &context, &headers)?;
+    let reader = app.dashboard_events.admit(&visitor.session.owner)?;
     let watching = app.daemon.watch(Measure::UsageAndDisk);
     let mut live = Live {
+        _reader: reader,
         context,
         headers,
         watching,

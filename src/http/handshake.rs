@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
@@ -40,7 +41,7 @@ pub(super) async fn start_handshake(
     let manifest = app.manifest();
     let known = context.site.workspace().is_some_and(|workspace| manifest.workspaces.contains_key(workspace));
     if !known {
-        return Err(Refusal::NotFound("There is no workspace at this address. Check its spelling.".to_owned()));
+        return Err(Refusal::NotFound("There is no workspace at this address.".to_owned(), "Check its spelling."));
     }
     if !provenance(&headers).is_navigation() {
         return Err(Refusal::SignedOut);
@@ -61,8 +62,9 @@ pub(super) async fn open(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(query): Query<OpenQuery>,
+    query: Result<Query<OpenQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
+    let Query(query) = query?;
     let Some(session) = session(&app, &context, &headers) else {
         return Ok(Redirect::to(&format!("/sign-in?handshake={}", query.handshake)).into_response());
     };
@@ -83,8 +85,9 @@ pub(super) async fn callback(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(query): Query<CallbackQuery>,
+    query: Result<Query<CallbackQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
+    let Query(query) = query?;
     let nonce = cookie(&headers, cookies::NONCE).unwrap_or_default();
     let redeemed =
         app.access().codes.redeem(app.now(), &query.code, &context.site, &nonce).ok_or(Refusal::HandshakeExpired)?;

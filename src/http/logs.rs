@@ -1,12 +1,11 @@
 //! `GET /api/v1/workspaces/{id}/logs`: a workspace's log, which a limited number of readers can follow.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, State as Shared};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
@@ -18,14 +17,13 @@ use super::app::App;
 use super::error::{ApiRefusal, Refusal};
 use super::requester::{Channel, Requester, find};
 use crate::model::label::WorkspaceId;
-use crate::model::name::Name;
 
 /// How often to check whether a user may still follow a log. nginx caches allowed requests for the same time.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The endpoint's route.
 pub(super) fn route() -> MethodRouter<Arc<App>> {
-    get(logs).layer(Extension(Followers::default()))
+    get(logs)
 }
 
 #[derive(Deserialize)]
@@ -43,60 +41,20 @@ fn default_lines() -> usize {
 /// The maximum for `lines`.
 const MAX_LINES: usize = 10_000;
 
-/// How many logs a user can follow at a time: each needs a connection to Podman, or a journalctl process.
-const MAX_FOLLOWED: usize = 8;
-
-/// The number of logs that each user follows.
-#[derive(Clone, Default)]
-struct Followers(Arc<Mutex<BTreeMap<Name, usize>>>);
-
-impl Followers {
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<Name, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts one more log for a user, until the returned value is dropped. There is no limit for requests on the API's socket.
-    fn admit(&self, requester: &Requester) -> Result<Option<Follower>, Refusal> {
-        let Requester::User { name, .. } = requester else { return Ok(None) };
-        let mut counts = self.counts();
-        let count = counts.entry(name.clone()).or_default();
-        if *count >= MAX_FOLLOWED {
-            return Err(Refusal::TooManyLogs { max: MAX_FOLLOWED });
-        }
-        *count += 1;
-        Ok(Some(Follower { followers: self.clone(), name: name.clone() }))
-    }
-}
-
-/// A log that a user follows.
-struct Follower {
-    followers: Followers,
-    name: Name,
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let mut counts = self.followers.counts();
-        if let Entry::Occupied(mut count) = counts.entry(self.name.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
 async fn logs(
     requester: Requester,
     Shared(app): Shared<Arc<App>>,
-    Extension(followers): Extension<Followers>,
     channel: Channel,
     headers: HeaderMap,
-    Path(id): Path<String>,
-    Query(query): Query<LogsQuery>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, ApiRefusal> {
+    let (Path(id), Query(query)) = (id?, query?);
     let view = find(&app, &requester, &id)?;
-    let follower = if query.follow { followers.admit(&requester)? } else { None };
+    let follower = match &requester {
+        Requester::User { name, .. } if query.follow => Some(app.followed_logs.admit(name)?),
+        _ => None,
+    };
     let lines = app.logs.logs(&view.id, query.lines.min(MAX_LINES), query.follow);
     let mut lines = lines.take_until(access_revoked(app, channel, headers, view.id.clone()).boxed());
     let first = match lines.next().await {

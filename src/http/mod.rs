@@ -13,6 +13,7 @@ mod pages;
 mod requester;
 mod revoke;
 mod sign_in;
+mod streams;
 mod wake;
 mod workspace;
 
@@ -24,15 +25,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::UnixListener;
 use tower::ServiceExt as _;
 
+use crate::access::cookies;
 use crate::access::site::Site;
 use crate::adapters::files::ignore_not_found;
 pub use app::App;
-use context::Context;
+use context::{Context, repeated_cookies};
 
 /// Listens on a unix socket and replaces an old one. The mode allows only this account, or its group too.
 pub fn listen(socket: &Path, mode: u32) -> std::io::Result<UnixListener> {
@@ -79,6 +81,7 @@ fn front(app: Arc<App>) -> Router {
 }
 
 async fn dispatch(Shared(routers): Shared<Arc<Routers>>, mut request: Request) -> Response {
+    let repeated = repeated_cookies(request.headers());
     let mut response = match Context::of(request.headers(), &routers.app.manifest()) {
         Ok(context) => {
             let router = match context.site {
@@ -95,5 +98,19 @@ async fn dispatch(Shared(routers): Shared<Arc<Routers>>, mut request: Request) -
     };
     // One request per connection: bytes that follow it may be part of it, so they must not be read as another request.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    delete_partitioned_cookies(&repeated, response.headers_mut());
     pages::harden(response)
+}
+
+/// Lets the browser delete the partitioned twins of the cookies that occurred more than once, and of those that the response sets. csm
+/// ignores a cookie that occurs twice, so a page that sets a twin would lock the user out.
+fn delete_partitioned_cookies(repeated: &[&str], headers: &mut HeaderMap) {
+    let set: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    let sets = |name: &str| set.iter().any(|set| set.as_bytes().starts_with(format!("{name}=").as_bytes()));
+    headers.remove(header::SET_COOKIE);
+    let twins = cookies::ALL.into_iter().filter(|name| repeated.contains(name) || sets(name));
+    let deleted = twins.filter_map(|name| HeaderValue::from_str(&cookies::delete_partitioned(name)).ok());
+    for value in deleted.collect::<Vec<_>>().into_iter().chain(set) {
+        headers.append(header::SET_COOKIE, value);
+    }
 }

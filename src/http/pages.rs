@@ -153,7 +153,7 @@ pub(super) struct Log<'a> {
 /// A page with a title and a text.
 #[derive(Template)]
 #[template(path = "message.html")]
-struct MessagePage<'a> {
+struct MessageTemplate<'a> {
     prefix: &'a str,
     title: &'a str,
     text: &'a str,
@@ -161,25 +161,25 @@ struct MessagePage<'a> {
 }
 
 /// A page with a title and a text, and its status.
-pub(super) struct Message {
+pub(super) struct MessagePage {
     status: StatusCode,
     title: &'static str,
     text: String,
     dashboard: bool,
 }
 
-impl Message {
+impl MessagePage {
     /// Creates the page. `dashboard`: whether it has a link to `/`, because that is the dashboard on this hostname.
     pub(super) fn new(status: StatusCode, title: &'static str, text: String, dashboard: bool) -> Self {
         Self { status, title, text, dashboard }
     }
 }
 
-impl IntoResponse for Message {
+impl IntoResponse for MessagePage {
     fn into_response(self) -> Response {
         // `/_csm` serves the static files on each of csm's hostnames.
         let (title, text, dashboard) = (self.title, &self.text, self.dashboard);
-        page(self.status, &MessagePage { prefix: "/_csm", title, text, dashboard })
+        page(self.status, &MessageTemplate { prefix: "/_csm", title, text, dashboard })
     }
 }
 

@@ -106,7 +106,8 @@ impl FromRequestParts<Arc<App>> for Requester {
 /// Finds a workspace that the requester may see. For all others the response is the same as for one that does not exist.
 pub(super) fn find(app: &App, requester: &Requester, id: &str) -> Result<Arc<View>, Refusal> {
     find_in(&app.daemon.snapshot(), requester, id).ok_or_else(|| {
-        Refusal::NotFound(format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>()))
+        let what = format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>());
+        Refusal::NotFound(what, "Check its name: the dashboard and csm status list the workspaces.")
     })
 }
 

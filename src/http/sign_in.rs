@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Form;
+use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Query, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Redirect, Response};
@@ -10,7 +11,7 @@ use serde::Deserialize;
 
 use super::app::{App, Counters};
 use super::context::{Context, cookie, provenance, session, text};
-use super::error::Refusal;
+use super::error::{Refusal, no_such_page};
 use super::pages::{SignIn, page};
 use crate::access::cookies;
 use crate::access::handshake::Handshake;
@@ -64,13 +65,14 @@ pub(super) async fn form(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(query): Query<SignInQuery>,
-) -> Response {
+    query: Result<Query<SignInQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(query) = query?;
     if session(&app, &context, &headers).is_some() {
-        return Redirect::to(&after_sign_in(&query.handshake)).into_response();
+        return Ok(Redirect::to(&after_sign_in(&query.handshake)).into_response());
     }
     let form = SignInForm { handshake: &query.handshake, left: &query.left, ..SignInForm::default() };
-    sign_in_page(&app, &context, StatusCode::OK, form)
+    Ok(sign_in_page(&app, &context, StatusCode::OK, form))
 }
 
 /// The address that a signed-in user is redirected to.
@@ -134,8 +136,9 @@ pub(super) async fn sign_in(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Form(credentials): Form<Credentials>,
+    form: Result<Form<Credentials>, FormRejection>,
 ) -> Result<Response, Refusal> {
+    let Form(credentials) = form?;
     let verified = match check(&app, &context, &headers, &credentials).await? {
         Ok(verified) => verified,
         Err(form) => return Ok(form),
@@ -158,10 +161,11 @@ pub(super) async fn sign_in_here(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Form(credentials): Form<Credentials>,
+    form: Result<Form<Credentials>, FormRejection>,
 ) -> Result<Response, Refusal> {
+    let Form(credentials) = form?;
     let Site::Loopback(workspace) = &context.site else {
-        return Err(Refusal::NotFound("There is no such page.".to_owned()));
+        return Err(no_such_page().await);
     };
     let verified = match check(&app, &context, &headers, &credentials).await? {
         Ok(verified) => verified,
@@ -315,8 +319,9 @@ pub(super) async fn clear(
     Shared(app): Shared<Arc<App>>,
     context: Context,
     headers: HeaderMap,
-    Query(query): Query<SignInQuery>,
+    query: Result<Query<SignInQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
+    let Query(query) = query?;
     let owner = context.site.workspace().map(|workspace| &workspace.owner);
     if session(&app, &context, &headers).is_some() || signed_out_user(&app, &query.left).as_ref() != owner {
         return Err(Refusal::CrossSite);

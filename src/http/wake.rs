@@ -7,7 +7,7 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 
 use super::app::App;
@@ -25,6 +25,11 @@ use crate::plan::{Cause, Verb};
 /// For how many seconds visits show a failure and do not start the workspace again, so that reloads don't restart it repeatedly.
 const SHOW_FAILURE_SECONDS: u64 = 30;
 
+/// Responses to requests that are not navigations.
+const NO_RESPONSE: &str = "code-server closed the connection without a response, or its response is invalid; check the address, or see the workspace's log\n";
+const UNRESPONSIVE: &str = "code-server does not respond; see the workspace's log, or restart the workspace\n";
+const NOT_RUNNING: &str = "the workspace is not running; open it in a browser to start it\n";
+
 /// The workspace of this hostname and the owner's session. Fails for anyone else.
 fn admitted(app: &App, context: &Context, headers: &HeaderMap) -> Result<(WorkspaceId, Session), Refusal> {
     let session = session(app, context, headers).ok_or(Refusal::SignedOut)?;
@@ -36,9 +41,14 @@ fn admitted(app: &App, context: &Context, headers: &HeaderMap) -> Result<(Worksp
 }
 
 fn view(app: &App, id: &WorkspaceId) -> Result<Arc<View>, Refusal> {
-    let gone = || Refusal::NotFound("There is no longer a workspace at this address.".to_owned());
+    let gone =
+        || Refusal::NotFound("There is no longer a workspace at this address.".to_owned(), "Ask your administrator.");
     app.daemon.snapshot().workspaces.get(id).cloned().ok_or_else(gone)
 }
+
+/// For how many seconds after a start a visit that got no response shows the wake page, because code-server may have begun to listen
+/// after nginx tried.
+const START_SECONDS: u64 = 5;
 
 /// nginx passes every allowed request here that code-server did not respond to. Only a browser's navigation starts the workspace.
 pub(super) async fn wake(
@@ -48,13 +58,22 @@ pub(super) async fn wake(
 ) -> Result<Response, Refusal> {
     let (id, session) = admitted(&app, &context, &headers)?;
     let later = [(header::RETRY_AFTER, HeaderValue::from_static("2"))];
+    let before = view(&app, &id)?;
+    let responds = runs(&before) && ready::healthy(&app.layout.socket(&id)).await;
     // A page in another owner's workspace could show this hostname in a frame. Only the editor frames a port, and it runs then.
     let from = provenance(&headers);
     if !from.is_navigation() || !from.is_own(&context.origin) {
-        let text = "the workspace is not running; open it in a browser to start it\n";
-        return Ok((StatusCode::SERVICE_UNAVAILABLE, later, text).into_response());
+        let (status, text) = match (responds, runs(&before)) {
+            (true, _) => (StatusCode::BAD_GATEWAY, NO_RESPONSE),
+            (false, true) => (StatusCode::SERVICE_UNAVAILABLE, UNRESPONSIVE),
+            (false, false) => (StatusCode::SERVICE_UNAVAILABLE, NOT_RUNNING),
+        };
+        return Ok((status, later, text).into_response());
     }
-    let before = view(&app, &id)?;
+    if responds && app.now() >= before.at + START_SECONDS {
+        // The wake page would find code-server ready and reload, again and again.
+        return Err(Refusal::NoResponse);
+    }
     let failed_just_now = before.state == State::Failed && app.now() < before.at + SHOW_FAILURE_SECONDS;
     if !failed_just_now {
         start_workspace(&app, &id, &session).await?;
@@ -72,7 +91,8 @@ pub(super) async fn wake(
 }
 
 async fn start_workspace(app: &App, id: &WorkspaceId, session: &Session) -> Result<(), Refusal> {
-    let gone = |_| Refusal::NotFound("There is no longer a workspace at this address.".to_owned());
+    let gone =
+        |_| Refusal::NotFound("There is no longer a workspace at this address.".to_owned(), "Ask your administrator.");
     app.daemon.request(id.clone(), Verb::Start, Cause::Opened(session.owner.clone())).await.map_err(gone)
 }
 
@@ -109,7 +129,11 @@ pub(super) async fn events(
     context: Context,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let (id, _) = admitted(&app, &context, &headers)?;
+    let (id, session) = admitted(&app, &context, &headers)?;
+    if !provenance(&headers).is_own(&context.origin) {
+        return Err(Refusal::CrossSite);
+    }
+    let reader = app.wake_events.admit(&session.owner)?;
     let snapshots = app.daemon.follow();
     let last_sent: Option<Arc<View>> = None;
     let events = stream::unfold(
@@ -145,5 +169,10 @@ pub(super) async fn events(
             }
         },
     );
+    let events = events.map(move |event| {
+        // The stream is counted until the page disconnects.
+        let _ = &reader;
+        event
+    });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }

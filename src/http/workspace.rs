@@ -6,7 +6,7 @@ use axum::Router;
 use axum::routing::{any, get, post};
 
 use super::app::App;
-use super::error::Refusal;
+use super::error::{Refusal, no_such_page, wrong_method};
 use super::{handshake, pages, sign_in, wake};
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -22,5 +22,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/_csm/events", get(wake::events))
         .route("/_csm/start", post(wake::start))
         .merge(pages::files("/_csm"))
-        .fallback(|| async { Refusal::NotFound("There is no such page.".to_owned()) })
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(wrong_method)
 }

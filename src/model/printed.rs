@@ -29,7 +29,8 @@ pub fn escape_line(bytes: &[u8]) -> String {
 /// True for characters that are escaped: control characters except tab, the two line separators, and characters that change the
 /// direction of text.
 pub fn is_escaped(c: char) -> bool {
-    (c.is_control() && c != '\t') || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    (c.is_control() && c != '\t')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Escapes the start of a line. `dropped` is the number of bytes that followed it and were not buffered.
@@ -153,6 +154,7 @@ mod tests {
     #[test]
     fn characters_that_terminals_or_browsers_interpret_are_escaped() {
         assert_eq!(escape_line(b"\x1b[31mred\x1b]0;title\x07"), r"\u{1b}[31mred\u{1b}]0;title\u{7}");
+        assert_eq!(escape_line("\u{61c}\u{200e}\u{200f}".as_bytes()), r"\u{61c}\u{200e}\u{200f}", "marks of direction");
         assert_eq!(escape_line("a\u{9b}2J\u{7f}\0\r\u{202e}b\u{2066}c\u{2028}".as_bytes()), {
             r"a\u{9b}2J\u{7f}\u{0}\u{d}\u{202e}b\u{2066}c\u{2028}"
         });

@@ -32,7 +32,11 @@ test('each cookie is host-only, HttpOnly and has the __Host- prefix', async () =
   const entered = await visitor.enter('ada');
   const set = [...signedIn.headers['set-cookie'], ...entered.headers['set-cookie']];
   assert.ok(set.length >= 4, set.join('\n'));
-  for (const one of set) {
+  // Each is set after its partitioned twin is deleted, because some browsers delete the cookie itself then.
+  const deletes = (one) => one.includes('Partitioned; Max-Age=0');
+  assert.deepEqual(set.filter(deletes).map((one) => one.split('=')[0]).sort(), set.filter((one) => !deletes(one)).map((one) => one.split('=')[0]).sort());
+  assert.ok(signedIn.headers['set-cookie'].slice(0, 2).every(deletes), set.join('\n'));
+  for (const one of set.filter((one) => !deletes(one))) {
     assert.match(one, /^__Host-csm-[a-z]+=[^;]*; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=\d+$/);
   }
 });
@@ -68,6 +72,13 @@ test('a cookie that occurs twice is ignored, in either order', async () => {
   const token = `${WORKSPACE}=${ada.cookie('3001--ada', WORKSPACE)}`;
   assert.equal((await port(token)).status, 200);
   assert.equal((await port(`${token}; ${token}`)).status, 303);
+  // csm sets the others on other hostnames. nginx removes one of each, so the second one would reach the program.
+  for (const name of [SESSION, '__Host-csm-nonce', '__Host-csm-device']) {
+    for (const cookie of [`${token}; ${name}=a; ${name}=b`, `${name}=a; ${token}; x=1; ${name}=b`]) {
+      assert.equal((await port(cookie)).status, 303, cookie.replace(token, 'token'));
+    }
+    assert.equal((await port(`${token}; ${name}=a`)).status, 200, `${name} once`);
+  }
 });
 
 test('a token is valid only on its own hostname', async () => {
@@ -155,4 +166,41 @@ test("another workspace's page that floods the cookie jar can at worst sign the 
   assert.ok(who.every((name) => name.startsWith('ada')), `${who}`);
   await context.close();
   assert.equal(host(''), new URL(origin('')).host);
+});
+
+// Chromium stores a cookie with the attribute `Partitioned` beside one of the same name without it, and sends both.
+test("a page that sets csm's cookies a second time locks no user out: the next visit deletes them", async () => {
+  const { context, page } = await person(browser);
+  const site = origin('3001--ada');
+  const twice = (name) => `${name}=x; Path=/; Secure; Partitioned; SameSite=None; Max-Age=31536000`;
+  const arrives = async (what) => {
+    const answer = await page.goto(`${site}/`);
+    assert.equal(answer.status(), 200, what);
+    assert.equal(page.url(), `${site}/`, what);
+  };
+  await page.goto(site);
+  await fillIn(page, 'ada');
+  await page.waitForURL(`${site}/**`);
+  for (const name of [WORKSPACE, '__Host-csm-nonce']) {
+    await page.evaluate((cookie) => (document.cookie = cookie), twice(name));
+    await arrives(name);
+    // Without a session on this hostname the visit goes through the sign-in.
+    await page.evaluate((cookie) => (document.cookie = cookie), twice(name));
+    await context.clearCookies({ name: WORKSPACE, domain: new URL(site).hostname });
+    await arrives(`${name}, signed out on this hostname`);
+    assert.ok(!(await page.evaluate(() => document.cookie)).includes('csm-'), `${name}, after a sign-in`);
+  }
+  for (const name of [SESSION, '__Host-csm-device']) {
+    const planted = await page.evaluate(([plain, partitioned]) => {
+      document.cookie = plain;
+      document.cookie = partitioned;
+      return document.cookie;
+    }, [`${name}=y; Path=/; Secure`, twice(name)]);
+    assert.equal(planted.split(`${name}=`).length, 3, `the browser stores both: ${planted}`);
+    const answer = await page.goto(`${site}/`);
+    assert.equal(answer.status(), 200, name);
+    const reached = JSON.parse(await answer.text()).headers;
+    assert.ok(!JSON.stringify(reached).includes('csm-'), `the program got ${reached.cookie}`);
+  }
+  await context.close();
 });

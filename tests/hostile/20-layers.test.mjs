@@ -5,7 +5,7 @@ import { before, test } from 'node:test';
 import { running } from '../e2e/lib/demo.mjs';
 import { csmRun, domain, port } from '../e2e/lib/place.mjs';
 import { until } from '../e2e/lib/until.mjs';
-import { Stage, asCsmWrites, asNixOsWrites } from './lib/stage.mjs';
+import { ALLOWED, Stage, asCsmWrites, asNixOsWrites } from './lib/stage.mjs';
 import { answerTo, dial, talk } from './lib/wire.mjs';
 
 const HIDDEN = 'GET /_csm/static/style.css HTTP/1.1\r\nX-Swallow: ';
@@ -199,3 +199,14 @@ test('the front socket answers no auth_request subrequest, and the question sock
   }
   await until('the question socket to respond', async () => statuses((await spoken('question', question, 1)).text)[0] === 401);
 });
+
+test('while csm does not answer, nginx passes no request on and says so', () =>
+  on({ 'nginx.conf': (text) => text.replace('question.sock', 'gone.sock') }, async (stage) => {
+    for (const label of ['ada', '3000--ada']) {
+      const head = `GET / HTTP/1.1\r\nHost: ${stage.host(label)}\r\nSec-Fetch-Mode: navigate\r\nCookie: ${ALLOWED}\r\nConnection: close\r\n\r\n`;
+      const answer = await answerTo(where(stage, label), head);
+      assert.equal(answer.status, 503, answer.text.slice(0, 300));
+      assert.match(answer.body, /<h1>Not available<\/h1>/);
+    }
+    assert.deepEqual(stage.arrived, []);
+  }));

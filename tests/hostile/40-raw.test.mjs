@@ -152,6 +152,20 @@ test('nginx answers a flood of sign-in attempts, and a user at another address c
   }
 });
 
+test('requests that another page causes use up no sign-in attempts of their address', async () => {
+  const form = 'name=ada&password=wrong';
+  const post = (origin) =>
+    answerTo(
+      { port, from: '127.0.0.6' },
+      `POST /sign-in HTTP/1.1\r\nHost: ${host('')}\r\n${origin}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ${form.length}\r\nConnection: close\r\n\r\n${form}`,
+    );
+  const foreign = ['', 'Origin: https://evil.example\r\n', 'Origin: null\r\n', `Origin: ${origin('3000--ada')}\r\n`, `Origin: ${origin('')}.evil.example\r\n`];
+  const flood = await Promise.all(Array.from({ length: 200 }, (_, at) => post(foreign[at % foreign.length])));
+  assert.deepEqual(new Set(flood.map((answer) => answer.status)), new Set([403]));
+  const right = await signIn('127.0.0.6', 'ada', password('ada'));
+  assert.equal(right.status, 303, right.text.slice(0, 500));
+});
+
 test('no log contains the name that a failed sign-in used, unless it is declared', async () => {
   const from = read(demoLog).length;
   const canary = `canary${randomBytes(8).toString('hex')}`;
@@ -208,7 +222,7 @@ test("an editor's port for SSH tunnels serves no port of the workspace either", 
     const form = new URLSearchParams({ name: 'ada', password: password('ada') }).toString();
     const signedIn = await at('/_csm/sign-in-here', `Origin: http://127.0.0.1:${tunnel}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ${form.length}\r\n`, 'POST', form);
     assert.equal(signedIn.status, 303, signedIn.text.slice(0, 500));
-    const cookie = `Cookie: ${/^[^;]*/.exec(signedIn.headers['set-cookie'].find((set) => set.startsWith('__Host-csm-workspace')))[0]}\r\n`;
+    const cookie = `Cookie: ${/^[^;]*/.exec(signedIn.headers['set-cookie'].findLast((set) => set.startsWith('__Host-csm-workspace')))[0]}\r\n`;
     assert.equal((await at('/healthz', cookie)).status, 200, 'the editor responds');
     await closed((target) => at(target, cookie));
   } finally {
@@ -263,4 +277,27 @@ test("a link to a folder does not change the folder that the editor opens by def
   const early = await ada.visit('ada', '/?folder=/tmp', { 'Sec-Fetch-Site': 'same-site', 'Sec-Purpose': 'prefetch' });
   assert.equal(early.status, 403);
   assert.match(early.body, /Request refused/);
+});
+
+test("a running workspace that closes a connection without a response is not called stopped, and opens no page that reloads", async () => {
+  for (const target of ['/vscode-remote-resource?path=/etc', `/${await version()}/vscode-remote-resource?path=/etc`]) {
+    const opened = await ada.visit('ada', target);
+    const fetched = await ada.send({ label: 'ada', target });
+    for (const answer of [opened, fetched]) {
+      assert.equal(answer.status, 502, `${target}: ${answer.text.slice(0, 500)}`);
+      assert.match(answer.body, /code-server closed the connection without a response/, target);
+      assert.doesNotMatch(answer.body, /live\.js|not running/, target);
+    }
+  }
+});
+
+test("a request that csm can't read gets a page that says so", async () => {
+  const many = Array.from({ length: 101 }, (_, at) => [`X-${at}`, '1']);
+  for (const [what, headers] of [['a control byte', [['X-A', 'a\x01b']]], ['too many headers', many]]) {
+    for (const label of ['ada', ECHO]) {
+      const answer = await send({ label, headers: [['Cookie', ada.cookies(label)], ...headers] });
+      assert.equal(answer.status, 400, `${what}: ${answer.text.slice(0, 300)}`);
+      assert.match(answer.body, /<h1>Request refused<\/h1>/, what);
+    }
+  }
 });

@@ -417,6 +417,25 @@ for (const count of COUNTS) {
   });
 }
 
+// Chromium stores up to 10 KiB of partitioned cookies of a site, beside the others.
+test('after partitioned cookies of more than 8 KiB from another workspace, a user can sign in again on every hostname', async () => {
+  for (const label of ['', 'ada', `${PORT}--ada`]) {
+    await fresh(async (page, context) => {
+      await bombed(page, context, 0);
+      const stored = await page.evaluate((domain) => {
+        for (let at = 0; at < 3; at++) document.cookie = `bomb${at}=${'x'.repeat(3000)}; Domain=${domain}; Path=/; Secure; Partitioned; SameSite=None; Max-Age=31536000`;
+        return document.cookie.split('bomb').length - 1;
+      }, domain);
+      assert.equal(stored, 3, 'the browser stores the cookies');
+      const first = await page.goto(`${origin(label)}/`);
+      assert.equal(first.status(), 400, label);
+      const [second] = await Promise.all([page.waitForNavigation(), page.getByRole('link').click()]);
+      assert.equal(second.status(), 200, label);
+      await page.getByLabel('Password').waitFor();
+    });
+  }
+});
+
 test('images, fetches and malformed URLs of a hostile page clear no cookies', () =>
   fresh(async (page, context) => {
     await bombed(page, context, 3);

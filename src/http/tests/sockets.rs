@@ -1,6 +1,6 @@
 //! Sends bytes to the sockets: requests with more than a head, and ambiguous requests.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
 use super::*;
@@ -89,6 +89,28 @@ async fn a_checked_header_that_occurs_twice_is_refused() {
             let expected = format!("The header {name} occurs twice");
             assert!(String::from_utf8_lossy(&text).contains(&expected), "{name}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_request_with_a_cookie_twice_reaches_no_workspace_and_one_of_the_two_is_deleted() {
+    let stage = stage();
+    let cookie = stage.workspace_cookie(&stage.signed_in("dan").await.0, "label:dan");
+    let status = async |rest: &str| {
+        let question = stage.ask("GET", "label:dan", "/").with("cookie", &format!("{cookie}{rest}")).bare();
+        authorize::handle(Shared(stage.app.clone()), question).await.status()
+    };
+    assert_eq!(status("").await, StatusCode::NO_CONTENT);
+    for name in cookies::ALL {
+        let twice = format!("; {name}=a; {name}=b");
+        assert_eq!(status(&twice).await, StatusCode::UNAUTHORIZED, "{name}");
+        let ask = stage.ask("GET", "label:dan", "/_csm/sign-in").with("sec-fetch-mode", "navigate");
+        let response = stage.send(ask.with("cookie", &twice).bare()).await;
+        assert_eq!(response.status(), StatusCode::SEE_OTHER, "{name}");
+        let deletes = cookies::delete_partitioned(name);
+        assert!(response.headers().get_all(header::SET_COOKIE).iter().any(|set| *set == deletes), "{name}");
+        let once = stage.ask("GET", "label:dan", "/_csm/refused").with("cookie", &format!("{name}=a")).bare();
+        assert_eq!(stage.send(once).await.headers().get(header::SET_COOKIE), None, "{name}");
     }
 }
 

@@ -75,8 +75,8 @@ impl<'de> Deserialize<'de> for Listen {
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct UserFile {
-    /// A file that contains the password, or its argon2 hash from `csm hash-password`. Make it readable only for the account that runs
-    /// csm.
+    /// A file that contains the password, or its argon2 hash from `csm hash-password`; a content that begins with `$` must be such a hash.
+    /// Make it readable only for the account that runs csm.
     #[schemars(required, example = "/run/secrets/code-server-dan")]
     pub password_file: Option<SecretPath>,
     /// Whether this user sees and manages all users' workspaces. Only its owner can open a workspace. Default: `false`.

@@ -23,6 +23,8 @@ export class Visitor {
     const cookie = this.cookies(label);
     const answer = await send({ label, headers: { ...(cookie ? { Cookie: cookie } : {}), ...headers }, ...rest });
     for (const set of answer.headers['set-cookie'] ?? []) {
+      // This visitor stores no partitioned cookies.
+      if (/; Partitioned(;|$)/.test(set)) continue;
       const [, name, value] = /^([^=]+)=([^;]*)/.exec(set);
       if (/max-age=0(;|$)/i.test(set)) this.#jars.get(label)?.delete(name);
       else this.setCookie(label, name, value);
