@@ -7,10 +7,13 @@ import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { startModel } from './model.mjs';
 import { startRecorder } from './recorder.mjs';
 
-const home = mkdtempSync('/tmp/agents-');
+// Not in /tmp, which Codex refuses.
+const home = mkdtempSync(`${process.env.HOME}/.agents-`);
 const project = `${home}/project`;
 const socket = `${home}/control.sock`;
 const environment = { ...process.env, HOME: home, CSM_CONTROL_SOCKET: socket, XDG_CONFIG_HOME: `${home}/.config`, TMUX: '' };
+// Nothing is to be fetched: OpenCode would wait for the registry of npm, and retry.
+Object.assign(environment, { npm_config_fetch_retries: '0', OPENCODE_DISABLE_MODELS_FETCH: '1' });
 for (const name of ['XDG_DATA_HOME', 'XDG_STATE_HOME', 'XDG_CACHE_HOME', 'CODEX_HOME']) delete environment[name];
 let model;
 let recorder;
@@ -23,10 +26,12 @@ before(async () => {
     `${home}/.codex/config.toml`,
     `model = "stub"
 model_provider = "stub"
-approval_policy = "untrusted"
-sandbox_mode = "danger-full-access"
+approval_policy = "on-request"
+sandbox_mode = "read-only"
 check_for_update_on_startup = false
 notify = ["sh", "-c", "echo ran > ${home}/codex-ran"]
+[features]
+default_mode_request_user_input = true
 [model_providers.stub]
 name = "stub"
 base_url = "${model.url}/v1"
@@ -58,11 +63,13 @@ trust_level = "trusted"
 after(() => {
   recorder.close();
   model.close();
-  rmSync(home, { recursive: true, force: true });
+  rmSync(home, { recursive: true, force: true, maxRetries: 10 });
 });
 beforeEach(() => recorder.clear());
 afterEach(() => {
   model.release();
+  // Codex has a server that survives its terminal.
+  for (const pid of new Set(recorder.reports.map((one) => one.pid))) spawnSync('kill', ['-KILL', String(pid)]);
   spawnSync('tmux', ['-L', 'agents', 'kill-server']);
 });
 
@@ -115,17 +122,38 @@ test('Codex works and is done', async () => {
 });
 
 test('Codex waits for a permission, goes on with it, and thinks', async () => {
-  await type('codex', codexReady, 'run touch made then wait then all good');
+  await type('codex', codexReady, 'request touch made then wait then all good');
   await recorder.until('Codex to wait', is('permission'));
   const { pid } = recorder.reports[0];
   assert.equal(readFileSync(`/proc/${pid}/comm`, 'utf8'), 'codex\n', 'its own process is named');
   await shows(/Yes/);
   tmux('send-keys', 'y');
   await recorder.until('Codex to work', is('working'));
-  while (!model.isWaiting()) await new Promise((resolve) => setTimeout(resolve, 50));
+  await model.waited();
   assert.deepEqual(steps(recorder.reports), ['working', 'permission', 'working']);
   model.release();
   await recorder.until('Codex to be done', is('done'));
+});
+
+test('Codex waits for an answer', async () => {
+  await type('codex', codexReady, 'ask then wait then all good');
+  await recorder.until('Codex to wait', is('question'));
+  await shows(/Which one/);
+  tmux('send-keys', 'Enter');
+  await recorder.until('Codex to work', is('working'));
+  await model.waited();
+  model.release();
+  await recorder.until('Codex to be done', is('done'));
+});
+
+test("Codex' subagent counts when its parent is done", async () => {
+  await type('codex', codexReady, 'delegate wait next all good then all good');
+  await recorder.until('the parent to be done', (states) => states.includes('done') && states.includes('working'));
+  const sub = recorder.reports.find((one) => one.name === "codex's subagent");
+  assert.equal(recorder.states()[sub.id], 'working');
+  await model.waited();
+  model.release();
+  await recorder.until('the subagent to be idle', () => recorder.states()[sub.id] === 'idle');
 });
 
 test('Codex that is interrupted works no longer', async () => {
@@ -144,11 +172,45 @@ test('OpenCode works and is done', async () => {
 });
 
 test('OpenCode waits for a permission, goes on with it, and thinks', async () => {
-  await type('opencode', openCodeReady, 'run touch made then wait then all good');
+  await type('opencode', openCodeReady, 'request touch made then wait then all good');
   await recorder.until('OpenCode to wait', is('permission'));
   await shows(/Allow once/);
   tmux('send-keys', 'Enter');
   await recorder.until('OpenCode to work', is('working'));
+  await model.waited();
   model.release();
+  await recorder.until('OpenCode to be done', is('done'));
+});
+
+test('OpenCode waits for an answer', async () => {
+  await type('opencode', openCodeReady, 'ask then wait then all good');
+  await recorder.until('OpenCode to wait', is('question'));
+  await shows(/Which one/);
+  tmux('send-keys', 'Enter');
+  await recorder.until('OpenCode to work', is('working'));
+  await model.waited();
+  model.release();
+  await recorder.until('OpenCode to be done', is('done'));
+});
+
+test("OpenCode waits while its subagent waits for a permission, and works while its subagent works", async () => {
+  await type('opencode', openCodeReady, 'delegate request touch made next wait next all good then all good');
+  await recorder.until('OpenCode to wait', is('permission'));
+  await shows(/Allow once/);
+  tmux('send-keys', 'Enter');
+  await recorder.until('OpenCode to work', is('working'));
+  await model.waited();
+  assert.deepEqual(steps(recorder.reports), ['working', 'permission', 'working']);
+  model.release();
+  await recorder.until('OpenCode to be done', is('done'));
+});
+
+test('OpenCode that is interrupted works no longer', async () => {
+  await type('opencode', openCodeReady, 'wait');
+  await recorder.until('OpenCode to work', is('working'));
+  await shows(/interrupt/);
+  tmux('send-keys', 'Escape');
+  await shows(/again to interrupt/);
+  tmux('send-keys', 'Escape');
   await recorder.until('OpenCode to be done', is('done'));
 });

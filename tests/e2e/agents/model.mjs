@@ -1,20 +1,21 @@
 // A model that agents can use instead of a real one: it speaks OpenAI's Chat Completions and Responses, and Anthropic's Messages, streamed.
 //
-// It does what the last prompt says: words separated by " then ", one for each turn. "run COMMAND" calls the agent's shell, "ask" its tool
-// for questions, "delegate PROMPT" its tool for subagents ("next" instead of "then" in there), "wait" responds only after `release()`, and
+// It does what the last prompt says: words separated by " then ", one for each turn. "run COMMAND" calls the agent's shell, "request COMMAND" too and needs a permission, "ask" its tool
+// for questions, "delegate PROMPT" its tool for subagents ("next" instead of "then" in there), "wait" responds only when `release()` is called, and
 // anything else is said as it is.
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { createServer } from 'node:http';
 
 /** Starts the model on a free port. */
 export async function startModel() {
   let waiting = [];
-  const requests = [];
+  let requests = 0;
+  const arrivals = new EventEmitter();
   const server = createServer(async (request, response) => {
     const text = Buffer.concat(await request.toArray()).toString();
     if (request.method !== 'POST') return response.writeHead(200, { 'content-type': 'application/json' }).end('{"data":[],"models":[]}');
     const asked = JSON.parse(text);
-    requests.push({ path: request.url, asked });
+    requests += 1;
     const api = apis.find((one) => request.url.split('?')[0].endsWith(one.path));
     if (!api) return response.writeHead(404).end();
     response.writeHead(200, { 'content-type': 'text/event-stream' });
@@ -22,9 +23,14 @@ export async function startModel() {
     const { prompt, turn } = api.position(asked);
     // Requests without tools ask for a title or a summary.
     const words = tools.length ? (prompt.replace(/^"|"$/g, '').split(' then ')[turn] ?? 'finished') : 'A title';
-    if (words === 'wait') await new Promise((resolve) => waiting.push(resolve));
+    if (words === 'wait') {
+      await new Promise((resolve) => {
+        waiting.push(resolve);
+        arrivals.emit('arrival');
+      });
+    }
     const call = toolCall(words, tools);
-    for (const event of call ? api.call(call, requests.length) : api.say(words)) {
+    for (const event of call ? api.call(call, requests) : api.say(words)) {
       const { name, data } = event;
       response.write(`${name ? `event: ${name}\n` : ''}data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`);
     }
@@ -33,8 +39,10 @@ export async function startModel() {
   await once(server, 'listening');
   return {
     url: `http://127.0.0.1:${server.address().port}`,
-    requests,
-    isWaiting: () => waiting.length > 0,
+    /** Resolves when a response is waited for. */
+    waited: async () => {
+      while (waiting.length === 0) await once(arrivals, 'arrival');
+    },
     release: () => (waiting.forEach((resolve) => resolve()), (waiting = [])),
     close: () => (server.closeAllConnections(), server.close()),
   };
@@ -46,9 +54,8 @@ function toolCall(words, tools) {
   const text = rest.join(' ');
   const has = (name) => tools.includes(name);
   const question = { question: 'Which one?', header: 'Choice', options: [{ label: 'A', description: 'a' }, { label: 'B', description: 'b' }] };
-  if (verb === 'run') {
-    if (has('exec_command')) return ['exec_command', { cmd: text }];
-    if (has('shell_command')) return ['shell_command', { command: text }];
+  if (verb === 'run' || verb === 'request') {
+    if (has('exec_command')) return ['exec_command', { cmd: text, ...(verb === 'request' && { sandbox_permissions: 'require_escalated', justification: 'Needed?' }) }];
     if (has('Bash')) return ['Bash', { command: text, description: 'runs it' }];
     return ['bash', { command: text, description: 'runs it' }];
   }
