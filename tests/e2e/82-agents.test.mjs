@@ -1,11 +1,11 @@
-// The hooks of Codex and OpenCode, with the real programs in a real workspace: agents/agents.test.mjs runs there.
+// The hooks of Codex and OpenCode, with the real programs, and the editor's terminals: the tests in agents/ run in a real workspace.
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { give, running, stopped } from './lib/demo.mjs';
 import { csm, inside } from './lib/place.mjs';
 
-const files = ['agents.test.mjs', 'model.mjs', 'recorder.mjs'];
+const files = ['agents.test.mjs', 'tmux.test.mjs', 'model.mjs', 'recorder.mjs'];
 let given = [];
 
 before(async () => {
@@ -24,9 +24,12 @@ test("the agents' configuration is read-only, and beside what the image has", as
   }
 });
 
-test('Codex and OpenCode report what they do', { timeout: 280_000 }, async () => {
-  const { status, stdout, stderr } = await csm('shell', 'ada', '--', 'node', '--test', '--test-reporter=tap', 'agents.test.mjs');
+/** Runs a file of tests in the workspace. */
+async function passes(file, count) {
+  const { status, stdout, stderr } = await csm('shell', 'ada', '--', 'node', '--test', '--test-reporter=tap', file);
   assert.equal(status, 0, `${stdout}\n${stderr}`);
-  assert.match(stdout, /^# pass 10$/m);
-  assert.match(stdout, /^# skipped 0$/m);
-});
+  assert.match(stdout, new RegExp(`^# pass ${count}$`, 'm'));
+}
+
+test('Codex and OpenCode report what they do', { timeout: 280_000 }, () => passes('agents.test.mjs', 10));
+test("tmux shows announcements, and the user's configuration decides", () => passes('tmux.test.mjs', 2));
