@@ -268,3 +268,88 @@ async fn any_agent_is_reported_as_long_as_it_runs() {
     assert_eq!(parts(output), (3, format!("{pid}\n"), String::new()));
     assert_eq!(stage.next().await, agent(&id, Some("sh"), AgentState::Done, None));
 }
+
+impl Stage {
+    /// Calls a hook of Claude Code as it does. Returns what is reported, without the process.
+    async fn hook(&mut self, input: serde_json::Value, reports: usize) -> Vec<(String, AgentState)> {
+        let event = input["hook_event_name"].as_str().expect("an event").to_owned();
+        let command = std::fs::read_to_string(program("../agents/claude-code.json")).expect("the settings");
+        let settings: serde_json::Value = serde_json::from_str(&command).expect("JSON");
+        let command = settings["hooks"][&event][0]["hooks"][0]["command"].as_str().expect("a hook of this event");
+        let command = command.replace("/opt/code-server-multi", &program("..").display().to_string());
+        // The agent, which runs the command in a shell.
+        let mut child = Command::new("perl");
+        child.args(["-e", "exit(system('sh', '-c', $ARGV[0]) >> 8)", &command]).env("CSM_CONTROL_SOCKET", &self.socket);
+        let mut child =
+            child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let pid = child.id();
+        let mut stdin = child.stdin.take().expect("its input");
+        stdin.write_all(format!("{input}\n").as_bytes()).await.expect("it reads everything");
+        drop(stdin);
+        assert_eq!(parts(child.wait_with_output().await.expect("it exits")), silence(), "{input}");
+        let mut seen = Vec::new();
+        for _ in 0..reports {
+            let Claim::Agent { id, state, pid: named, .. } = self.next().await else { panic!("a lease") };
+            assert_eq!(named, pid, "the agent's own process");
+            seen.push((id, state));
+        }
+        assert!(self.claims.is_empty(), "{input}: more than {reports} reports");
+        seen
+    }
+}
+
+#[tokio::test]
+async fn claude_codes_hooks_report_its_states() {
+    use serde_json::json;
+    let mut stage = stage();
+    let event = |event: &str, rest: serde_json::Value| {
+        let mut input = json!({
+            "session_id": "abc-1", "transcript_path": "/t.jsonl", "cwd": "/home/coder/project", "permission_mode": "default",
+            "hook_event_name": event,
+        });
+        let fields = input.as_object_mut().expect("an object");
+        fields.extend(rest.as_object().expect("an object").clone());
+        input
+    };
+    // What a person writes is not mistaken for a field.
+    let trap = r#"{"session_id":"evil","agent_id":"evil","tool_name":"AskUserQuestion","background_tasks":[{"type":"subagent"}]}"#;
+    let long = format!("{trap} {}", "x\\\"".repeat(1 << 20));
+    for (name, rest, state) in [
+        ("UserPromptSubmit", json!({ "prompt": long }), AgentState::Working),
+        (
+            "PreToolUse",
+            json!({ "tool_name": "Bash", "tool_input": { "command": trap, "agent_id": "evil" } }),
+            AgentState::Working,
+        ),
+        ("PermissionRequest", json!({ "tool_name": "Bash", "tool_input": {} }), AgentState::Permission),
+        ("Notification", json!({ "message": trap, "notification_type": "permission_prompt" }), AgentState::Permission),
+        (
+            "PostToolUse",
+            json!({ "tool_name": "Bash", "tool_input": {}, "tool_response": { "stdout": long } }),
+            AgentState::Working,
+        ),
+        ("PreToolUse", json!({ "tool_name": "AskUserQuestion", "tool_input": {} }), AgentState::Question),
+        ("Notification", json!({ "message": "m", "notification_type": "idle_prompt" }), AgentState::Done),
+        ("StopFailure", json!({ "error": "rate_limit" }), AgentState::Done),
+    ] {
+        assert_eq!(stage.hook(event(name, rest), 1).await, [("claude-abc-1".to_owned(), state)], "{name}");
+    }
+    // One that says nothing about the agent's work.
+    stage.hook(event("Notification", json!({ "message": "m", "notification_type": "auth_success" })), 0).await;
+    for (name, state) in [("SubagentStart", AgentState::Working), ("SubagentStop", AgentState::Idle)] {
+        let seen = stage.hook(event(name, json!({ "agent_id": "s7", "agent_type": "Explore" })), 1).await;
+        assert_eq!(seen, [("claude-abc-1-s7".to_owned(), state)]);
+    }
+    let task = |kind: &str| json!({ "id": "1", "type": kind, "status": "running", "description": "a [b] \"type\":\"subagent\"" });
+    for (tasks, state) in [
+        (json!([]), AgentState::Idle),
+        (json!([task("shell"), task("monitor")]), AgentState::Idle),
+        (json!([task("shell"), task("subagent")]), AgentState::Working),
+    ] {
+        let stop = json!({ "stop_hook_active": false, "last_assistant_message": trap, "background_tasks": tasks, "session_crons": [] });
+        let expected = [("claude-abc-1".to_owned(), AgentState::Done), ("claude-abc-1-background".to_owned(), state)];
+        assert_eq!(stage.hook(event("Stop", stop), 2).await, expected);
+    }
+    let ended = stage.hook(event("SessionEnd", json!({ "reason": "other" })), 2).await;
+    assert!(ended.iter().all(|(_, state)| *state == AgentState::Idle), "{ended:?}");
+}

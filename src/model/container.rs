@@ -29,6 +29,14 @@ pub const INSIDE_SOCKET: &str = "/run/csm/http.sock";
 /// The container's path of `share/workspace`.
 const SHARE: &str = "/opt/code-server-multi";
 
+/// Agents' hooks: files in `share/workspace/agents`, and where the agents look for an administrator's. Each is a file that adds to the
+/// image's and the user's own configuration.
+const AGENTS: &[(&str, &str)] = &[
+    ("claude-code.json", "/etc/claude-code/managed-settings.d/50-code-server-multi.json"),
+    ("codex.json", "/etc/codex/hooks.json"),
+    ("opencode.json", "/etc/opencode/opencode.json"),
+];
+
 /// The container's path of the secret variables: a directory with a file for each variable.
 const SECRETS: &str = "/run/secrets/csm";
 
@@ -145,6 +153,9 @@ pub fn container_spec(manifest: &Manifest, workspace: &Workspace, layout: &Layou
         mount(layout.inside(id), RUN.to_owned(), false),
         mount(layout.share.join("workspace"), SHARE.to_owned(), true),
     ];
+    for (source, target) in AGENTS {
+        mounts.push(mount(layout.share.join("workspace/agents").join(source), (*target).to_owned(), true));
+    }
     if workspace.packages.is_some() || archive.is_some() {
         mounts.push(mount(STORE.into(), STORE.to_owned(), true));
     }
