@@ -34,6 +34,8 @@ let
       hostServices = lib.unique (defaults.hostServices ++ user.hostServices);
       extensions = lib.unique (defaults.extensions ++ user.extensions);
       settings = defaults.settings // user.settings;
+      autostop = defaults.autostop // user.autostop;
+      update = defaults.update // user.update;
       packages = packages (defaults.packages ++ user.packages);
     };
 

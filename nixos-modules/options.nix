@@ -100,6 +100,30 @@ let
       }
       // each "tasksLimit" 4096
     );
+    # Attribute sets instead of options for each field: these would take much of the evaluation's time for each user. csm checks the fields
+    # when the manifest is built.
+    autostop = lib.mkOption {
+      type = lib.types.attrsOf (lib.types.either lib.types.str (lib.types.listOf lib.types.str));
+      default = { };
+      description = ''
+        When the workspace is frozen and stopped while nobody uses it and nothing works in it: `freezeAfter` (`30m`), `stopAfter` (`8h`),
+        `openTab` (`4h`), `maxLease` (`24h`), `maxRuntime` (`off`), `warnings` (`[ "10m" "2m" ]`) and `programs`. The manifest's reference
+        describes them. A user's fields replace those of `defaults`.
+      '';
+      example = {
+        freezeAfter = "20m";
+        stopAfter = "2h";
+      };
+    };
+    update = lib.mkOption {
+      type = lib.types.attrsOf lib.types.str;
+      default = { };
+      description = ''
+        When a changed configuration is applied to a running workspace: `deadline` is the time after which it is restarted even if it is used,
+        or `off`. A user's fields replace those of `defaults`.
+      '';
+      example.deadline = "7d";
+    };
     environment = lib.mkOption {
       type = lib.types.attrsOf lib.types.str;
       default = { };

@@ -102,7 +102,7 @@ pub enum Processes {
     Namespace(u32),
 }
 
-/// An agent's process, which is watched until it exits.
+/// A process that is recognised until it exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Watched {
     pid: u32,
@@ -130,6 +130,8 @@ pub struct Sensor {
     io: HashMap<u32, u64>,
     terminals: BTreeMap<u32, Terminal>,
     agents: BTreeMap<String, Watched>,
+    /// code-server's process.
+    editor: Option<Watched>,
     until_full: u32,
 }
 
@@ -148,6 +150,7 @@ impl Sensor {
             io: HashMap::new(),
             terminals: BTreeMap::new(),
             agents: BTreeMap::new(),
+            editor: None,
             until_full: 0,
         }
     }
@@ -179,6 +182,30 @@ impl Sensor {
         }
     }
 
+    /// How many connections to code-server's socket are open. In the namespace of nginx, which connects, the sockets of all workspaces have
+    /// the same path: those of this workspace are the ones that its code-server has open.
+    fn connections(&mut self, path: &str) -> u32 {
+        let Some(editor) = self.editor(path) else { return 0 };
+        let open = process::open_sockets(editor);
+        let tables = [std::process::id(), editor].map(|pid| process::sockets(pid, path));
+        let connected: BTreeSet<u64> =
+            tables.iter().flatten().filter(|socket| !socket.listens).map(|socket| socket.inode).collect();
+        u32::try_from(open.iter().filter(|inode| connected.contains(inode)).count()).unwrap_or(u32::MAX)
+    }
+
+    /// code-server's process: the one that listens on its socket.
+    fn editor(&mut self, path: &str) -> Option<u32> {
+        let exists = |watched: &Watched| Process::read(watched.pid).is_some_and(|it| it.started == watched.started);
+        if let Some(editor) = self.editor.filter(exists) {
+            return Some(editor.pid);
+        }
+        let sockets = process::sockets(self.any_pid()?, path);
+        let listener = sockets.iter().find(|socket| socket.listens)?.inode;
+        let pid = self.pids().into_iter().find(|pid| process::open_sockets(*pid).contains(&listener))?;
+        self.editor = Process::read(pid).map(|it| Watched { pid, started: it.started });
+        Some(pid)
+    }
+
     /// Measures what has happened since the previous call.
     pub fn sample(&mut self) -> Sample {
         let now = Instant::now();
@@ -193,7 +220,7 @@ impl Sensor {
         }
         self.until_full -= 1;
         self.look_at_terminals(&mut sample);
-        sample.connections = self.any_pid().map_or(0, |pid| process::connections(pid, INSIDE_SOCKET));
+        sample.connections = self.connections(INSIDE_SOCKET);
         if let Some(micros) = used {
             sample.cpu = micros / 1000;
         }
@@ -367,6 +394,23 @@ mod tests {
         assert_eq!((busy.programs[0].name.as_str(), busy.busiest.as_deref()), ("dd", Some("dd")));
         assert!(busy.cpu > 0, "{busy:?}");
         wait(&mut group, &mut sensor, "kill %1 || exit\n", |sample| sample.elapsed > 40 && sample.programs.is_empty());
+    }
+
+    #[test]
+    fn connections_to_the_workspaces_own_socket_are_counted() {
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("http.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        fs::write(directory.path().join("cgroup.procs"), format!("{}\n", std::process::id())).expect("written");
+        let mut sensor = Sensor::new(Processes::Cgroup(directory.path().to_owned()), []);
+        let mut count = || sensor.connections(path.to_str().expect("a path"));
+        assert_eq!(count(), 0);
+        let clients: Vec<_> = (0..3).map(|_| UnixStream::connect(&path).expect("connected")).collect();
+        let accepted: Vec<_> = (0..3).map(|_| listener.accept().expect("accepted")).collect();
+        assert_eq!(count(), 3);
+        drop((clients, accepted));
+        assert_eq!(count(), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// The first and the last major number of pseudo-terminals.
 const PTS_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
@@ -80,20 +81,38 @@ pub(super) fn in_namespace_of(pid: u32) -> Vec<u32> {
     pids.filter(|pid| namespace(*pid).as_ref() == Some(&wanted)).collect()
 }
 
-/// How many connections to the unix socket with this path are open, as a process in the socket's network namespace sees them.
-pub(super) fn connections(pid: u32, socket: &str) -> u32 {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default();
-    count_connections(&table, socket)
+/// A unix socket with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Socket {
+    pub(super) inode: u64,
+    pub(super) listens: bool,
+}
+
+/// The listening and the connected sockets with this path, in the network namespace of a process. A connection is in the namespace of the
+/// program that connected, not in that of the one that listens.
+pub(super) fn sockets(pid: u32, path: &str) -> Vec<Socket> {
+    parse_sockets(&fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap_or_default(), path)
 }
 
 /// Columns: number, references, protocol, flags, type, state, inode, path. A listening socket has a flag, an open connection has state 3.
-fn count_connections(table: &str, socket: &str) -> u32 {
+fn parse_sockets(table: &str, path: &str) -> Vec<Socket> {
     const LISTENS: &str = "00010000";
-    let open = |line: &&str| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        fields.get(7) == Some(&socket) && fields.get(3) != Some(&LISTENS) && fields.get(5) == Some(&"03")
+    const CONNECTED: &str = "03";
+    let socket = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().skip(3);
+        let (flags, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let (inode, found) = (fields.next()?.parse().ok()?, fields.next()?);
+        let listens = flags == LISTENS;
+        (found == path && (listens || state == CONNECTED)).then_some(Socket { inode, listens })
     };
-    u32::try_from(table.lines().filter(open).count()).unwrap_or(u32::MAX)
+    table.lines().filter_map(socket).collect()
+}
+
+/// The inodes of the sockets that a process has open.
+pub(super) fn open_sockets(pid: u32) -> Vec<u64> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let inode = |link: &Path| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    files.filter_map(|file| inode(&fs::read_link(file.path()).ok()?)).collect()
 }
 
 #[cfg(test)]
@@ -118,14 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn listeners_and_other_sockets_are_not_connections() {
+    fn sockets_are_told_apart_by_their_path_and_state() {
         let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 1234 /run/csm/http.sock\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 1235 /run/csm/http.sock\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 1236 /run/csm/http.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 01 1236 /run/csm/http.sock\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 1237 /run/csm/http.sock2\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 1238\n";
-        assert_eq!(count_connections(table, "/run/csm/http.sock"), 2);
+        let expected = [Socket { inode: 1234, listens: true }, Socket { inode: 1235, listens: false }];
+        assert_eq!(parse_sockets(table, "/run/csm/http.sock"), expected);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn autostop_is_checked_as_a_whole() {
     let path = |field: &str| format!("users.dan.autostop.{field}");
     let fix = "not a span of time; write it as \"30m\", \"8h\" or \"1h 30m\", or \"off\"";
     assert_only_issue(&autostop("\"freezeAfter\":\"soon\""), Error, &path("freezeAfter"), fix);
-    assert_only_issue(&autostop("\"freezeAfter\":30"), Error, &path("freezeAfter"), "invalid type");
+    assert_only_issue(&autostop("\"freezeAfter\":30"), Error, &path("freezeAfter"), "not a string");
     assert_only_issue(&autostop("\"maxLease\":\"off\""), Error, &path("maxLease"), "not a span of time");
     assert_only_issue(&autostop("\"warnings\":[\"0s\"]"), Error, &path("warnings.0"), "above 0");
     assert_only_issue(
