@@ -23,6 +23,12 @@ lib.mapAttrs scenario {
 
   privilege = { };
 
+  activity.services.code-server-multi.users.ada.autostop = {
+    freezeAfter = "90s";
+    stopAfter = "off";
+    warnings = [ "20s" ];
+  };
+
   acme = ./acme.nix;
 
   switch =
