@@ -326,10 +326,10 @@ impl Stage for RealPodman {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Podman's service: tests/e2e/contract runs it"]
 async fn podman_keeps_the_contract() {
-    let at = PathBuf::from(std::env::var_os("CSM_CONTRACT_RUN").expect("the directory with podman.sock"));
+    let directory = |variable| PathBuf::from(std::env::var_os(variable).expect("tests/e2e/contract sets it"));
+    let (at, base) = (directory("CSM_CONTRACT_RUN"), directory("CSM_CONTRACT_BASE"));
     let layout = Layout { run: at.clone(), state: at.join("state"), share: at.join("share") };
     fs::create_dir_all(layout.share.join("workspace")).unwrap();
-    let base = at.join("base");
     let text = format!(
         r#"{{"version":1,"domain":"a.localhost","image":"localhost/csm-contract:latest","workspaceBase":"{}","users":{{"contract":{{"passwordFile":"/p"}}}}}}"#,
         base.display()
