@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::activity::Activity;
 use crate::model::container::{ContainerSpec, SOCKET, SecretCopy, container_spec, secret_copies};
 use crate::model::endpoint::Endpoint;
+use crate::model::event::Event;
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
@@ -183,6 +184,12 @@ pub trait History: Clone + Send + Sync + 'static {
     fn record_activity(&self, changed: Vec<(WorkspaceId, Activity)>);
     /// Records how a workspace stopped or failed. A failure to record this is logged, and csm continues.
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome);
+    /// The highest number of an event that was recorded; 0 if there is none.
+    fn last_event(&self) -> u64;
+    /// Logs events and records them together. A failure to record them is logged, and csm continues.
+    fn record_events(&self, events: Vec<Arc<Event>>);
+    /// Deletes events before a time, and the oldest if there are too many.
+    fn prune_events(&self, before: Timestamp);
 }
 
 /// Returns the seconds since 1970. Tests use one whose time they set.

@@ -5,6 +5,7 @@ pub mod activity_socket;
 pub mod cgroup;
 pub mod children;
 pub mod disk;
+pub mod event_log;
 pub mod files;
 pub mod machine;
 pub mod manifest;

@@ -55,14 +55,10 @@ pub(super) fn run(path: &Path) -> Result<ExitCode, Failure> {
             };
             match next {
                 Ok(next) => {
-                    tracing::info!(users = next.owners.len(), "applied a new manifest");
                     server.apply(next);
                     server.handle.alarm("manifest", None);
                 }
-                Err(error) => {
-                    tracing::error!("{error}");
-                    server.handle.alarm("manifest", Some(error.to_string()));
-                }
+                Err(error) => server.refuse(&error.to_string()),
             }
         }
     })

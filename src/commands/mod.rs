@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod doctor;
 mod environment;
+mod events;
 mod hash_password;
 mod launch;
 mod logs;
@@ -124,6 +125,22 @@ enum Subcommand {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Show what happened to workspaces, and who signed in.
+    Events {
+        /// Show only the events of this workspace: its owner's name.
+        workspace: Option<WorkspaceId>,
+        #[command(flatten)]
+        client: Client,
+        /// The number of events, at most 1000.
+        #[arg(short = 'n', long, default_value_t = 30)]
+        count: usize,
+        /// Follow the events.
+        #[arg(short, long)]
+        follow: bool,
+        /// Print the events as lines of JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a workspace's address, and open it in a browser if there is a desktop.
     Open(Target),
     /// Open a shell or run a command in a running workspace.
@@ -217,6 +234,9 @@ pub fn main() -> ExitCode {
         Subcommand::Stop(target) => control::run(&target, "stop"),
         Subcommand::Restart(target) => control::run(&target, "restart"),
         Subcommand::Logs { target, lines, follow } => logs::run(&target, lines, follow),
+        Subcommand::Events { workspace, client, count, follow, json } => {
+            events::run(events::Wanted { workspace: workspace.as_ref(), count, follow, json }, &client)
+        }
         Subcommand::Open(target) => open::run(&target),
         Subcommand::Shell { workspace, command } => shell::run(&workspace, &command),
         Subcommand::Doctor { manifest, json } => doctor::run(manifest.as_deref(), json),

@@ -33,6 +33,7 @@ module writes it. Unknown fields are errors. Sizes are written as `3G`, `2560M`,
     describe_object(&mut text, &schema, "The file", &schema);
     for (title, name) in [
         ("`frontDoor`", "FrontDoorFile"),
+        ("`events`", "EventsFile"),
         ("A user", "UserFile"),
         ("`autostop`", "AutostopFile"),
         ("`update`", "UpdateFile"),
@@ -62,7 +63,9 @@ fn describe_object(text: &mut String, object: &Value, title: &str, root: &Value)
 fn kind(field: &Value, root: &Value) -> String {
     if let Some(name) = field["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return match name {
-            "FrontDoorFile" | "UserFile" | "AutostopFile" | "UpdateFile" | "SecretFileEntry" => "object".to_owned(),
+            "FrontDoorFile" | "EventsFile" | "UserFile" | "AutostopFile" | "UpdateFile" | "SecretFileEntry" => {
+                "object".to_owned()
+            }
             other => kind(&root["$defs"][other], root),
         };
     }
@@ -122,5 +125,15 @@ mod tests {
     #[test]
     fn the_control_sockets_reference_has_not_drifted() {
         assert_endpoints("docs/control-socket.md", "src/http/control.rs", &crate::http::control::reference());
+    }
+
+    #[test]
+    fn the_reference_of_events_has_not_drifted() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md");
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        let start = "<!-- kinds: made from src/model/event.rs -->\n\n";
+        let (before, _) = committed.split_once(start).expect("the mark before the kinds");
+        let kinds = crate::model::event::tests::reference();
+        assert_committed("docs/events.md", &format!("{before}{start}{}\n", kinds.trim_end()));
     }
 }

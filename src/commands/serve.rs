@@ -9,10 +9,12 @@ use tokio::sync::watch;
 
 use super::tasks::Tasks;
 use super::{Failure, random_failure};
+use crate::adapters::event_log::EventLog;
 use crate::adapters::state::State;
 use crate::adapters::{activity_socket, files, machine};
 use crate::daemon::{Daemon, Handle};
 use crate::http::{self, App, Socket};
+use crate::model::event::{Fact, Kind, Line};
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
 use crate::model::text::AbsolutePath;
@@ -70,9 +72,11 @@ pub(super) fn serve(
     let random = machine::random().map_err(random_failure)?;
     let (state, stored) =
         State::open(&layout.database(), random, machine::now()).map_err(|error| Failure::new(error.to_string()))?;
+    let state = state.with_event_log(EventLog::open());
     let (sender, receiver) = watch::channel(Arc::new(manifest));
     let current = receiver.borrow().clone();
     let (daemon, handle) = Daemon::new(runtime.clone(), state.clone(), machine::now, layout.clone(), current);
+    handle.record(Fact::new(Kind::CsmStarted { version: Line::new(env!("CARGO_PKG_VERSION")) }));
     let app = App::new(receiver, handle.clone(), runtime, (state.clone(), stored), layout.clone(), machine::now);
     let mut tasks = Tasks::default();
     for (socket, path, mode) in [
@@ -112,9 +116,16 @@ pub(super) fn serve(
 impl Server {
     /// Makes a manifest the current one, for the pages and the daemon.
     pub(super) fn apply(&self, manifest: Manifest) {
+        self.handle.record(Fact::new(Kind::ManifestApplied { users: manifest.owners.len() }));
         let manifest = Arc::new(manifest);
         self.handle.set_manifest(manifest.clone());
         self.manifest.send_replace(manifest);
+    }
+
+    /// Shows the admins why a manifest was refused, and records it.
+    pub(super) fn refuse(&self, error: &str) {
+        self.handle.record(Fact::new(Kind::ManifestRefused { failure: Line::new(error) }));
+        self.handle.alarm("manifest", Some(error.to_owned()));
     }
 }
 

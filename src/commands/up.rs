@@ -213,10 +213,10 @@ impl NginxSupervisor {
                     Ok(next) => self.apply(&current, next).await,
                     Err(error) => Err(error.to_string()),
                 };
-                if let Err(error) = &outcome {
-                    tracing::error!("{error}");
+                match outcome {
+                    Ok(()) => self.server.handle.alarm("manifest", None),
+                    Err(error) => self.server.refuse(&error),
                 }
-                self.server.handle.alarm("manifest", outcome.err());
             }
             () = renewed => {
                 tracing::info!("the certificate has changed");
@@ -245,7 +245,6 @@ impl NginxSupervisor {
             nginx.reload(current, &next).await.map_err(failed)?;
         }
         if next != *current {
-            tracing::info!(users = next.owners.len(), "applied a new manifest");
             self.certificate = watch_certificate(&next);
             self.server.apply(next);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::recorder::because;
 use super::{Daemon, UnknownWorkspace};
 use crate::activity::{Because, Next, Refused, Report, ReportResponse};
 use crate::model::label::WorkspaceId;
@@ -33,6 +34,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             self.activity_stored = Instant::now();
             self.store_activity(&ids);
         }
+        self.prune_events();
     }
 
     fn store_activity(&mut self, ids: &[WorkspaceId]) {
@@ -54,10 +56,11 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.advance_activity();
         let decision = entry.decide();
+        self.record_announcement(id, &decision);
         let Some(next) = decision.verdict.next else { return };
         if decision.act {
             let (verb, cause) = request(next, decision.verdict.idle);
-            tracing::info!(workspace = %id, verdict = %decision.verdict, ?verb, "nobody uses the workspace");
+            tracing::debug!(workspace = %id, verdict = %decision.verdict, ?verb, "nobody uses the workspace");
             self.handle_lifecycle_event(id, plan::Event::Requested(verb, cause));
         }
     }
@@ -66,7 +69,8 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     pub(super) fn follow_phase(&mut self, id: &WorkspaceId) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.advance_activity();
-            entry.decide();
+            let decision = entry.decide();
+            self.record_announcement(id, &decision);
         }
     }
 
@@ -78,11 +82,17 @@ impl<R: Runtime, H: History> Daemon<R, H> {
     ) -> Result<ReportResponse, UnknownWorkspace> {
         let entry = self.entries.get_mut(id).ok_or(UnknownWorkspace)?;
         entry.advance_activity();
+        if let Some(sample) = &report.sample {
+            entry.figures.add(sample, (self.clock)());
+        }
+        let before = entry.tracker.verdict.clone();
         let has_claims = !report.claims.is_empty();
         let autostop = &entry.declared.autostop;
-        let refused = entry.tracker.activity.report(report, autostop).into_iter().map(|refused| refused.0).collect();
+        let refused: Vec<String> =
+            entry.tracker.activity.report(report, autostop).into_iter().map(|refused| refused.0).collect();
         self.update_activity(id);
         if has_claims {
+            self.record_claims(id, &before, &refused);
             // A claim must survive csm, however soon that is killed.
             self.store_activity(std::slice::from_ref(id));
         }
@@ -120,11 +130,10 @@ impl<R: Runtime, H: History> Daemon<R, H> {
 
 /// The request that takes the step.
 fn request(next: Next, idle: u64) -> (Verb, Cause) {
-    let cause = match next.because {
-        Because::Idle => Cause::Idle(idle),
-        Because::Update => Cause::IdleUpdate(idle),
-        Because::MaxRuntime => Cause::MaxRuntime,
-        Because::UpdateDeadline => return (Verb::Restart, Cause::UpdateDeadline),
+    let verb = match (next.because, next.stops) {
+        (Because::UpdateDeadline, _) => Verb::Restart,
+        (_, true) => Verb::Stop,
+        (_, false) => Verb::Freeze,
     };
-    (if next.stops { Verb::Stop } else { Verb::Freeze }, cause)
+    (verb, because(next.because, idle))
 }

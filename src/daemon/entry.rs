@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::figures::Figures;
 use super::tracker::Tracker;
 use super::view::View;
 use crate::activity::{Context, Decision};
 use crate::model::container::editor_url;
+use crate::model::event::Kind;
 use crate::model::manifest::Manifest;
 use crate::model::workspace::{Timestamp, Usage, Workspace};
 use crate::plan::{Cause, Lifecycle, Stage};
@@ -26,6 +28,12 @@ pub(super) struct Entry {
     /// Aborts the start that is in progress.
     pub(super) start: Option<AbortHandle>,
     pub(super) tracker: Tracker,
+    /// What it has used over the last day.
+    pub(super) figures: Figures,
+    /// The last event of its lifecycle.
+    pub(super) last_event: Option<Kind>,
+    /// Whether it was recorded that an update is pending.
+    pub(super) update_recorded: bool,
     usage: Option<Usage>,
     cpu: Option<u64>,
     disk: Option<u64>,
@@ -44,6 +52,9 @@ impl Entry {
             generation: 0,
             start: None,
             tracker: Tracker::new(None),
+            figures: Figures::default(),
+            last_event: None,
+            update_recorded: false,
             usage: None,
             cpu: None,
             disk: None,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::figures::Figure;
 use super::view::Snapshot;
 use crate::activity::{Refused, Report, ReportResponse};
+use crate::model::event::{Event, Fact};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
 use crate::plan::{Cause, Verb};
@@ -20,6 +22,8 @@ pub(super) enum Command {
     Request { id: WorkspaceId, verb: Verb, cause: Cause, reply: oneshot::Sender<Result<(), UnknownWorkspace>> },
     Report { id: WorkspaceId, report: Report, reply: oneshot::Sender<Result<ReportResponse, UnknownWorkspace>> },
     Touch(WorkspaceId),
+    Record(Fact),
+    Figures { id: WorkspaceId, reply: oneshot::Sender<Vec<Figure>> },
     Keep { id: WorkspaceId, time: Duration, reason: String, reply: oneshot::Sender<Result<(), Refused>> },
     Manifest(Arc<Manifest>),
     Alarm { about: &'static str, alarm: Option<String> },
@@ -42,6 +46,7 @@ pub enum Measure {
 pub struct Handle {
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) events: broadcast::Sender<Arc<Event>>,
 }
 
 impl Handle {
@@ -84,6 +89,23 @@ impl Handle {
     /// Notes that a workspace's owner has done something.
     pub fn touch(&self, id: WorkspaceId) {
         let _ = self.commands.send(Command::Touch(id));
+    }
+
+    /// Records what happened.
+    pub fn record(&self, fact: Fact) {
+        let _ = self.commands.send(Command::Record(fact));
+    }
+
+    /// Follows the events that are recorded from now on. A receiver that is too slow gets an error.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    /// What a workspace has used over the last day.
+    pub async fn figures(&self, id: WorkspaceId) -> Vec<Figure> {
+        let (reply, rx) = oneshot::channel();
+        let _ = self.commands.send(Command::Figures { id, reply });
+        rx.await.unwrap_or_default()
     }
 
     /// Keeps a workspace for some time. `reason` is shown.

@@ -2,7 +2,9 @@
 
 mod activity;
 mod entry;
+pub mod figures;
 mod handle;
+mod recorder;
 mod tracker;
 pub mod view;
 
@@ -19,6 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::model::container::container_spec;
+use crate::model::event::{Fact, Kind};
 use crate::model::label::WorkspaceId;
 use crate::model::layout::Layout;
 use crate::model::manifest::Manifest;
@@ -30,6 +33,7 @@ use activity::TICK_INTERVAL;
 use entry::Entry;
 use handle::Command;
 pub use handle::{Handle, Measure, UnknownWorkspace, Watcher};
+use recorder::Recorder;
 use tracker::Tracker;
 use view::Snapshot;
 
@@ -50,8 +54,8 @@ enum Event {
     Observed(u64, Result<BTreeMap<WorkspaceId, Observed>, RuntimeError>),
     Progress(WorkspaceId, JobId, Progress),
     Finished(WorkspaceId, JobId, Step, Result<(), RuntimeError>),
-    /// A workspace that is not declared was stopped or removed, or that failed.
-    Removed(WorkspaceId, Result<(), RuntimeError>),
+    /// A workspace that is not declared was stopped (true) or removed, or that failed.
+    Removed(WorkspaceId, bool, Result<(), RuntimeError>),
     LogRead(WorkspaceId, Vec<String>),
     Sampled(BTreeMap<WorkspaceId, Usage>),
     DiskMeasured(DiskUsage),
@@ -105,6 +109,7 @@ pub struct Daemon<R, H> {
     disk_free: Option<u64>,
     watchers: usize,
     disk_watchers: usize,
+    recorder: Recorder,
     creations: Arc<Semaphore>,
     /// When the workspaces' activity was last stored.
     activity_stored: Instant,
@@ -128,6 +133,8 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let (events_tx, events) = mpsc::unbounded_channel();
         let (snapshot_tx, snapshot) = watch::channel(Arc::default());
         let last = history.load();
+        let recorder = Recorder::new(history.last_event());
+        let event_followers = recorder.followers();
         let mut daemon = Self {
             runtime,
             history,
@@ -142,6 +149,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             disk_free: None,
             watchers: 0,
             disk_watchers: 0,
+            recorder,
             creations: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
             activity_stored: Instant::now(),
             generation: 0,
@@ -161,7 +169,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             }
         }
         daemon.publish();
-        (daemon, Handle { commands: commands_tx, snapshot })
+        (daemon, Handle { commands: commands_tx, snapshot, events: event_followers })
     }
 
     /// Runs until `shutdown` resolves. Workspaces keep running.
@@ -194,6 +202,7 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 _ = sample.tick(), if self.watchers > 0 => self.sample(),
             }
             self.publish();
+            self.recorder.flush(&self.history);
         }
     }
 
@@ -273,6 +282,12 @@ impl<R: Runtime, H: History> Daemon<R, H> {
             }
             Command::Report { id, report, reply } => drop(reply.send(self.handle_report(&id, report))),
             Command::Touch(id) => self.touch(&id),
+            Command::Record(fact) => self.record(fact),
+            Command::Figures { id, reply } => {
+                let now = (self.clock)();
+                let figures = self.entries.get(&id).map(|entry| entry.figures.last_day(now));
+                drop(reply.send(figures.unwrap_or_default()));
+            }
             Command::Keep { id, time, reason, reply } => drop(reply.send(self.keep(&id, time, &reason))),
             Command::Manifest(manifest) => {
                 self.manifest = manifest;
@@ -348,16 +363,23 @@ impl<R: Runtime, H: History> Daemon<R, H> {
                 match &outcome {
                     // A later request took its place.
                     Ok(()) | Err(RuntimeError::Interrupted(_)) => {}
-                    Err(error) => tracing::warn!(workspace = %id, ?step, %error, "a step failed"),
+                    // The lifecycle says what has happened; this is which step it was.
+                    Err(error) => tracing::debug!(workspace = %id, ?step, %error, "a step failed"),
                 }
                 self.handle_lifecycle_event(&id, plan::Event::Finished(job, outcome.map_err(Failure::from)));
                 self.observe();
             }
-            Event::Removed(id, outcome) => {
+            Event::Removed(id, was_up, outcome) => {
                 self.removing.remove(&id);
-                if let Err(error) = outcome {
-                    tracing::warn!(workspace = %id, %error, "can't stop or remove a workspace that is not declared");
-                    self.retry_later.insert(id);
+                match outcome {
+                    Ok(()) if was_up => {
+                        self.record(Fact::of_workspace(id, Kind::Stopped).because("it is no longer declared"));
+                    }
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(workspace = %id, %error, "can't stop or remove a workspace that is not declared");
+                        self.retry_later.insert(id);
+                    }
                 }
                 self.observe();
             }
@@ -403,12 +425,9 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         if self.retry_later.contains(&id) || !self.removing.insert(id.clone()) {
             return;
         }
-        if is_up {
-            tracing::info!(workspace = %id, "stopping the workspace: it is no longer declared");
-        }
         let (runtime, workspace) = (self.runtime.clone(), id.clone());
         let work = async move { if is_up { runtime.stop(&workspace).await } else { runtime.remove(&workspace).await } };
-        self.spawn(work, |outcome| Event::Removed(id, outcome.flatten()));
+        self.spawn(work, move |outcome| Event::Removed(id, is_up, outcome.flatten()));
     }
 
     /// Passes an event to a workspace's lifecycle, and carries out the effects.
@@ -416,10 +435,12 @@ impl<R: Runtime, H: History> Daemon<R, H> {
         let now = (self.clock)();
         let Some(entry) = self.entries.get_mut(id) else { return };
         let declared = entry.declared.clone();
-        let Effects { step, record, read_log } = entry.lifecycle.handle(event, &entry.digest, now);
+        let effects = entry.lifecycle.handle(event, &entry.digest, now);
+        let Effects { step, record, read_log, .. } = effects;
         if record {
             self.history.record(id, &entry.outcome());
         }
+        self.record_step(id, &effects);
         if read_log {
             let (runtime, workspace, id) = (self.runtime.clone(), id.clone(), id.clone());
             self.spawn(async move { runtime.last_lines(&workspace).await }, |log| {

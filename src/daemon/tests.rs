@@ -9,7 +9,25 @@ use crate::ports::LastOutcome;
 use crate::ports::fake::{Fake, runs};
 
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<WorkspaceId, LastOutcome>>>, Arc<Mutex<BTreeMap<WorkspaceId, Activity>>>);
+struct Memory(
+    Arc<Mutex<BTreeMap<WorkspaceId, LastOutcome>>>,
+    Arc<Mutex<BTreeMap<WorkspaceId, Activity>>>,
+    Arc<Mutex<Vec<Arc<crate::model::event::Event>>>>,
+);
+
+impl Memory {
+    /// The recorded events, as lines.
+    fn events(&self) -> Vec<String> {
+        let events = self.2.lock().unwrap();
+        events
+            .iter()
+            .map(|event| {
+                let actor = event.fact.actor.as_ref().map(|actor| format!(" [{actor}]")).unwrap_or_default();
+                format!("{} {}{actor}", event.id, event.fact)
+            })
+            .collect()
+    }
+}
 
 impl History for Memory {
     fn load(&self) -> BTreeMap<WorkspaceId, LastOutcome> {
@@ -26,6 +44,18 @@ impl History for Memory {
 
     fn record(&self, id: &WorkspaceId, outcome: &LastOutcome) {
         self.0.lock().unwrap().insert(id.clone(), outcome.clone());
+    }
+
+    fn last_event(&self) -> u64 {
+        self.2.lock().unwrap().last().map_or(0, |event| event.id)
+    }
+
+    fn record_events(&self, events: Vec<Arc<crate::model::event::Event>>) {
+        self.2.lock().unwrap().extend(events);
+    }
+
+    fn prune_events(&self, before: Timestamp) {
+        self.2.lock().unwrap().retain(|event| event.at >= before);
     }
 }
 
@@ -791,5 +821,123 @@ mod autostop {
         handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
         assert!(!report(&handle, &Sample::default(), 29, "frozen").await);
         assert!(report(&handle, &Sample::default(), 2, "frozen").await);
+    }
+}
+
+mod events {
+    use super::*;
+    use crate::activity::{Claim, Report, Sample};
+    use crate::model::event::{Fact, Kind, Line};
+
+    async fn report(handle: &Handle, sample: Sample, claims: Vec<Claim>) {
+        let report = Report { sample: Some(Sample { elapsed: 30_000, ..sample }), claims };
+        handle.report(id("dan"), report).await.unwrap();
+        handle.ping().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_main_flows_with_actor_and_cause() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = start_daemon(&fake, &history, &["dan"]);
+        handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        until(&handle, "dan", "running").await;
+        while handle.snapshot().workspaces[&id("dan")].state.word() != "frozen" {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            report(&handle, Sample::default(), Vec::new()).await;
+        }
+        handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        until(&handle, "dan", "running").await;
+        handle.set_manifest(manifest(&["dan"], "2G"));
+        handle.ping().await;
+        handle.request(id("dan"), Verb::Restart, Cause::Requested(Verb::Restart, Actor::CommandLine)).await.unwrap();
+        let restarted = |snapshot: &Arc<Snapshot>| {
+            let view = &snapshot.workspaces[&id("dan")];
+            view.reason == "restarted by the command line" && view.state.word() == "running"
+        };
+        handle.follow().wait_for(restarted).await.unwrap();
+        let lease = |seconds| Claim::Lease { id: "x".into(), reason: Some("make\nworld\u{1b}".into()), seconds };
+        report(&handle, Sample::default(), vec![lease(3600), lease(999_999)]).await;
+        report(&handle, Sample::default(), vec![lease(3600)]).await;
+        handle.request(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+        until(&handle, "dan", "stopped").await;
+        fake.world().fail = Some(RuntimeError::Refused("no such image".into()));
+        handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        until(&handle, "dan", "failed").await;
+        fake.world().fail = None;
+        fake.put("dan", true);
+        until(&handle, "dan", "running").await;
+        fake.put("dan", false);
+        until(&handle, "dan", "failed").await;
+        handle.ping().await;
+        insta::assert_snapshot!(history.events().join("\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_that_fails_again_and_again_is_one_event() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = start_daemon(&fake, &history, &["+dan"]);
+        until(&handle, "dan", "running").await;
+        fake.world().refusals = 10;
+        handle.request(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+        tokio::time::sleep(RESYNC_INTERVAL * 12).await;
+        assert_eq!(fake.calls().iter().filter(|call| *call == "stop dan").count(), 11);
+        until(&handle, "dan", "stopped").await;
+        handle.ping().await;
+        let expected = [
+            "1 dan: started: autoStart is set",
+            "2 dan: failed (stopped by dan): podman is slow [dan]",
+            "3 dan: stopped by dan [dan]",
+        ];
+        assert_eq!(history.events(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_when_csm_starts_is_no_event_and_numbers_ascend_over_restarts() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let first = start_daemon(&fake, &history, &["dan"]);
+        first.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        until(&first, "dan", "running").await;
+        first.ping().await;
+        let second = start_daemon(&fake, &history, &["dan"]);
+        until(&second, "dan", "running").await;
+        second.request(id("dan"), Verb::Stop, by_dan(Verb::Stop)).await.unwrap();
+        until(&second, "dan", "stopped").await;
+        second.ping().await;
+        let expected = ["1 dan: started: opened by dan [dan]", "2 dan: stopped by dan [dan]"];
+        assert_eq!(history.events()[..2], expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_one_owners_events_is_limited_and_hides_no_others() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = start_daemon(&fake, &history, &["dan", "eve"]);
+        let refused = || Kind::ClaimRefused { failure: Line::new("too long") };
+        for _ in 0..10_000 {
+            handle.record(Fact::of_workspace(id("dan"), refused()));
+            handle.record(Fact::of_user(None, Kind::SignInRefused { source: Line::new("::1") }));
+        }
+        handle.record(Fact::of_workspace(id("eve"), refused()));
+        handle.record(Fact::new(Kind::ManifestApplied { users: 2 }));
+        handle.ping().await;
+        let count = |part: &str| history.events().iter().filter(|event| event.contains(part)).count();
+        assert_eq!((count("dan:"), count("sign-in refused"), count("eve:"), count("applied")), (200, 200, 1, 1));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        for _ in 0..10 {
+            handle.record(Fact::of_workspace(id("dan"), refused()));
+        }
+        handle.ping().await;
+        assert_eq!(count("dan:"), 202);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_samples_figures_are_kept_for_a_workspaces_page() {
+        let (fake, history) = (Fake::default(), Memory::default());
+        let handle = start_daemon(&fake, &history, &["dan"]);
+        handle.request(id("dan"), Verb::Start, opened()).await.unwrap();
+        until(&handle, "dan", "running").await;
+        report(&handle, Sample { memory: 5, cpu: 3000, ..Sample::default() }, Vec::new()).await;
+        let figures = handle.figures(id("dan")).await;
+        assert_eq!(figures.iter().map(|figure| (figure.memory, figure.cpu())).collect::<Vec<_>>(), [(5, 100)]);
+        assert!(handle.figures(id("eve")).await.is_empty());
     }
 }

@@ -15,14 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use super::app::App;
 use super::error::{ApiRefusal, Refusal, wrong_method};
-use super::logs;
 use super::requester::{Operator, Requester, find, find_in};
+use super::{events, logs};
 use crate::adapters::files::MAX_MANIFEST;
 use crate::adapters::machine::machine;
 use crate::adapters::preflight::check_files;
 use crate::daemon::Measure;
 use crate::daemon::view::{Snapshot, View};
 use crate::model::container::container_spec;
+use crate::model::event::{Fact, Kind};
 use crate::model::issue::{Issue, has_errors};
 use crate::model::label::WorkspaceId;
 use crate::model::manifest::Manifest;
@@ -116,6 +117,14 @@ pub const ENDPOINTS: &[Endpoint] = &[
         route: || logs::route(),
     },
     Endpoint {
+        method: "GET",
+        path: "/api/v1/events",
+        about: "What happened: the last `?limit=` events (default 100, at most 1000), oldest first; see `docs/events.md`. Users get those of their own workspaces and sign-ins, admins and the socket get all. `?workspace=` and `?since=`, in seconds since 1970, leave out others. With `?follow=true` new events follow until the reader disconnects, may see other events than before, or is more than 1024 events behind.",
+        response: "`200`: lines of JSON, each an event. `400`: a value is invalid. `404`: the requester may not see the workspace. `429`: this user follows events 32 times already.",
+        socket_only: false,
+        route: || events::route(),
+    },
+    Endpoint {
         method: "POST",
         path: "/api/v1/plan",
         about: "What the manifest in the body would change, without applying it.",
@@ -183,17 +192,16 @@ pub(super) async fn act(app: &App, requester: &Requester, id: &str, verb: &str) 
         return keep_for(app, requester, id, BUTTON_KEEPS).await;
     }
     let view = find(app, requester, id)?;
-    let (verb, past) = match verb {
-        "start" => (Verb::Start, "started"),
-        "freeze" => (Verb::Freeze, "frozen"),
-        "stop" => (Verb::Stop, "stopped"),
-        "restart" => (Verb::Restart, "restarted"),
+    let verb = match verb {
+        "start" => Verb::Start,
+        "freeze" => Verb::Freeze,
+        "stop" => Verb::Stop,
+        "restart" => Verb::Restart,
         _ => {
             let what = "There is no such action.".to_owned();
             return Err(Refusal::NotFound(what, "A workspace can be started, frozen, stopped, restarted and kept."));
         }
     };
-    tracing::info!(workspace = %view.id, by = %requester, past);
     let actor = requester.actor();
     let gone = |_| {
         let what = "The workspace has just been removed from the manifest.".to_owned();
@@ -307,9 +315,11 @@ pub(super) async fn keep_for(app: &App, requester: &Requester, id: &str, time: &
             view.id
         ))));
     }
-    tracing::info!(workspace = %view.id, by = %requester, seconds = time.as_secs(), "kept");
     let kept = app.daemon.keep(view.id.clone(), time, format!("kept by {}", requester.actor())).await;
-    kept.map_err(|refused| not_a_time(refused.to_string()))
+    kept.map_err(|refused| not_a_time(refused.to_string()))?;
+    let kept = Fact::of_workspace(view.id.clone(), Kind::Kept { seconds: time.as_secs() });
+    app.daemon.record(kept.by(Some(requester.actor())));
+    Ok(())
 }
 
 /// What a manifest would change.

@@ -32,6 +32,7 @@ pub struct App {
     pub(super) layout: Layout,
     pub(super) logs: Box<dyn Logs>,
     pub(super) followed_logs: Streams,
+    pub(super) followed_events: Streams,
     pub(super) dashboard_events: Streams,
     /// Counted separately, because a page of a workspace can open any number of its own hostname's.
     pub(super) wake_events: Streams,
@@ -99,6 +100,7 @@ impl App {
             layout,
             logs: Box::new(runtime),
             followed_logs: Streams::of_logs(),
+            followed_events: Streams::of_events(),
             dashboard_events: Streams::of_events(),
             wake_events: Streams::of_events(),
             counters: Counters::default(),

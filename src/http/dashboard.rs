@@ -16,9 +16,11 @@ use serde::Deserialize;
 
 use super::api;
 use super::app::App;
+use super::chart::charts;
 use super::context::{Context, provenance, session};
 use super::error::{Refusal, no_such_page, wrong_method};
-use super::pages::{Card, Dashboard, Log, Notices, files, page, part};
+use super::events::newest;
+use super::pages::{Card, Dashboard, Log, Notices, Timeline, files, page, part};
 use super::requester::{Requester, find};
 use super::streams::Reader;
 use super::{handshake, sign_in};
@@ -26,12 +28,16 @@ use crate::access::session::Session;
 use crate::daemon::Measure;
 use crate::daemon::Watcher;
 use crate::daemon::view::{Snapshot, View};
+use crate::model::event::Filter;
 use crate::model::label::WorkspaceId;
 use crate::model::printed::Tail;
 
 /// The limits of a log's page, in lines and in bytes. With its HTML the page has at most 256 KiB.
 const MAX_LOG_LINES: usize = 200;
 const MAX_LOG_BYTES: usize = 252 << 10;
+
+/// The most events on a workspace's page of events.
+const MAX_EVENTS: usize = 100;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -41,6 +47,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/open", get(handshake::open))
         .route("/events", get(events))
         .route("/workspaces/{id}/log", get(log))
+        .route("/workspaces/{id}/events", get(timeline))
         .route("/workspaces/{id}/{verb}", post(act))
         .merge(api::user_routes())
         .merge(files(""))
@@ -152,6 +159,24 @@ async fn log(
     });
     let (id, lines) = (view.id.to_string(), lines.await.into_lines());
     Ok(page(StatusCode::OK, &Log { prefix: "", id: &id, lines: &lines }))
+}
+
+/// A workspace's last events, with the pictures of what it used.
+async fn timeline(
+    Shared(app): Shared<Arc<App>>,
+    context: Context,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let visitor = Visitor::of(&app, &context, &headers)?;
+    let view = find(&app, &visitor.requester(), &id)?;
+    let filter = Filter { workspace: Some(view.id.clone()), ..Filter::default() };
+    let mut events = newest(&app, filter, MAX_EVENTS).await?;
+    events.reverse();
+    let figures = app.daemon.figures(view.id.clone()).await;
+    let (id, now) = (view.id.to_string(), app.now());
+    let charts = charts(&figures, &view.limits, now);
+    Ok(page(StatusCode::OK, &Timeline { prefix: "", id: &id, charts: &charts, events: &events, now }))
 }
 
 /// The state of a dashboard's event stream.

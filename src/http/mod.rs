@@ -3,10 +3,12 @@
 pub mod api;
 mod app;
 mod authorize;
+mod chart;
 mod context;
 pub mod control;
 mod dashboard;
 mod error;
+mod events;
 mod handshake;
 mod logs;
 mod pages;

@@ -1,13 +1,17 @@
 //! The pages: askama templates, and the security headers of every response.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use askama::Template;
 use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
+use super::chart::Chart;
 use crate::daemon::view::View;
 use crate::model::digest::sha256_hex;
+use crate::model::event::Event;
 use crate::model::size::human_bytes;
 use crate::model::workspace::{Progress, State, human_seconds};
 
@@ -148,6 +152,31 @@ pub(super) struct Log<'a> {
     pub(super) prefix: &'a str,
     pub(super) id: &'a str,
     pub(super) lines: &'a [String],
+}
+
+/// A workspace's events, and what it used over the last day.
+#[derive(Template)]
+#[template(path = "events.html")]
+pub(super) struct Timeline<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) id: &'a str,
+    pub(super) charts: &'a [Chart],
+    /// The newest first.
+    pub(super) events: &'a [Event],
+    pub(super) now: u64,
+}
+
+impl Timeline<'_> {
+    #[expect(clippy::unused_self, reason = "templates call methods")]
+    fn time(&self, event: &Event) -> String {
+        // Years after 9999 can't be formatted.
+        let at = UNIX_EPOCH + Duration::from_secs(event.at.min(253_402_300_799));
+        humantime::format_rfc3339_seconds(at).to_string()
+    }
+
+    fn ago(&self, event: &Event) -> String {
+        format!("{} ago", human_seconds(self.now.saturating_sub(event.at)))
+    }
 }
 
 /// A page with a title and a text.

@@ -83,13 +83,12 @@ impl Requester {
             Self::Operator => true,
         }
     }
-}
 
-impl std::fmt::Display for Requester {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// The user whose events the requester may see; `None` for all.
+    pub(super) fn only_owner(&self) -> Option<Name> {
         match self {
-            Self::User { name, .. } => write!(f, "{name}"),
-            Self::Operator => f.write_str("the command line"),
+            Self::User { name, admin: false } => Some(name.clone()),
+            Self::User { admin: true, .. } | Self::Operator => None,
         }
     }
 }
@@ -105,10 +104,13 @@ impl FromRequestParts<Arc<App>> for Requester {
 
 /// Finds a workspace that the requester may see. For all others the response is the same as for one that does not exist.
 pub(super) fn find(app: &App, requester: &Requester, id: &str) -> Result<Arc<View>, Refusal> {
-    find_in(&app.daemon.snapshot(), requester, id).ok_or_else(|| {
-        let what = format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>());
-        Refusal::NotFound(what, "Check its name: the dashboard and csm status list the workspaces.")
-    })
+    find_in(&app.daemon.snapshot(), requester, id).ok_or_else(|| no_workspace(id))
+}
+
+/// The response for a workspace that does not exist, or that the requester may not see.
+pub(super) fn no_workspace(id: &str) -> Refusal {
+    let what = format!("There is no workspace \"{}\".", id.chars().take(60).collect::<String>());
+    Refusal::NotFound(what, "Check its name: the dashboard and csm status list the workspaces.")
 }
 
 /// Finds a workspace in a snapshot, see [`find`].

@@ -9,6 +9,7 @@ use super::app::App;
 use crate::adapters::passwords::stored;
 use crate::adapters::state::StateError;
 use crate::model::digest::sha256_hex;
+use crate::model::event::{Fact, Kind};
 use crate::model::name::Name;
 
 /// How often sessions are compared with the password files.
@@ -58,7 +59,8 @@ impl App {
         let mut ended = Vec::new();
         for (id, owner, credential) in sessions {
             if current.get(&owner).is_none_or(|now| now.as_ref().is_some_and(|now| *now != credential)) {
-                tracing::info!(%owner, "ending a session: the password has changed, or the user was removed");
+                let cause = "the password has changed, or the user was removed";
+                self.daemon.record(Fact::of_user(Some(owner), Kind::SessionEnded).because(cause));
                 ended.push(id);
             }
         }

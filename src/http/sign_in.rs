@@ -21,6 +21,7 @@ use crate::access::site::Site;
 use crate::access::token::{Key, encode};
 use crate::adapters::machine::random;
 use crate::adapters::passwords::stored;
+use crate::model::event::{Actor, Fact, Kind, Line};
 use crate::model::label::{Label, WorkspaceId};
 use crate::model::manifest::Owner;
 use crate::model::name::Name;
@@ -203,9 +204,9 @@ async fn known_device(app: &App, headers: &HeaderMap, owner: &Owner) -> Option<S
     valid.then(|| id.to_owned())
 }
 
-/// The name in a failed sign-in, for the log. Only declared names are logged, because users sometimes type their password as the name.
-fn loggable_name(owner: Option<&Owner>) -> &str {
-    owner.map_or("(unknown name)", |owner| owner.name.as_str())
+/// The browser's address, for events.
+fn source(headers: &HeaderMap) -> Line {
+    Line::new(text(headers, "x-csm-source"))
 }
 
 /// Checks name and password. If they are wrong, the inner error is the form with an error message.
@@ -240,7 +241,9 @@ async fn check(
     let stored = turn.verify(file, credentials.password.clone()).await;
     let Some((owner, stored)) = owner.zip(stored) else {
         Counters::increment(&app.counters.refused);
-        tracing::warn!(name = loggable_name(owner), source = text(headers, "x-csm-source"), "sign-in refused");
+        // Only declared names are recorded, because users sometimes type their password as the name.
+        let declared = owner.map(|owner| owner.name.clone());
+        app.daemon.record(Fact::of_user(declared, Kind::SignInRefused { source: source(headers) }));
         let error = "Wrong name or password.";
         let name = credentials.name.chars().take(40).collect::<String>();
         let form = SignInForm { handshake: &credentials.handshake, name: &name, error, left: "" };
@@ -271,7 +274,9 @@ async fn create_session(app: &App, headers: &HeaderMap, verified: Verified) -> R
     };
     app.end_sessions(ended).await;
     Counters::increment(&app.counters.signed_in);
-    tracing::info!(owner = %session.owner, source = text(headers, "x-csm-source"), "signed in");
+    let actor = Some(Actor::User(session.owner.clone()));
+    let signed_in = Fact::of_user(Some(session.owner.clone()), Kind::SignedIn { source: source(headers) });
+    app.daemon.record(signed_in.by(actor));
     Ok((session, cookie))
 }
 
@@ -293,7 +298,8 @@ pub(super) async fn sign_out(
         return Ok((set, Redirect::to("/sign-in")).into_response());
     };
     app.end_sessions(vec![session.id.clone()]).await;
-    tracing::info!(owner = %session.owner, "signed out");
+    let actor = Some(Actor::User(session.owner.clone()));
+    app.daemon.record(Fact::of_user(Some(session.owner.clone()), Kind::SignedOut).by(actor));
     Ok((set, Redirect::to(&format!("/sign-in?left={}", signed_out_token(&app.key, &session.owner, app.now()))))
         .into_response())
 }

@@ -26,6 +26,7 @@ use crate::ports::Clock;
 use crate::ports::fake::Fake;
 
 mod dashboard;
+mod events;
 mod messages;
 mod sign_in;
 mod sockets;
@@ -111,10 +112,14 @@ impl Stage {
         (session, format!("{}={cookie}", cookies::SESSION))
     }
 
+    /// Another connection to the database.
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.app.layout.database()).unwrap()
+    }
+
     /// The number of a user's sessions in the database, which a restart would restore.
     fn stored(&self, owner: &str) -> usize {
-        let database = rusqlite::Connection::open(self.app.layout.database()).unwrap();
-        database.query_row("SELECT count(*) FROM session WHERE owner = ?1", [owner], |row| row.get(0)).unwrap()
+        self.database().query_row("SELECT count(*) FROM session WHERE owner = ?1", [owner], |row| row.get(0)).unwrap()
     }
 
     /// A session's cookie on a workspace's hostname.

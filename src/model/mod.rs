@@ -6,6 +6,7 @@ pub mod autostop;
 pub mod container;
 pub mod digest;
 pub mod endpoint;
+pub mod event;
 pub mod issue;
 pub mod label;
 pub mod launch;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub use crate::model::event::Actor;
 use crate::model::name::Name;
 use crate::model::printed;
 use crate::model::workspace::human_seconds;
@@ -26,24 +27,6 @@ impl Verb {
             Self::Freeze => "frozen",
             Self::Stop => "stopped",
             Self::Restart => "restarted",
-        }
-    }
-}
-
-/// Who requested something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Actor {
-    /// A signed-in user.
-    User(Name),
-    /// Anyone who can open the API's socket.
-    CommandLine,
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(name) => name.fmt(f),
-            Self::CommandLine => f.write_str("the command line"),
         }
     }
 }
@@ -91,6 +74,17 @@ pub enum Cause {
     StartFailed,
     /// A stop failed.
     StopFailed,
+}
+
+impl Cause {
+    /// Who requested it; `None` if csm or something outside csm did it.
+    pub fn actor(&self) -> Option<Actor> {
+        match self {
+            Self::Opened(owner) => Some(Actor::User(owner.clone())),
+            Self::Requested(_, actor) => Some(actor.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Cause {

@@ -1,7 +1,11 @@
 //! A workspace's state machine: each stage contains its data, and each event leads from one stage to another.
 
+mod happened;
+
 use super::{Cause, Observed, Phase, Verb};
+use crate::model::event::Kind;
 use crate::model::workspace::{Progress, State, Timestamp};
+use happened::{Before, happened};
 
 /// Identifies a step that the runtime does. Results of any step except the current one are ignored.
 pub type JobId = u64;
@@ -145,6 +149,8 @@ pub struct Effects {
     pub record: bool,
     /// Whether to read the last lines of the log.
     pub read_log: bool,
+    /// What has happened to the workspace, and why.
+    pub happened: Option<(Kind, Cause)>,
 }
 
 /// A workspace's stage, why it is in it, and since when.
@@ -228,6 +234,7 @@ impl Lifecycle {
         // Each arm takes the stage by value, and returns it if the stage does not change.
         let stage = std::mem::replace(&mut self.stage, Stage::Stopped);
         let mut effects = Effects::default();
+        let before = Before::new(&stage, &self.cause);
         let was_known = !matches!(stage, Stage::Unknown { .. });
         let (was_up, kind) = (stage.is_up(), std::mem::discriminant(&stage));
         let is_observation = matches!(event, Event::Observed(_));
@@ -263,6 +270,7 @@ impl Lifecycle {
         let is_recorded = matches!(self.stage, Stage::Running(_) | Stage::Stopped | Stage::Failed { .. });
         effects.record = changed && was_known && is_recorded;
         effects.read_log = is_observation && was_up && matches!(self.stage, Stage::Failed { .. });
+        effects.happened = happened(before, &self.stage, &self.cause);
         effects
     }
 

@@ -27,6 +27,15 @@ const STEPS: &[M<'_>] = &[
     ) STRICT;",
     ),
     M::up("CREATE TABLE activity (id TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT;"),
+    // `owner` is the user who may see the event, apart from admins.
+    M::up(
+        "CREATE TABLE event (
+        id INTEGER PRIMARY KEY, at INTEGER NOT NULL, workspace TEXT, owner TEXT, json TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX event_by_workspace ON event (workspace, id);
+    CREATE INDEX event_by_owner ON event (owner, id);
+    CREATE INDEX event_by_time ON event (at);",
+    ),
 ];
 
 const MIGRATIONS: Migrations<'_> = Migrations::from_slice(STEPS);
@@ -101,8 +110,12 @@ impl Database {
         Ok(Self { connection, failing: false })
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Writes in a transaction, and records whether it succeeded.
-    fn write<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    pub(super) fn write<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let written = self.connection.transaction().and_then(|transaction| {
             let done = work(&transaction)?;
             transaction.commit()?;
@@ -208,6 +221,8 @@ impl Database {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::tests::Stage;
     use super::*;
 
@@ -256,6 +271,26 @@ mod tests {
         let version: usize =
             stage.other_connection().query_row("PRAGMA user_version", [], |row| row.get(0)).expect("read");
         assert_eq!(version, STEPS.len());
+    }
+
+    #[test]
+    fn migrations_keep_the_rows_of_a_version_2_file() {
+        let stage = Stage::new();
+        let version_2 =
+            "CREATE TABLE activity (id TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT; PRAGMA user_version = 2;";
+        stage.other_connection().execute_batch(&format!("{VERSION_1}{version_2}")).expect("made");
+        let id: WorkspaceId = "dan".parse().expect("an id");
+        let json = serde_json::to_string(&Activity::default()).expect("serializes");
+        let insert = "INSERT INTO activity VALUES ('dan', ?1)";
+        stage.other_connection().execute(insert, [json]).expect("made");
+        let mut database = open(&stage);
+        assert_eq!(database.activity().expect("read"), BTreeMap::from([(id.clone(), Activity::default())]));
+        assert!(database.last_outcomes().expect("read")[&id].failed);
+        assert_eq!(database.last_event().expect("read"), 0);
+        let fact = crate::model::event::Fact::of_workspace(id, crate::model::event::Kind::Started);
+        let event = Arc::new(crate::model::event::Event { id: 1, at: 5, fact });
+        database.insert_events(std::slice::from_ref(&event)).expect("stored");
+        assert_eq!(database.events(&crate::model::event::Filter::default(), 9).expect("read"), [(*event).clone()]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Stores sessions, the daemon's key and the last outcome of each workspace in SQLite, on a separate thread.
+//! Stores sessions, the daemon's key, events and the last outcome of each workspace in SQLite, on a separate thread.
 
 mod database;
+mod events;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,9 +10,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::event_log::EventLog;
 use crate::access::session::Session;
 use crate::access::token::Key;
 use crate::activity::Activity;
+use crate::model::event::{Event, Filter};
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
 use crate::ports::{History, LastOutcome};
@@ -32,7 +35,10 @@ pub struct Stored {
 /// The open database. SQLite waits for disks and locks, so it runs on a separate thread, which does one job after the other. Every job
 /// is done, even if its caller has stopped waiting: dropping the last clone of this waits for the remaining jobs.
 #[derive(Clone)]
-pub struct State(Arc<Worker>);
+pub struct State {
+    worker: Arc<Worker>,
+    event_log: Arc<EventLog>,
+}
 
 type Job = Box<dyn FnOnce(&mut Database) + Send>;
 
@@ -43,6 +49,8 @@ struct Worker {
     last_outcomes: Mutex<BTreeMap<WorkspaceId, LastOutcome>>,
     /// The rows of the table `activity` when the database was opened.
     activity: BTreeMap<WorkspaceId, Activity>,
+    /// The highest number of an event when the database was opened.
+    last_event: u64,
 }
 
 impl Drop for Worker {
@@ -56,12 +64,13 @@ impl Drop for Worker {
 }
 
 impl State {
-    /// Opens or creates the database. `random` becomes the key if the database has none.
+    /// Opens or creates the database. `random` becomes the key if the database has none. Events are logged on standard error.
     pub fn open(path: &Path, random: [u8; 32], now: Timestamp) -> Result<(Self, Stored), StateError> {
         let mut database = Database::open(path)?;
         let stored = Stored { key: database.key(random)?, sessions: database.sessions(now)? };
         let last_outcomes = Mutex::new(database.last_outcomes()?);
         let activity = database.activity()?;
+        let last_event = database.last_event()?;
         let (jobs, mut to_do) = mpsc::unbounded_channel::<Job>();
         let work = move || {
             while let Some(job) = to_do.blocking_recv() {
@@ -70,11 +79,18 @@ impl State {
         };
         let thread = std::thread::Builder::new().name("state".to_owned()).stack_size(STACK_BYTES).spawn(work);
         let thread = Some(thread.map_err(StateError::Thread)?);
-        Ok((Self(Arc::new(Worker { jobs: Some(jobs), thread, last_outcomes, activity })), stored))
+        let worker = Arc::new(Worker { jobs: Some(jobs), thread, last_outcomes, activity, last_event });
+        Ok((Self { worker, event_log: Arc::default() }, stored))
+    }
+
+    /// Logs events there.
+    #[must_use]
+    pub fn with_event_log(self, event_log: EventLog) -> Self {
+        Self { event_log: Arc::new(event_log), ..self }
     }
 
     fn queue(&self, job: impl FnOnce(&mut Database) + Send + 'static) {
-        if let Some(jobs) = &self.0.jobs {
+        if let Some(jobs) = &self.worker.jobs {
             // If the thread has ended, the job is dropped, and its caller gets an error.
             let _ = jobs.send(Box::new(job));
         }
@@ -100,6 +116,11 @@ impl State {
         self.run(move |database| database.delete_session(&id)).await
     }
 
+    /// The newest events that a filter admits, oldest first. They include all that were recorded before this call.
+    pub async fn events(&self, filter: Filter, limit: usize) -> Result<Vec<Event>, StateError> {
+        self.run(move |database| database.events(&filter, limit)).await
+    }
+
     /// Whether the database can still be read and written.
     pub async fn healthy(&self) -> bool {
         self.run(|database| Ok(database.healthy())).await.unwrap_or(false)
@@ -107,13 +128,13 @@ impl State {
 
     /// Resolves when the database's thread ends. While this `State` exists, it ends only if it panics.
     pub async fn ended(&self) {
-        if let Some(jobs) = &self.0.jobs {
+        if let Some(jobs) = &self.worker.jobs {
             jobs.closed().await;
         }
     }
 
     fn last_outcomes(&self) -> MutexGuard<'_, BTreeMap<WorkspaceId, LastOutcome>> {
-        self.0.last_outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.worker.last_outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,7 +144,7 @@ impl History for State {
     }
 
     fn load_activity(&self) -> BTreeMap<WorkspaceId, Activity> {
-        self.0.activity.clone()
+        self.worker.activity.clone()
     }
 
     fn record_activity(&self, changed: Vec<(WorkspaceId, Activity)>) {
@@ -140,6 +161,30 @@ impl History for State {
         self.queue(move |database| {
             if let Err(error) = database.record(&id, &outcome) {
                 tracing::error!(workspace = %id, %error, "can't record the workspace's last outcome");
+            }
+        });
+    }
+
+    fn last_event(&self) -> u64 {
+        self.worker.last_event
+    }
+
+    fn record_events(&self, events: Vec<Arc<Event>>) {
+        // Before they are stored, so that a slow disk does not delay the log.
+        for event in &events {
+            self.event_log.write(event);
+        }
+        self.queue(move |database| {
+            if let Err(error) = database.insert_events(&events) {
+                tracing::error!(count = events.len(), %error, "can't store events");
+            }
+        });
+    }
+
+    fn prune_events(&self, before: Timestamp) {
+        self.queue(move |database| {
+            if let Err(error) = database.prune_events(before) {
+                tracing::error!(%error, "can't delete old events");
             }
         });
     }

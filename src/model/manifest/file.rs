@@ -35,6 +35,9 @@ pub struct ManifestFile {
     /// How browsers reach the host; see below.
     #[serde(default)]
     pub front_door: FrontDoorFile,
+    /// The events that csm records; see below.
+    #[serde(default)]
+    pub events: EventsFile,
     /// The users, by name; see below for their fields. A name has 1 to 20 lower-case letters, digits and single dashes, and starts
     /// with a letter. The names admin, csm, localhost, mail, main, root, wpad and www are reserved.
     #[schemars(required)]
@@ -55,6 +58,15 @@ pub struct FrontDoorFile {
     /// The certificate's private key, in PEM format.
     #[schemars(example = "/var/lib/acme/code.example.org/key.pem")]
     pub certificate_key: Option<SecretPath>,
+}
+
+/// The events that csm records: what happened to workspaces, sign-ins, and changes of the manifest. `docs/events.md` lists them.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EventsFile {
+    /// How long events are kept. Of more than 1,000,000 events the oldest are deleted earlier. Default: `90d`.
+    #[schemars(example = "90d")]
+    pub keep: Option<Span>,
 }
 
 /// An IP address and a port.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::issue::Issue;
 use super::label::{Label, WorkspaceId};
 use super::name::Name;
+use super::span::Span;
 use super::text::{AbsolutePath, Domain, SecretPath};
 use super::workspace::Workspace;
 
@@ -32,6 +33,8 @@ pub struct Manifest {
     pub workspace_base: AbsolutePath,
     /// How browsers reach the host.
     pub front_door: FrontDoor,
+    /// The events that are recorded.
+    pub events: Events,
     /// The users.
     pub owners: BTreeMap<Name, Owner>,
     /// The users' workspaces.
@@ -45,6 +48,13 @@ pub struct FrontDoor {
     pub listen: SocketAddr,
     /// The paths of certificate and key; `None` for plain HTTP.
     pub tls: Option<(AbsolutePath, SecretPath)>,
+}
+
+/// The events that csm records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Events {
+    /// How long they are kept.
+    pub keep: Span,
 }
 
 /// A declared user.

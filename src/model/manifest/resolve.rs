@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::file::{AutostopFile, FrontDoorFile, ManifestFile, UpdateFile, UserFile};
-use super::{FrontDoor, Machine, Manifest, Owner};
+use super::{Events, FrontDoor, Machine, Manifest, Owner};
 use crate::model::autostop::Autostop;
 use crate::model::issue::Issue;
 use crate::model::label::WorkspaceId;
 use crate::model::layout;
 use crate::model::name::Name;
 use crate::model::size::{Bytes, Cpus, human_bytes};
+use crate::model::span::Span;
 use crate::model::text::{AbsolutePath, Domain, ImageRef, SecretPath};
 use crate::model::workspace::{Limits, Workspace};
 
@@ -19,6 +20,7 @@ const DEFAULT_MEMORY: Bytes = Bytes::mib(3072);
 const DEFAULT_CPU: Cpus = Cpus::milli(1500);
 const DEFAULT_TASKS: u32 = 4096;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7080);
+const DEFAULT_EVENTS_KEEP: Span = Span::minutes(90 * 24 * 60);
 const DEFAULT_WORKSPACE_BASE: &str = "/var/lib/vscode";
 
 /// code-server's documented minimum; below it the editor does not start.
@@ -102,7 +104,8 @@ pub(super) fn resolve(file: ManifestFile, machine: &Machine, issues: &mut Vec<Is
             workspaces.insert(workspace.id.clone(), Arc::new(workspace));
         }
     }
-    Some(Manifest { domain: domain?, workspace_base: base, front_door, owners, workspaces })
+    let events = Events { keep: file.events.keep.unwrap_or(DEFAULT_EVENTS_KEEP) };
+    Some(Manifest { domain: domain?, workspace_base: base, front_door, events, owners, workspaces })
 }
 
 fn workspace_base(given: Option<AbsolutePath>, issues: &mut Vec<Issue>) -> Option<AbsolutePath> {
