@@ -15,6 +15,9 @@ use crate::model::workspace::Timestamp;
 /// A sample is valid for this long. Without a newer one, nothing is known of the workspace.
 const SAMPLE_VALIDITY: Duration = Duration::from_secs(150);
 
+/// A step for idleness is taken only while the sample is younger than this.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// CPU time, input and output are averaged over this time, in milliseconds, so that short bursts of the editor's own work do not count.
 const WINDOW: u64 = 120_000;
 
@@ -275,7 +278,7 @@ impl Activity {
         };
         let announce = next.is_some_and(|next| self.is_announced_now(next, autostop));
         // What an old sample says may not be true any more, so that the step waits for the next one, unless none comes.
-        let is_current = self.sample_age.is_zero() || self.sample_age > SAMPLE_VALIDITY;
+        let is_current = self.sample_age < FRESH || self.sample_age > SAMPLE_VALIDITY;
         let may_act = |next: Next| {
             matches!(next.because, Because::MaxRuntime | Because::UpdateDeadline)
                 || is_current

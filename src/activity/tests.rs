@@ -228,6 +228,18 @@ fn output_keeps_it_up_to_the_cap() {
 }
 
 #[test]
+fn it_is_frozen_a_moment_after_a_sample_but_not_long_after_one() {
+    let mut world = World::new();
+    assert_eq!(world.run(&Sample::default(), 29), None);
+    world.advance(STEP);
+    world.advance(STEP);
+    assert!(!world.decide().act, "the sample is a minute old");
+    world.activity.report(Report { sample: Some(Sample::default()), claims: Vec::new() }, &world.autostop);
+    world.advance(Duration::from_millis(1));
+    assert!(world.decide().act);
+}
+
+#[test]
 fn a_silent_sensor_counts_as_work_up_to_the_cap() {
     let mut world = World::new();
     let mut acted = None;

@@ -37,7 +37,7 @@ const kept = (user, ...wanted) =>
     const found = await kinds(user);
     return wanted.every((kind) => found.includes(kind)) ? found : false;
   }, { seconds: 120 });
-const idle = (user) => until(`${user} to be idle`, async () => (await kinds(user)).length === 0, { seconds: 180 });
+const idle = (user) => until(`${user} to be idle`, async () => (await kinds(user)).length === 0, { seconds: 240 });
 
 before(async () => {
   await Promise.all([running('ada'), running('grace')]);
@@ -94,13 +94,6 @@ test('what only waits does not keep it: sleep, a watcher, a server, a stopped de
   assert.deepEqual(found.waiting.map(({ name, state }) => [name, state]), [['codex', 'question']]);
   assert.match((await csm('why', 'ada')).stdout, /codex has been waiting for an answer for/);
   await control('ada', 'DELETE', '/v1/agents/two');
-});
-
-test('an endless loop of an unknown program keeps it, and is named', async () => {
-  const loop = await background('ada', 'loop', 'cp /bin/dash /tmp/endless; exec /tmp/endless -c "while :; do :; done"');
-  await kept('ada', 'cpu');
-  assert.match((await csm('why', 'ada')).stdout, /programs use \d+ % CPU, endless the most/);
-  await loop.stop();
 });
 
 test('typing in a terminal starts the clocks again', async () => {
@@ -173,4 +166,11 @@ test('a workspace that floods its socket and lies is bounded, and nobody else is
   const page = await ada.visit('', '/');
   assert.ok(!page.body.includes('<img src=x'), 'names are shown as text');
   assert.equal((await workspace('grace')).state, 'running');
+});
+
+test('an endless loop of an unknown program keeps it, and is named', async () => {
+  const loop = await background('ada', 'loop', 'cp /bin/dash /tmp/endless; exec /tmp/endless -c "while :; do :; done"');
+  await kept('ada', 'cpu');
+  assert.match((await csm('why', 'ada')).stdout, /programs use \d+ % CPU, endless the most/);
+  await loop.stop();
 });

@@ -54,7 +54,7 @@ const files = all.filter((name) => wanted.length === 0 || wanted.some((part) => 
 async function runFiles(names) {
   const tally = { pass: 0, fail: 0, skip: 0, failed: new Map() };
   const paths = new Map(names.map((name) => [resolve(here, name), name]));
-  const stream = run({ files: [...paths.keys()], concurrency: 1, timeout: Number(process.env.CSM_E2E_SECONDS ?? 300) * 1000 });
+  const stream = run({ files: [...paths.keys()], concurrency: 1, timeout: Number(process.env.CSM_E2E_SECONDS ?? 900) * 1000 });
   stream.on('test:pass', (one) => {
     if (one.details.type === 'suite' || one.name.endsWith('.test.mjs')) return;
     tally[one.skip !== undefined ? 'skip' : 'pass'] += 1;
