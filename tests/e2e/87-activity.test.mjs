@@ -134,7 +134,7 @@ test('a workspace that nobody uses is frozen, then stopped; only its owner\'s na
   const grace = await Visitor.owner('grace');
   await autostop('grace', { freezeAfter: '40s', stopAfter: 'off', warnings: ['10s'] });
   await reaches('grace', 'frozen', { seconds: 200 });
-  assert.match((await workspace('grace')).reason, /^idle for \d+ s$/);
+  assert.match((await workspace('grace')).reason, /^idle for \d+ (s|min)$/);
   // What a sleeping tab, an asset or a stranger requests.
   const cookie = { Cookie: grace.cookies('grace') };
   for (const headers of [cookie, {}, NAVIGATE]) await send({ label: 'grace', headers }).catch(() => {});
