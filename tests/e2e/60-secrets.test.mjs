@@ -8,7 +8,7 @@ import { createServer } from 'node:http';
 import { after, before, test } from 'node:test';
 import { atEditor, launch, person, terminal, type } from './lib/browser.mjs';
 import { declare, demoProcesses, putInForce, processes, running, stopped } from './lib/demo.mjs';
-import { accountId, data, database, demoLog, hostFile, inAccount, inside, manifestPath, ownAccount, password, port, read } from './lib/place.mjs';
+import { accountId, data, database, demoLog, foreignFiles, hostFile, inAccount, inside, manifestPath, ownAccount, password, port, read } from './lib/place.mjs';
 import { until } from './lib/until.mjs';
 import { Visitor } from './lib/visitor.mjs';
 
@@ -106,8 +106,7 @@ test('on the host only the account can read secrets', () => {
 test("ada's workspace can see no file, socket, process or secret of grace's", async () => {
   const look = async (script) => (await inside('ada', 'sh', '-c', script)).trim();
   assert.equal(await look('find / -xdev -name "*grace*" -not -name "graceful*" -not -path "/proc/*" 2>/dev/null | head'), '');
-  const own = new Set(['announcement', 'control.sock', 'http.sock', 'status']);
-  assert.deepEqual((await look('ls -A /run/csm')).split('\n').filter((name) => !own.has(name)), []);
+  assert.deepEqual(await foreignFiles('ada'), []);
   assert.equal(await look('find / -name "*.sock" -not -path "/proc/*" 2>/dev/null | grep -v "^/tmp\\|^/run/csm/\\(http\\|control\\).sock\\|^/home" || true'), '');
   const mounts = await look('cat /proc/self/mountinfo');
   assert.ok(!mounts.includes('workspaces/grace') && !mounts.includes('ws/grace'), mounts);

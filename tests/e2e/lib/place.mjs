@@ -63,6 +63,12 @@ export async function inside(person, ...command) {
   return stdout;
 }
 
+/** The files in a workspace's /run/csm that are neither csm's nor code-server's. */
+export async function foreignFiles(person) {
+  const own = ['.csm.new', 'announcement', 'control.sock', 'http.sock', 'status'];
+  return (await inside(person, 'ls', '-A', '/run/csm')).trim().split('\n').filter((name) => !own.includes(name));
+}
+
 export const hostFile = (person, path) => `${data}/workspaces/${person}/${path}`;
 export function read(path) {
   try {
