@@ -329,7 +329,6 @@ async fn podman_keeps_the_contract() {
     let directory = |variable| PathBuf::from(std::env::var_os(variable).expect("tests/e2e/contract sets it"));
     let (at, base) = (directory("CSM_CONTRACT_RUN"), directory("CSM_CONTRACT_BASE"));
     let layout = Layout { run: at.clone(), state: at.join("state"), share: at.join("share") };
-    fs::create_dir_all(&layout.run).unwrap();
     let text = format!(
         r#"{{"version":1,"domain":"a.localhost","image":"localhost/csm-contract:latest","workspaceBase":"{}","users":{{"contract":{{"passwordFile":"/p"}}}}}}"#,
         base.display()

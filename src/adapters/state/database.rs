@@ -179,7 +179,7 @@ impl Database {
         rows.filter_map(|row| row.map(|(id, outcome)| Some((id.parse().ok()?, outcome))).transpose()).collect()
     }
 
-    /// The stored activity of each workspace. A row that this csm can't read is ignored: the workspace's clocks then begin anew.
+    /// The stored activity of each workspace. A row that this csm can't read is ignored: the workspace's clocks then start again.
     pub(super) fn activity(&self) -> rusqlite::Result<BTreeMap<WorkspaceId, Activity>> {
         let mut query = self.connection.prepare("SELECT id, json FROM activity")?;
         let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
