@@ -1,4 +1,5 @@
 // Takes the README's screenshots from a running demo (run.mjs describes how to keep one): CSM_E2E_…=… node pictures.mjs
+import { mkdirSync } from 'node:fs';
 import { atDashboard, atEditor, command, launch, openFile, person, showTerminal, type } from './lib/browser.mjs';
 import { give, running } from './lib/demo.mjs';
 import { inside, repo } from './lib/place.mjs';
