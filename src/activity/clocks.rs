@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::{Agent, Claim, Claims, Refused};
 use super::sample::{Report, Sample};
-use super::verdict::{Because, Keeper, Next, Verdict, Waiting, seconds};
+use super::verdict::{Because, Keeper, Next, Verdict, Waiting};
 use crate::model::autostop::Autostop;
 use crate::model::printed;
 use crate::model::workspace::Timestamp;
@@ -37,9 +37,10 @@ const CPU_OF_PROGRAM: u64 = 10;
 const IO_OF_WORK: u64 = 1 << 20;
 
 /// Whether a workspace runs, as far as its clocks are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// It does not run.
+    #[default]
     Down,
     /// It runs; with the time at which its container was started.
     Running(Timestamp),
@@ -68,7 +69,7 @@ pub struct Decision {
 }
 
 /// What is known of a workspace's activity. It survives a restart of csm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Activity {
     phase: Phase,
     /// The running time since anything kept the workspace.
@@ -90,25 +91,6 @@ pub struct Activity {
     claims: Claims,
     /// The span before the next step at which it was last announced.
     announced: Option<u64>,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self {
-            phase: Phase::Down,
-            idle: Duration::ZERO,
-            frozen: Duration::ZERO,
-            pending: Duration::ZERO,
-            up: Duration::ZERO,
-            untouched: Duration::ZERO,
-            unattended: Duration::ZERO,
-            sample: Sample::default(),
-            sample_age: Duration::ZERO,
-            recent: VecDeque::new(),
-            claims: Claims::default(),
-            announced: None,
-        }
-    }
 }
 
 impl Activity {
@@ -223,9 +205,9 @@ impl Activity {
             return keepers;
         }
         let agents = self.claims.agents.values().filter(|agent| agent.works());
-        keepers.extend(agents.map(|agent| Keeper::Agent { name: agent.name.clone(), seconds: seconds(agent.since) }));
+        keepers.extend(agents.map(|agent| Keeper::Agent { name: agent.name.clone(), seconds: agent.since.as_secs() }));
         let leases = self.claims.leases.values();
-        keepers.extend(leases.map(|lease| Keeper::Lease { reason: lease.reason.clone(), left: seconds(lease.left) }));
+        keepers.extend(leases.map(|lease| Keeper::Lease { reason: lease.reason.clone(), left: lease.left.as_secs() }));
         if !known {
             keepers.push(Keeper::NoReport);
             return keepers;
@@ -267,12 +249,12 @@ impl Activity {
                 .map(|Agent { name, state, since, .. }| Waiting {
                     name: name.clone(),
                     state: *state,
-                    seconds: seconds(*since),
+                    seconds: since.as_secs(),
                 })
                 .collect(),
-            idle: seconds(self.idle + self.frozen),
+            idle: (self.idle + self.frozen).as_secs(),
             kept_for: (!attended && autostop.first_delay().is_some())
-                .then(|| seconds(autostop.max_lease.get().saturating_sub(self.unattended))),
+                .then(|| autostop.max_lease.get().saturating_sub(self.unattended).as_secs()),
             kept_by,
             next,
         };

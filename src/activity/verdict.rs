@@ -1,7 +1,6 @@
 //! What keeps a workspace, and what happens next: for pages, the command line, the API, and the workspace itself.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +103,17 @@ pub struct Next {
     pub because: Because,
 }
 
+impl Next {
+    /// What happens to the workspace: `freezes`, `stops` or `restarts`.
+    pub fn verb(&self) -> &'static str {
+        match (self.because, self.stops) {
+            (Because::UpdateDeadline, _) => "restarts",
+            (_, true) => "stops",
+            (_, false) => "freezes",
+        }
+    }
+}
+
 /// An agent that waits for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -142,18 +152,13 @@ pub struct Verdict {
 impl Verdict {
     /// What happens next, as a sentence for people: `freezes in 18 min`.
     pub fn next_step(&self) -> Option<String> {
-        let Next { stops, seconds, because } = self.next?;
-        let verb = match (stops, because) {
-            (_, Because::UpdateDeadline) => "restarts",
-            (true, _) => "stops",
-            (false, _) => "freezes",
-        };
-        let why = match because {
+        let next = self.next?;
+        let why = match next.because {
             Because::Idle => "",
             Because::Update | Because::UpdateDeadline => " to apply the changed configuration",
             Because::MaxRuntime => " because of autostop.maxRuntime",
         };
-        Some(format!("{verb} in {}{why}", human_seconds(seconds)))
+        Some(format!("{} in {}{why}", next.verb(), human_seconds(next.seconds)))
     }
 }
 
@@ -171,8 +176,4 @@ impl fmt::Display for Verdict {
         }
         f.write_str(&parts.join("; "))
     }
-}
-
-pub(super) fn seconds(time: Duration) -> u64 {
-    time.as_secs()
 }

@@ -38,9 +38,7 @@ impl UnitCgroup {
 
     /// The CPU time that all processes of the cgroup have used.
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(self.0.join("cpu.stat")).unwrap_or_default();
-        let used = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
-        Duration::from_micros(used.unwrap_or(0))
+        Duration::from_micros(cpu_micros(&self.0).unwrap_or(0))
     }
 
     /// How many processes of the cgroup the kernel has killed because it was out of memory.
@@ -48,6 +46,12 @@ impl UnitCgroup {
         let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
         events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
     }
+}
+
+/// The CPU time that all processes of a cgroup have used, in microseconds.
+pub(super) fn cpu_micros(cgroup: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(cgroup.join("cpu.stat")).ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
 }
 
 /// The path in the unified hierarchy, relative to its root, from the content of `/proc/PID/cgroup`.

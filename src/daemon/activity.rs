@@ -8,7 +8,6 @@ use super::recorder::because;
 use super::{Daemon, UnknownWorkspace};
 use crate::activity::{Because, Next, Refused, Report, ReportResponse};
 use crate::model::label::WorkspaceId;
-
 use crate::plan::{self, Cause, Verb};
 use crate::ports::{History, Runtime};
 

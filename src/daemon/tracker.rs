@@ -65,17 +65,12 @@ impl Tracker {
 }
 
 fn announcement(next: Next) -> String {
-    let verb = match (next.because, next.stops) {
-        (Because::UpdateDeadline, _) => "restarts",
-        (_, true) => "stops",
-        (_, false) => "freezes",
-    };
     let how = match next.because {
         Because::UpdateDeadline => "its configuration has changed, and update.deadline is over",
         Because::MaxRuntime => "it has run for autostop.maxRuntime",
         Because::Idle | Because::Update => "nothing works in it; type something, or run \"keep 2h\"",
     };
-    format!("this workspace {verb} in {}: {how}", human_seconds(next.seconds))
+    format!("this workspace {} in {}: {how}", next.verb(), human_seconds(next.seconds))
 }
 
 fn phase(stage: &Stage) -> Option<Phase> {

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -16,16 +15,13 @@ use tokio::sync::broadcast;
 
 use super::app::App;
 use super::error::{ApiRefusal, Refusal};
-use super::requester::{Channel, Requester, no_workspace};
+use super::requester::{Channel, Requester, no_longer, no_workspace};
 use crate::model::event::{Event, Filter};
 use crate::model::label::WorkspaceId;
 use crate::model::workspace::Timestamp;
 
 /// The maximum for `limit`.
 const MAX_EVENTS: usize = 1000;
-
-/// How often to check whether a follower may still see the same events. nginx caches allowed requests for the same time.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The endpoint's route.
 pub(super) fn route() -> MethodRouter<Arc<App>> {
@@ -74,7 +70,8 @@ async fn events(
     let last = stored.last().map_or(0, |event| event.id);
     let lines = stream::iter(stored).map(|event| line(&event));
     let new = following.map(|receiver| {
-        let rights_changed = rights_changed(app, channel, headers, requester).boxed();
+        // They signed out, were removed, or became an admin or are not one any more.
+        let rights_changed = no_longer(app, channel, headers, move |now| *now == requester).boxed();
         follow(receiver, filter, last).take_until(rights_changed)
     });
     let new = stream::iter(new).flatten();
@@ -108,11 +105,4 @@ fn follow(receiver: broadcast::Receiver<Arc<Event>>, filter: Filter, last: u64) 
             }
         }
     })
-}
-
-/// Resolves when the requester may no longer see the same events: they signed out, were removed, or became an admin or are not one any more.
-async fn rights_changed(app: Arc<App>, channel: Channel, headers: HeaderMap, before: Requester) {
-    while Requester::of(&app, &channel, &headers).is_ok_and(|now| now == before) {
-        tokio::time::sleep(RECHECK_INTERVAL).await;
-    }
 }

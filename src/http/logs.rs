@@ -1,7 +1,6 @@
 //! `GET /api/v1/workspaces/{id}/logs`: a workspace's log, which a limited number of readers can follow.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -15,11 +14,7 @@ use serde::Deserialize;
 
 use super::app::App;
 use super::error::{ApiRefusal, Refusal};
-use super::requester::{Channel, Requester, find};
-use crate::model::label::WorkspaceId;
-
-/// How often to check whether a user may still follow a log. nginx caches allowed requests for the same time.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
+use super::requester::{Channel, Requester, find, no_longer};
 
 /// The endpoint's route.
 pub(super) fn route() -> MethodRouter<Arc<App>> {
@@ -56,7 +51,10 @@ async fn logs(
         _ => None,
     };
     let lines = app.logs.logs(&view.id, query.lines.min(MAX_LINES), query.follow);
-    let mut lines = lines.take_until(access_revoked(app, channel, headers, view.id.clone()).boxed());
+    // They signed out, were removed, or are not an admin any more.
+    let id = view.id.clone();
+    let access_revoked = no_longer(app, channel, headers, move |now| now.may_see(&id)).boxed();
+    let mut lines = lines.take_until(access_revoked);
     let first = match lines.next().await {
         Some(Err(error)) => return Err(Refusal::Runtime(error).into()),
         first => stream::iter(first),
@@ -68,11 +66,4 @@ async fn logs(
         line.map(|line| line + "\n").or_else(|error| Ok::<_, std::io::Error>(format!("{error}\n")))
     });
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
-}
-
-/// Resolves when the requester may no longer see a workspace: they signed out, were removed, or are not an admin any more.
-async fn access_revoked(app: Arc<App>, channel: Channel, headers: HeaderMap, id: WorkspaceId) {
-    while Requester::of(&app, &channel, &headers).is_ok_and(|requester| requester.may_see(&id)) {
-        tokio::time::sleep(RECHECK_INTERVAL).await;
-    }
 }

@@ -1,6 +1,7 @@
 //! Who sent a request to the API, and through which socket it arrived.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -117,4 +118,14 @@ pub(super) fn no_workspace(id: &str) -> Refusal {
 pub(super) fn find_in(snapshot: &Snapshot, requester: &Requester, id: &str) -> Option<Arc<View>> {
     let id: WorkspaceId = id.parse().ok().filter(|id| requester.may_see(id))?;
     snapshot.workspaces.get(&id).cloned()
+}
+
+/// How often to check whether a reader may still follow something. nginx caches allowed requests for the same time.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Resolves when the one who sent a request is signed out, or `may` no longer holds.
+pub(super) async fn no_longer(app: Arc<App>, channel: Channel, headers: HeaderMap, may: impl Fn(&Requester) -> bool) {
+    while Requester::of(&app, &channel, &headers).is_ok_and(|now| may(&now)) {
+        tokio::time::sleep(RECHECK_INTERVAL).await;
+    }
 }

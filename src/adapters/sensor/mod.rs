@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::cgroup::cpu_micros;
 use crate::activity::{Program, Sample};
 use crate::model::container::INSIDE_SOCKET;
 use process::Process;
@@ -109,6 +110,16 @@ struct Watched {
     started: u64,
 }
 
+impl Watched {
+    fn of(pid: u32) -> Option<Self> {
+        Process::read(pid).map(|it| Self { pid, started: it.started })
+    }
+
+    fn exists(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+}
+
 /// A terminal: when it was last read from and written to.
 #[derive(Debug, Clone, PartialEq)]
 struct Terminal {
@@ -158,9 +169,9 @@ impl Sensor {
     /// Watches the process that an agent names, by its PID inside the workspace. False if there is none.
     pub fn watch_agent(&mut self, id: &str, inner: u32) -> bool {
         let found = self.pids().into_iter().find(|pid| process::inner_pid(*pid) == Some(inner));
-        let Some(process) = found.and_then(Process::read) else { return false };
+        let Some(process) = found.and_then(Watched::of) else { return false };
         // The daemon keeps few agents; this map is cleaned with each sample.
-        self.agents.insert(id.to_owned(), Watched { pid: process.pid, started: process.started });
+        self.agents.insert(id.to_owned(), process);
         true
     }
 
@@ -195,14 +206,13 @@ impl Sensor {
 
     /// code-server's process: the one that listens on its socket.
     fn editor(&mut self, path: &str) -> Option<u32> {
-        let exists = |watched: &Watched| Process::read(watched.pid).is_some_and(|it| it.started == watched.started);
-        if let Some(editor) = self.editor.filter(exists) {
+        if let Some(editor) = self.editor.filter(Watched::exists) {
             return Some(editor.pid);
         }
         let sockets = process::sockets(self.any_pid()?, path);
         let listener = sockets.iter().find(|socket| socket.listens)?.inode;
         let pid = self.pids().into_iter().find(|pid| process::open_sockets(*pid).contains(&listener))?;
-        self.editor = Process::read(pid).map(|it| Watched { pid, started: it.started });
+        self.editor = Watched::of(pid);
         Some(pid)
     }
 
@@ -230,8 +240,7 @@ impl Sensor {
             (sample.busiest, sample.programs) = (None, Vec::new());
         }
         let agents = std::mem::take(&mut self.agents);
-        let exists = |watched: &Watched| Process::read(watched.pid).is_some_and(|it| it.started == watched.started);
-        let (alive, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = agents.into_iter().partition(|(_, it)| exists(it));
+        let (alive, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = agents.into_iter().partition(|(_, it)| it.exists());
         self.agents = alive;
         sample.gone = gone.into_keys().collect();
         sample
@@ -240,8 +249,7 @@ impl Sensor {
     /// The CPU time of the cgroup since the previous sample, in microseconds. `None` without a cgroup.
     fn cgroup_usage(&mut self, sample: &mut Sample) -> Option<u64> {
         let Processes::Cgroup(cgroup) = &self.processes else { return None };
-        let stat = fs::read_to_string(cgroup.join("cpu.stat")).ok()?;
-        let total = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse::<u64>().ok())?;
+        let total = cpu_micros(cgroup)?;
         let memory = fs::read_to_string(cgroup.join("memory.current")).unwrap_or_default();
         sample.memory = memory.trim().parse().unwrap_or(0);
         Some(total.saturating_sub(std::mem::replace(&mut self.cgroup_cpu, total)))
