@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::entry::Entry;
 use super::recorder::because;
 use super::{Daemon, UnknownWorkspace};
 use crate::activity::{Because, Next, Refused, Report, ReportResponse};
@@ -23,15 +24,18 @@ const REPORT_INTERVAL_NEAR: Duration = Duration::from_secs(10);
 const NEAR: u64 = 180;
 
 impl<R: Runtime, H: History> Daemon<R, H> {
-    /// Advances all clocks, and takes the steps that are due.
+    /// Advances the clocks of all workspaces that are up, and takes the steps that are due. No clock of another workspace runs.
     pub(super) fn tick(&mut self) {
-        let ids: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
-        for id in &ids {
+        let is_up = |entry: &Entry| entry.lifecycle.container().is_some();
+        let up: Vec<WorkspaceId> =
+            self.entries.iter().filter(|(_, entry)| is_up(entry)).map(|(id, _)| id.clone()).collect();
+        for id in &up {
             self.update_activity(id);
         }
         if self.activity_stored.elapsed() >= STORE_INTERVAL {
             self.activity_stored = Instant::now();
-            self.store_activity(&ids);
+            let all: Vec<WorkspaceId> = self.entries.keys().cloned().collect();
+            self.store_activity(&all);
         }
         self.prune_events();
     }

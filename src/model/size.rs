@@ -117,16 +117,21 @@ enum NumberOrString {
     Number(serde_json::Number),
 }
 
-/// Implements serde and the JSON Schema for a type that is written as a JSON string or number.
-macro_rules! number_or_string {
-    ($type:ident, $pattern:literal) => {
+impl From<NumberOrString> for String {
+    fn from(given: NumberOrString) -> Self {
+        match given {
+            NumberOrString::String(text) => text,
+            NumberOrString::Number(number) => number.to_string(),
+        }
+    }
+}
+
+/// Implements serde and the JSON Schema for a type that is parsed from text, which JSON holds as `$json`: of these types, with this pattern.
+macro_rules! parsed {
+    ($type:ident, $json:ty, $types:tt, $pattern:literal) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = match NumberOrString::deserialize(from)? {
-                    NumberOrString::String(text) => text,
-                    NumberOrString::Number(number) => number.to_string(),
-                };
-                text.parse().map_err(serde::de::Error::custom)
+                String::from(<$json>::deserialize(from)?).parse().map_err(serde::de::Error::custom)
             }
         }
 
@@ -144,14 +149,16 @@ macro_rules! number_or_string {
                 true
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "number"], "pattern": $pattern })
+                json_schema!({ "type": $types, "pattern": $pattern })
             }
         }
     };
 }
 
-number_or_string!(Bytes, "^[0-9]+[KMGT]?$");
-number_or_string!(Cpus, r"^[0-9]+(\.[0-9]{1,3})?$");
+pub(super) use parsed;
+
+parsed!(Bytes, NumberOrString, ["string", "number"], "^[0-9]+[KMGT]?$");
+parsed!(Cpus, NumberOrString, ["string", "number"], r"^[0-9]+(\.[0-9]{1,3})?$");
 
 /// Formats a number of bytes for display: `1.4 GiB`.
 pub fn human_bytes(bytes: u64) -> String {

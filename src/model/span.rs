@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::issue::Invalid;
+use super::size::parsed;
 
 /// The longest span: a year. It keeps sums of spans far from overflow.
 const MAX_DAYS: u64 = 366;
@@ -100,37 +101,8 @@ impl fmt::Display for Delay {
     }
 }
 
-/// Implements serde and the JSON Schema for a type that is written as a JSON string.
-macro_rules! string {
-    ($type:ident, $pattern:literal) => {
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.collect_str(self)
-            }
-        }
-
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-            fn inline_schema() -> bool {
-                true
-            }
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
-            }
-        }
-    };
-}
-
-string!(Span, "^([0-9.]+ ?[a-z]+ ?)+$");
-string!(Delay, "^(off|([0-9.]+ ?[a-z]+ ?)+)$");
+parsed!(Span, String, "string", "^([0-9.]+ ?[a-z]+ ?)+$");
+parsed!(Delay, String, "string", "^(off|([0-9.]+ ?[a-z]+ ?)+)$");
 
 #[cfg(test)]
 mod tests {
